@@ -1,0 +1,166 @@
+/**
+ * Every bound of Millrace, with its unit in its name.
+ *
+ * A number that protects the manager, a client or a crawl from growth lives here and nowhere else. Each one is the
+ * largest allowed value: `limit` passes, `limit + 1` is refused. Sources: reference pages of the project, RFC 5802,
+ * RFC 7677, RFC 9309.
+ */
+
+// ---- frames and messages
+
+/** Bytes of one frame body before the peer has proven who it is. */
+export const preAuthFrameBytesMax = 1_024
+/** Frames a peer may send before it has proven who it is. */
+export const preAuthFramesMax = 6
+/** Bytes of one frame body after the handshake. A larger length is refused before a byte of it is kept. */
+export const frameBytesMax = 20 * 1_024 * 1_024
+/** Bytes after which a writer closes a frame and begins the next one: many messages a frame, many frames a write. */
+export const frameBytesTarget = 128 * 1_024
+/** Messages in one frame. */
+export const messagesPerFrameMax = 16_384
+/** Nesting of arrays in a message; the grammar itself needs 5. */
+export const nestingDepthMax = 32
+
+// ---- handshake
+
+/** Time for the whole handshake, from accept to login. */
+export const handshakeMs = 5_000
+/** PBKDF2 iterations a client accepts from a manager (RFC 7677 sets the floor; the ceiling stops a hostile manager). */
+export const scramIterationsMin = 4_096
+export const scramIterationsMax = 1_000_000
+/** Iterations for generated secrets of 32 random bytes, and for what people type. */
+export const scramIterationsGenerated = 4_096
+export const scramIterationsPassword = 600_000
+/** Random bytes in a nonce, at least. */
+export const scramNonceBytesMin = 18
+/** Characters of one SCRAM message. */
+export const scramMessageCharsMax = 900
+/** Bytes of a shared key (authkey), and of a generated one. */
+export const authkeyBytesMax = 1_024
+export const authkeyGeneratedBytes = 32
+
+// ---- connections and sessions
+
+/** Authenticated connections of one manager. */
+export const connectionsMax = 16_384
+/** Connections still in the handshake, in all. */
+export const connectionsUnauthenticatedMax = 1_024
+/** Time between two heartbeats of a client; a connection silent for `heartbeatDeadMs` is dropped by either side. */
+export const heartbeatMs = 5_000
+export const heartbeatDeadMs = 20_000
+/** Requests of one connection that wait for their answer. A client queues what is above; a manager refuses it. */
+export const requestsInFlightMax = 256
+/** Bytes a manager keeps for a peer that does not read, before it drops the peer. */
+export const outboundBytesMax = 64 * 1_024 * 1_024
+/** Bytes written to a peer and not yet taken by it, above which nothing more is delivered to it. */
+export const outboundBytesPause = 1 * 1_024 * 1_024
+/** Bytes read from one connection that wait to be stepped; above it the connection is not read. */
+export const inboundBytesPause = 8 * 1_024 * 1_024
+/** Subscriptions (lease or outcome streams) of one session. */
+export const subscriptionsPerSessionMax = 256
+/** Tasks one subscription may hold: the largest credit. */
+export const creditMax = 65_536
+/** A session without a connection is kept this long after its last lease has run out. */
+export const sessionIdleMs = 60_000
+/** Sessions of one manager. */
+export const sessionsMax = 32_768
+
+// ---- names and fields
+
+/** Names of queues, credentials and namespaces: `[A-Za-z0-9._:-]{1,200}`. */
+export const nameCharsMax = 200
+/** Bytes of a dedupe id and of a lane key. */
+export const taskIdBytesMax = 4_096
+export const taskKeyBytesMax = 1_024
+/** Labels of a task, and bytes of each. */
+export const labelsPerTaskMax = 16
+export const labelBytesMax = 256
+/** Bytes of a schema fingerprint description kept by the manager to explain a mismatch. */
+export const schemaTextBytesMax = 64 * 1_024
+/** Older fingerprints one definition may accept. */
+export const acceptedFingerprintsMax = 64
+/** Bytes of a trace context header. */
+export const traceBytesMax = 256
+
+// ---- payloads and batches
+
+/** Bytes of a payload, a result, an error or a checkpoint. */
+export const payloadBytesMax = 1_024 * 1_024
+/** A queue may raise its payload limit to this. */
+export const payloadBytesCeiling = 16 * 1_024 * 1_024
+/** Items and payload bytes of one batch message; larger calls are split by the client. */
+export const batchItemsMax = 4_096
+export const batchBytesMax = 4 * 1_024 * 1_024
+/** Children, set additions, counter increments and dict writes of one commit. */
+export const commitEffectsMax = 10_000
+/** Items of a page of a list. */
+export const pageItemsMax = 1_000
+
+// ---- queues
+
+/** Queues of one manager. */
+export const queuesMax = 10_000
+/** Waiting tasks of a queue, default. */
+export const capacityDefault = 1_000_000
+/** Lease terms. */
+export const leaseMsDefault = 30_000
+export const leaseMsMin = 1_000
+export const leaseMsMax = 24 * 60 * 60 * 1_000
+/** Attempts before a task is dead, default and largest. */
+export const attemptsDefault = 5
+export const attemptsMax = 10_000
+/** Back-off between attempts: base, factor and cap by default. */
+export const backoffBaseMsDefault = 1_000
+export const backoffFactorDefault = 2
+export const backoffCapMsDefault = 60_000
+/** Longest delay of a task and longest Retry-After that is honoured. */
+export const delayMsMax = 366 * 24 * 60 * 60 * 1_000
+/** Releases of one task before it is dead: something gives it back for ever. */
+export const releasesMax = 1_000
+/** Losses of one task while started before it is quarantined. */
+export const lossesWhileStartedMax = 3
+/** Longest wait of one request (put into a full queue, lease, get, join, outcome). */
+export const waitMsMax = 24 * 60 * 60 * 1_000
+/** Outcomes kept per queue: count and age. */
+export const outcomesKeptMax = 1_000_000
+export const outcomesKeptMs = 24 * 60 * 60 * 1_000
+/** Dedupe ids kept after their task has ended: count and age. */
+export const dedupeKeptMax = 1_000_000
+export const dedupeKeptMs = 24 * 60 * 60 * 1_000
+/** Dead letters kept per queue, and reasons kept per task. */
+export const deadLettersKeptMax = 100_000
+export const reasonsKeptMax = 16
+/** Bytes of one reason (error text, defect with stack) as kept. */
+export const reasonBytesMax = 16 * 1_024
+
+// ---- worker
+
+/** Concurrency of one worker. */
+export const concurrencyMax = 65_536
+/** Time a draining worker gives its running handlers, default. */
+export const graceMsDefault = 10_000
+/** Reconnect back-off of a client: base and cap, full jitter. */
+export const reconnectBaseMs = 100
+export const reconnectCapMs = 5_000
+/** Time to open one TCP connection. */
+export const dialMs = 5_000
+
+// ---- crawl
+
+/** Bytes of one HTML page and of one image, on the wire and decoded. */
+export const pageBytesMax = 10 * 1_024 * 1_024
+export const imageBytesMax = 64 * 1_024 * 1_024
+/** Decoded bytes per wire byte, above the first MiB. */
+export const decodeRatioMax = 100
+/** Redirect hops of one fetch. */
+export const redirectsMax = 10
+/** Characters of a URL (Heritrix and Scrapy use the same). */
+export const urlCharsMax = 2_083
+/** Links and images kept of one page; more is counted and reported. */
+export const linksPerPageMax = 5_000
+/** Time for response headers, for silence inside a body, and for one whole page. */
+export const headersMs = 30_000
+export const bodyIdleMs = 30_000
+export const pageMs = 5 * 60_000
+/** Longest Retry-After that a crawl honours. */
+export const retryAfterMsMax = 60 * 60_000

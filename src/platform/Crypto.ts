@@ -1,0 +1,31 @@
+/**
+ * The cryptographic primitives of the runtime: deterministic functions, plus one source of random bytes.
+ *
+ * Node, Deno and Bun all ship `node:crypto`; this file is the only one that names it. PBKDF2 is asynchronous because it
+ * is slow on purpose and must not stop the event loop.
+ */
+import * as crypto from "node:crypto"
+
+export const sha256 = (data: Uint8Array): Uint8Array => crypto.createHash("sha256").update(data).digest()
+
+export const hmacSha256 = (key: Uint8Array, data: Uint8Array): Uint8Array =>
+  crypto.createHmac("sha256", key).update(data).digest()
+
+export const pbkdf2Sha256 = (password: Uint8Array, salt: Uint8Array, iterations: number): Promise<Uint8Array> =>
+  new Promise((resolve, reject) =>
+    crypto.pbkdf2(password, salt, iterations, 32, "sha256", (error, key) =>
+      error === null ? resolve(key) : reject(error)
+    )
+  )
+
+/** Constant time for equal lengths; a difference in length is no secret. */
+export const timingSafeEqual = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.byteLength === b.byteLength && crypto.timingSafeEqual(a, b)
+
+export const randomBytes = (size: number): Uint8Array => crypto.randomBytes(size)
+
+/** An incremental SHA-256, for files that are hashed while they stream. */
+export const sha256Stream = (): { readonly update: (data: Uint8Array) => void; readonly hex: () => string } => {
+  const hash = crypto.createHash("sha256")
+  return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") }
+}

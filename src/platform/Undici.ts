@@ -1,0 +1,16 @@
+/**
+ * The one place that names undici, always as `undici/index.js`.
+ *
+ * On Bun the bare name is a built-in shim that silently ignores custom connectors (oven-sh/bun#42084); the file path
+ * loads the real package on Node, Deno and Bun alike. The check below refuses to start with anything else.
+ */
+import * as undici from "undici/index.js"
+
+if (typeof undici.Agent.prototype.compose !== "function" || undici.interceptors?.dns === undefined) {
+  throw new Error("millrace: the module undici/index.js is not the real undici; install undici 8.12.4")
+}
+
+export const Agent = undici.Agent
+export type Agent = import("undici/index.js").Agent
+export type Dispatcher = import("undici/index.js").Dispatcher
+export const request = undici.request
