@@ -124,6 +124,8 @@ export const waitMsMax = 24 * 60 * 60 * 1_000
 /** Outcomes kept per queue: count and age. */
 export const outcomesKeptMax = 1_000_000
 export const outcomesKeptMs = 24 * 60 * 60 * 1_000
+/** Bytes of results and errors kept in the outcome log of one queue. */
+export const outcomesKeptBytes = 256 * 1_024 * 1_024
 /** Dedupe ids kept after their task has ended: count and age. */
 export const dedupeKeptMax = 1_000_000
 export const dedupeKeptMs = 24 * 60 * 60 * 1_000

@@ -1,0 +1,192 @@
+/**
+ * The client as a service: one link to one manager, and the queues opened on it.
+ *
+ * What a program does with queues is in `TaskQueue`; this holds what all queues share: asking, opening, task ids, and
+ * turning refusals of the protocol into the errors of `Errors.ts`.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Auth } from "../auth/Auth.ts"
+import * as Errors from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import * as Policy from "../model/Policy.ts"
+import { Code } from "../model/Refusal.ts"
+import { type Address, formatAddress, Network } from "../platform/Network.ts"
+import type * as ClientMessages from "../wire/ClientMessages.ts"
+import type * as ManagerMessages from "../wire/ManagerMessages.ts"
+import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { Link, type LinkOptions, type LoginError, type Resident } from "./Link.ts"
+
+/** What a client needs to know of a queue to open it. */
+export interface OpenableQueue {
+  readonly definition: {
+    readonly name: string
+    readonly fingerprint: Uint8Array
+    readonly schema: string
+    readonly accepts: ReadonlyArray<Uint8Array>
+    readonly policy: Policy.Policy
+  }
+}
+
+/** A queue as the manager has it: its number in this session, and its policy, which wins over ours. */
+export interface OpenQueue {
+  readonly id: number
+  readonly policy: Policy.Policy
+  readonly durability: string
+  /** Where a reader of outcomes starts by default: what the log held when this client first opened the queue. */
+  readonly outcomesFrom: number
+}
+
+export class Client extends Context.Service<Client, ClientShape>()("millrace/client/Client") {}
+
+export interface ClientShape {
+  readonly link: Link
+  /** Opens the queue, once per session. */
+  readonly open: (queue: OpenableQueue) => Effect.Effect<OpenQueue, Errors.RequestError>
+  /** The same without waiting, if the queue is open already. */
+  readonly opened: (queue: OpenableQueue) => OpenQueue | undefined
+  /** Asks and waits. Interruption abandons the answer. */
+  readonly ask: (
+    make: (request: number) => ClientMessages.Request
+  ) => Effect.Effect<Exclude<ManagerMessages.Answer, ManagerMessages.Refused>, Errors.RequestError | Refusal>
+}
+
+/** An answer that says no; operations turn it into their errors with `failureOf`. */
+export class Refusal {
+  readonly _tag = "Refusal"
+  readonly refused: ManagerMessages.Refused
+  constructor(refused: ManagerMessages.Refused) {
+    this.refused = refused
+  }
+}
+
+export const make = (link: Link): ClientShape => {
+  const queues = new Map<string, OpenQueue>()
+  let generation = link.generation
+  const fresh = (): void => {
+    // A new session may be with another life of the manager: numbers and cursors of the old one mean nothing there.
+    if (link.generation !== generation) queues.clear()
+    generation = link.generation
+  }
+  const ask: ClientShape["ask"] = (make) =>
+    Effect.callback((resume) => {
+      const message = make(link.nextRequest)
+      link.ask(message, (answer) => {
+        if (answer instanceof Error) resume(Effect.fail(answer))
+        else if (answer.type === M.refused) resume(Effect.fail(new Refusal(answer)))
+        else resume(Effect.succeed(answer))
+      })
+      return Effect.sync(() => link.abandon(message.request))
+    })
+  const opened: ClientShape["opened"] = (queue) => {
+    fresh()
+    return queues.get(queue.definition.name)
+  }
+  const open: ClientShape["open"] = (queue) =>
+    Effect.suspend(() => {
+      const known = opened(queue)
+      if (known !== undefined) return Effect.succeed(known)
+      const { definition } = queue
+      return ask((request) => ({
+        type: C.open,
+        request,
+        name: definition.name,
+        fingerprint: definition.fingerprint,
+        schema: definition.schema.slice(0, Limits.schemaTextBytesMax / 4),
+        accepts: definition.accepts,
+        policy: Policy.toNumbers(definition.policy)
+      })).pipe(
+        Effect.catchTag("Refusal", (refusal) => Effect.fail(requestErrorOf(refusal))),
+        Effect.flatMap((answer) => {
+          if (answer.type !== M.opened) return Effect.fail(unexpected(answer))
+          const other = opened(queue)
+          const open: OpenQueue = other ?? {
+            id: answer.queue,
+            policy: Policy.fromNumbers(answer.policy),
+            durability: answer.durability,
+            outcomesFrom: answer.outcomesNext
+          }
+          queues.set(definition.name, open)
+          return Effect.succeed(open)
+        })
+      )
+    })
+  return { link, open, opened, ask }
+}
+
+export const unexpected = (answer: ManagerMessages.Answer): Errors.ProtocolViolated =>
+  new Errors.ProtocolViolated({ reason: `the manager answered with message ${answer.type}` })
+
+/** The errors that any request may end with. A refusal that the operation should have handled is a broken protocol. */
+export const requestErrorOf = ({ refused }: Refusal): Errors.RequestError => {
+  const { code, limit, subject, value } = refused
+  switch (code) {
+    case Code.queueNotFound:
+      return new Errors.QueueNotFound({ queue: subject })
+    case Code.schemaMismatch: {
+      const [queue = "", ...difference] = subject.split("\n")
+      return new Errors.SchemaMismatch({ queue, difference: difference.join(" ") })
+    }
+    case Code.definitionInvalid: {
+      const [queue = "", field = "", remedy = ""] = subject.split("\n")
+      return new Errors.DefinitionInvalid({ queue, field, value: String(value), remedy })
+    }
+    case Code.limitExceeded:
+      return new Errors.LimitExceeded({ limit: subject, value, max: limit })
+    case Code.notPermitted:
+      return new Errors.NotPermitted({ action: subject })
+    case Code.unsupported:
+      return new Errors.Unsupported({ feature: subject })
+    case Code.draining:
+      return new Errors.Draining()
+    default:
+      return new Errors.ProtocolViolated({ reason: `the manager refused with code ${code} (${subject})` })
+  }
+}
+
+// ---- layers
+
+export interface ConnectOptions {
+  /** Default `127.0.0.1`. */
+  readonly host?: string | undefined
+  /** Default 8001. */
+  readonly port?: number | undefined
+  /** A Unix socket instead of host and port. */
+  readonly path?: string | undefined
+  readonly auth: Auth
+  /**
+   * Whether a manager that does not answer yet is waited for. Default false: the layer fails with `ConnectFailed`. After
+   * the first login the client always reconnects by itself.
+   */
+  readonly waitForManager?: boolean | undefined
+}
+
+export const layerLink = (options: LinkOptions): Layer.Layer<Client, LoginError> =>
+  Layer.effect(
+    Client,
+    Effect.gen(function* () {
+      const link = new Link(options)
+      yield* link.run
+      return Client.of(make(link))
+    })
+  )
+
+/** A client of a manager on this or another machine. Fails when the first login fails; reconnects from then on. */
+export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginError, Network> =>
+  Layer.unwrap(
+    Effect.map(Network, (network) => {
+      const address: Address =
+        options.path === undefined
+          ? { _tag: "Tcp", host: options.host ?? "127.0.0.1", port: options.port ?? 8001 }
+          : { _tag: "Unix", path: options.path }
+      return layerLink({
+        address: formatAddress(address),
+        dial: (handler) => network.dial(address, Limits.dialMs, handler),
+        auth: options.auth,
+        waitForManager: options.waitForManager ?? false
+      })
+    })
+  )
+
+export type { LoginError, Resident }

@@ -1,0 +1,555 @@
+/**
+ * One session with a manager, over as many connections as it takes.
+ *
+ * Requests go out in frames, many at a time, and are answered by number. The link dials, logs in, and after a loss dials
+ * again with back-off and full jitter; it resumes its session, so that leases held by a worker stay its own. What was in
+ * flight when a connection broke fails with the indefinite `ConnectionLost`; what is asked while there is none fails with
+ * the definite `ConnectFailed`. Nothing is queued without bound: at most `requestsInFlightMax` requests are out, later
+ * ones wait for their turn.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
+import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
+import { isName, keyBytes, saltPassword } from "../auth/Credentials.ts"
+import * as Scram from "../auth/Scram.ts"
+import {
+  AuthenticationFailed,
+  ConnectFailed,
+  ConnectionLost,
+  ProtocolViolated,
+  type RequestError,
+  VersionUnsupported
+} from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import { Code } from "../model/Refusal.ts"
+import { randomBytes, sha256 } from "../platform/Crypto.ts"
+import type { Connection, Handler } from "../platform/Network.ts"
+import { soon } from "../platform/Schedule.ts"
+import { Malformed, Reader } from "../wire/Bytes.ts"
+import * as Client from "../wire/ClientMessages.ts"
+import { FrameReader, FrameWriter, frame } from "../wire/Frames.ts"
+import * as Manager from "../wire/ManagerMessages.ts"
+import { type Delivery, magic, type Outcome, versionMax, versionMin } from "../wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+
+export type LoginError = ConnectFailed | AuthenticationFailed | VersionUnsupported | ProtocolViolated
+
+/** Called once, with the answer or with the error that came instead. */
+export type Settle = (answer: Manager.Answer | RequestError) => void
+
+/** Someone who is pushed to: a worker, or a reader of outcomes. */
+export interface StreamReceiver {
+  readonly deliver?: (items: ReadonlyArray<Delivery>) => void
+  readonly outcomes?: (items: ReadonlyArray<Outcome>, next: number) => void
+  readonly gap?: (cursor: number, oldest: number) => void
+}
+
+/** Someone who lives longer than a connection. */
+export interface Resident {
+  /** Adds the leases it holds as task, fence, task, fence, ... */
+  readonly held?: (into: Array<number>) => void
+  /** These tasks are no longer leased to us. */
+  readonly lost?: (tasks: ReadonlySet<number>) => void
+  /** The connection is gone: streams are closed and will not deliver. */
+  readonly down?: () => void
+  /** A connection is open. `resumed`: the session is the old one, leases and queue numbers still hold. */
+  readonly up?: (resumed: boolean) => void
+  readonly draining?: () => void
+}
+
+export interface LinkOptions {
+  /** For messages. */
+  readonly address: string
+  readonly dial: (handler: (connection: Connection) => Handler) => Effect.Effect<Connection, ConnectFailed>
+  /** Undefined: the other end is in this process and asks for nothing. */
+  readonly auth: Auth | undefined
+  /** Whether the first connection is tried again and again, or fails the layer. */
+  readonly waitForManager: boolean
+}
+
+interface Waiting {
+  readonly message: Client.Request
+  readonly settle: Settle
+}
+
+interface Session {
+  readonly token: Uint8Array
+  readonly instance: Uint8Array
+  readonly prefix: string
+  readonly durability: string
+}
+
+
+export class Link {
+  session: Session | undefined = undefined
+  connected = false
+  /** Counts sessions that began anew; what was learned under an older one (queue numbers) is void. */
+  generation = 0
+  readonly address: string
+  readonly residents = new Set<Resident>()
+  readonly #options: LinkOptions
+  readonly #streams = new Map<number, StreamReceiver>()
+  readonly #pending = new Map<number, Settle>()
+  readonly #backlog: Array<Waiting> = []
+  #backlogFrom = 0
+  #lastError: LoginError | undefined = undefined
+  #nextRequest = 1
+  #nextHeartbeat = 1
+  #heard = false
+  #silentBeats = 0
+  #connection: Connection | undefined = undefined
+  #out = new FrameWriter()
+  #scheduled = false
+  #closing = false
+  #beforeFlush: Array<() => void> = []
+  readonly #salted = new Map<string, Uint8Array>()
+
+  constructor(options: LinkOptions) {
+    this.#options = options
+    this.address = options.address
+  }
+
+  // ---- asking
+
+  get nextRequest(): number {
+    return this.#nextRequest++
+  }
+
+  /** Sends a request made with `nextRequest`. The answer, or an error, arrives at `settle`. */
+  ask(message: Client.Request, settle: Settle): void {
+    if (!this.connected) return settle(this.#unavailable())
+    if (this.#pending.size >= Limits.requestsInFlightMax || this.#congested()) {
+      this.#backlog.push({ message, settle })
+      return
+    }
+    this.#send(message, settle)
+  }
+
+  /** The caller no longer wants the answer; whatever it hands over is handed back. */
+  abandon(request: number): void {
+    const at = this.#backlog.findIndex((waiting, i) => i >= this.#backlogFrom && waiting.message.request === request)
+    if (at >= 0) {
+      this.#backlog.splice(at, 1)
+      return
+    }
+    if (!this.#pending.has(request)) return
+    this.#pending.set(request, (answer) => {
+      if (answer instanceof Error || answer.type !== M.leased || answer.items.length === 0) return
+      const held = answer.items.flatMap(({ fence, task }) => [task, fence])
+      this.ask({ type: C.release, request: this.nextRequest, held }, () => {})
+    })
+  }
+
+  /** Sends a message that has no answer. Dropped when there is no connection. */
+  tell(message: Client.Credit | Client.Started | Client.Acknowledge | Client.Heartbeat): void {
+    if (!this.connected) return
+    Client.encode(this.#out.begin(), message)
+    this.#schedule()
+  }
+
+  /** Calls `write` right before the next write to the connection: for messages that collect until then. */
+  beforeFlush(write: () => void): void {
+    this.#beforeFlush.push(write)
+    this.#schedule()
+  }
+
+  receive(stream: number, receiver: StreamReceiver): void {
+    this.#streams.set(stream, receiver)
+  }
+
+  forget(stream: number): void {
+    this.#streams.delete(stream)
+  }
+
+  /** Renews every lease held on this link, and learns which are lost. */
+  heartbeat(): void {
+    this.tell({ type: C.heartbeat, sequence: this.#nextHeartbeat++, held: this.#held() })
+  }
+
+  // ---- life
+
+  /** Dials until the scope closes. Returns when the first login has succeeded. */
+  readonly run: Effect.Effect<void, LoginError, Scope.Scope> = Effect.suspend(() => this.#start())
+
+  #start = Effect.fnUntraced({ self: this }, function* () {
+    const ready = yield* Deferred.make<void, LoginError>()
+    yield* Effect.addFinalizer(() => this.#goodbye)
+    yield* Effect.forkScoped(this.#keepConnected(ready))
+    yield* Effect.forkScoped(
+      Effect.forever(Effect.andThen(Effect.sleep(Limits.heartbeatMs), Effect.sync(() => this.#beat())))
+    )
+    yield* Deferred.await(ready)
+  })
+
+  #keepConnected = Effect.fnUntraced({ self: this }, function* (ready: Deferred.Deferred<void, LoginError>) {
+    let attempt = 0
+    let said = false
+    for (;;) {
+      const closed = yield* Deferred.make<string>()
+      const exit = yield* Effect.result(this.#login(closed))
+      if (exit._tag === "Success") {
+        if (said) yield* Effect.logInfo(`connected to the manager at ${this.address} again`)
+        attempt = 0
+        said = false
+        this.#lastError = undefined
+        yield* Deferred.succeed(ready, undefined)
+        const reason = yield* Deferred.await(closed)
+        if (this.#closing) return
+        said = true
+        yield* Effect.logWarning(`the connection to ${this.address} was lost (${reason}); connecting again`)
+      } else {
+        this.#lastError = exit.failure
+        // A manager that is not there yet may come; a wrong key does not become right by waiting.
+        const hopeless = exit.failure._tag !== "ConnectFailed"
+        if (hopeless || !this.#options.waitForManager) yield* Deferred.fail(ready, exit.failure)
+        if (!said) yield* Effect.logWarning(`${exit.failure.message} Trying again until it answers.`)
+        said = true
+      }
+      // Exponential with full jitter: a thousand clients that lost their manager together do not come back together.
+      const cap = Math.min(Limits.reconnectCapMs, Limits.reconnectBaseMs * 2 ** Math.min(attempt, 16))
+      attempt++
+      yield* Effect.sleep(Duration.millis((yield* Random.next) * cap))
+    }
+  })
+
+  #goodbye = Effect.suspend(() => {
+    this.#closing = true
+    const connection = this.#connection
+    if (connection === undefined) return Effect.void
+    this.#flush()
+    connection.write(frame((w) => Client.encode(w, { type: C.goodbye })))
+    connection.close()
+    this.#lose("closed by this program")
+    return Effect.void
+  })
+
+  // ---- login
+
+  #login = Effect.fnUntraced({ self: this }, function* (closed: Deferred.Deferred<string>) {
+    const mailbox = new Mailbox()
+    let open = false
+    const reader = new FrameReader(Limits.frameBytesMax)
+    const connection = yield* this.#options.dial((made) => ({
+      onData: (chunk) => {
+        this.#heard = true
+        reader.push(chunk, (body) => (open ? this.#frame(body, made) : mailbox.put(body)))
+        if (reader.fault !== undefined) made.destroy()
+      },
+      onDrain: () => this.#pump(),
+      onClose: (reason) => {
+        mailbox.close(reason)
+        if (this.#connection === made) this.#lose(reason)
+        Deferred.doneUnsafe(closed, Effect.succeed(reason))
+      }
+    }))
+    const handshake = this.#handshake(connection, mailbox)
+    const opened = yield* handshake.pipe(
+      Effect.timeoutOrElse({
+        duration: 3 * Limits.handshakeMs,
+        orElse: () =>
+          Effect.fail(new ConnectFailed({ address: this.address, reason: "the handshake was not answered in time" }))
+      }),
+      Effect.onError(() => Effect.sync(() => connection.destroy()))
+    )
+    const known = this.session
+    const resumed = opened.resumed && known !== undefined
+    if (!resumed) this.generation++
+    this.session = {
+      token: opened.session.slice(),
+      instance: opened.instance.slice(),
+      prefix: hex(opened.instance),
+      durability: opened.durability
+    }
+    this.#connection = connection
+    this.#out = new FrameWriter()
+    this.connected = true
+    open = true
+    if (opened.lost.length > 0) this.#lost(opened.lost)
+    for (const resident of [...this.residents]) resident.up?.(resumed)
+    // What arrived in the same read as the last word of the handshake.
+    for (let body = mailbox.poll(); body !== undefined; body = mailbox.poll()) this.#frame(body, connection)
+  })
+
+  #handshake = Effect.fnUntraced({ self: this }, function* (connection: Connection, mailbox: Mailbox) {
+    const { auth } = this.#options
+    const say = (message: Client.ClientMessage): Uint8Array => {
+      const bytes = frame((w) => Client.encode(w, message))
+      connection.write(bytes)
+      return bytes.subarray(4)
+    }
+    const helloBody = say({
+      type: C.hello,
+      magic,
+      versionMin,
+      versionMax,
+      capabilities: 0,
+      frameBytesMax: Limits.frameBytesMax,
+      role: "",
+      namespace: "default",
+      agent: "millrace/0.1.0"
+    })
+    const serverHelloBody = yield* this.#next(mailbox)
+    const hello = yield* this.#expect(serverHelloBody, M.hello)
+    if (hello.magic !== magic) return yield* new ProtocolViolated({ reason: "the other end is not a millrace manager" })
+    if (auth !== undefined) {
+      const user = auth.user ?? userDefault
+      if (!isName(user)) {
+        return yield* new AuthenticationFailed({ address: this.address, reason: `"${user}" is no credential name` })
+      }
+      if (!hello.mechanisms.includes("SCRAM-SHA-256")) {
+        return yield* new AuthenticationFailed({ address: this.address, reason: "the manager offers no SCRAM-SHA-256" })
+      }
+      const helloHash = sha256(concat(helloBody, serverHelloBody))
+      const first = Scram.clientFirst({ name: user, nonce: randomBytes(Limits.scramNonceBytesMin), helloHash })
+      say({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message: first.message })
+      const challenge = yield* this.#expect(yield* this.#next(mailbox), M.authChallenge)
+      const step = Scram.clientChallenge(first.state, challenge.message)
+      if (step._tag === "Refused") return yield* this.#authFailed(step.reason)
+      const salted = yield* this.#saltedKey(auth, step.salt, step.iterations)
+      const final = Scram.clientFinal(step.state, salted)
+      say({ type: C.authFinal, message: final.message })
+      const ok = yield* this.#expect(yield* this.#next(mailbox), M.authOk)
+      const verdict = Scram.clientVerify(final.state, ok.message)
+      // The manager must know the key as well: no command goes to one that does not.
+      if (verdict._tag === "Refused") return yield* this.#authFailed(verdict.reason)
+    } else if (hello.mechanisms.length > 0) {
+      return yield* new AuthenticationFailed({ address: this.address, reason: "the manager wants a key; none was given" })
+    }
+    say({ type: C.sessionOpen, session: this.session?.token, held: this.session === undefined ? [] : this.#held() })
+    return yield* this.#expect(yield* this.#next(mailbox), M.sessionOpened)
+  })
+
+  /** PBKDF2 once per salt and iteration count: reconnecting costs the manager and us a few HMACs. */
+  #saltedKey = Effect.fnUntraced({ self: this }, function* (auth: Auth, salt: Uint8Array, iterations: number) {
+    const cacheKey = `${hex(salt)}:${iterations}`
+    const known = this.#salted.get(cacheKey)
+    if (known !== undefined) return known
+    const salted = yield* Effect.promise(() => saltPassword(keyBytes(keyText(auth)), salt, iterations))
+    this.#salted.clear()
+    this.#salted.set(cacheKey, salted)
+    return salted
+  })
+
+  #authFailed(reason: string): AuthenticationFailed {
+    return new AuthenticationFailed({ address: this.address, reason })
+  }
+
+  #next(mailbox: Mailbox): Effect.Effect<Uint8Array, ConnectFailed> {
+    return Effect.callback((resume) => {
+      mailbox.take(
+        (body) => resume(Effect.succeed(body)),
+        (reason) => resume(Effect.fail(new ConnectFailed({ address: this.address, reason })))
+      )
+    })
+  }
+
+  #expect<T extends Manager.ManagerMessage["type"]>(
+    body: Uint8Array,
+    type: T
+  ): Effect.Effect<Extract<Manager.ManagerMessage, { readonly type: T }>, LoginError> {
+    let message: Manager.ManagerMessage
+    try {
+      message = Manager.decode(new Reader(body))
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error
+      return Effect.fail(new ProtocolViolated({ reason: `${this.address} does not speak the millrace protocol` }))
+    }
+    if (message.type === type) {
+      return Effect.succeed(message as Extract<Manager.ManagerMessage, { readonly type: T }>)
+    }
+    if (message.type !== M.closing) {
+      return Effect.fail(new ProtocolViolated({ reason: `unexpected message ${message.type}` }))
+    }
+    if (message.code === Code.authentication) return Effect.fail(this.#authFailed("wrong key or unknown user"))
+    if (message.code === Code.version) {
+      return Effect.fail(new VersionUnsupported({ ours: `${versionMin}-${versionMax}`, theirs: message.text }))
+    }
+    return Effect.fail(new ConnectFailed({ address: this.address, reason: message.text }))
+  }
+
+  // ---- bytes
+
+  #frame(body: Uint8Array, connection: Connection): void {
+    if (this.#connection !== connection) return
+    try {
+      const reader = new Reader(body)
+      while (!reader.done) this.#message(Manager.decode(reader))
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error
+      connection.destroy()
+      this.#lose(`the manager broke the protocol: ${error.message}`)
+    }
+    this.#pump()
+  }
+
+  #message(m: Manager.ManagerMessage): void {
+    switch (m.type) {
+      case M.deliver:
+        return this.#streams.get(m.stream)?.deliver?.(m.items)
+      case M.outcomes:
+        return this.#streams.get(m.stream)?.outcomes?.(m.items, m.next)
+      case M.gap: {
+        const receiver = this.#streams.get(m.stream)
+        this.#streams.delete(m.stream)
+        return receiver?.gap?.(m.cursor, m.oldest)
+      }
+      case M.heartbeat:
+        return m.lost.length + m.cancelled.length > 0 ? this.#lost([...m.lost, ...m.cancelled]) : undefined
+      case M.control:
+        if (m.kind === 1) for (const resident of [...this.residents]) resident.draining?.()
+        return
+      case M.closing: {
+        const connection = this.#connection
+        this.#lose(m.text)
+        return connection?.destroy()
+      }
+      case M.hello:
+      case M.authChallenge:
+      case M.authOk:
+      case M.sessionOpened:
+        throw new Malformed(`message ${m.type} after the handshake`)
+      default: {
+        const settle = this.#pending.get(m.request)
+        if (settle === undefined) return
+        this.#pending.delete(m.request)
+        settle(m)
+      }
+    }
+  }
+
+  #send(message: Client.Request, settle: Settle): void {
+    this.#pending.set(message.request, settle)
+    Client.encode(this.#out.begin(), message)
+    this.#schedule()
+  }
+
+  /** Sends what waited for its turn, while there is room. */
+  #pump(): void {
+    const backlog = this.#backlog
+    while (
+      this.#backlogFrom < backlog.length &&
+      this.connected &&
+      this.#pending.size < Limits.requestsInFlightMax &&
+      !this.#congested()
+    ) {
+      const { message, settle } = backlog[this.#backlogFrom++]!
+      this.#send(message, settle)
+    }
+    if (this.#backlogFrom === backlog.length) {
+      backlog.length = 0
+      this.#backlogFrom = 0
+    } else if (this.#backlogFrom > 1_024) {
+      backlog.splice(0, this.#backlogFrom)
+      this.#backlogFrom = 0
+    }
+  }
+
+  #congested(): boolean {
+    return this.#connection !== undefined && this.#connection.pendingBytes() > Limits.inboundBytesPause
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    soon(() => {
+      this.#scheduled = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    if (!this.connected) return
+    for (const write of this.#beforeFlush.splice(0)) write()
+    if (!this.#out.empty) this.#connection?.write(this.#out.flush())
+  }
+
+  #beat(): void {
+    if (!this.connected) return
+    this.#silentBeats = this.#heard ? 0 : this.#silentBeats + 1
+    this.#heard = false
+    if (this.#options.auth !== undefined && this.#silentBeats * Limits.heartbeatMs >= Limits.heartbeatDeadMs) {
+      const connection = this.#connection
+      this.#lose(`nothing was heard for ${Limits.heartbeatDeadMs} ms`)
+      return connection?.destroy()
+    }
+    this.heartbeat()
+  }
+
+  #held(): Array<number> {
+    const held: Array<number> = []
+    for (const resident of this.residents) resident.held?.(held)
+    return held
+  }
+
+  #lost(tasks: ReadonlyArray<number>): void {
+    const set = new Set(tasks)
+    for (const resident of [...this.residents]) resident.lost?.(set)
+  }
+
+  /** The connection is over: what is in flight may have been done, what waited for its turn was not. */
+  #lose(reason: string): void {
+    if (!this.connected) return
+    this.connected = false
+    this.#connection = undefined
+    this.#streams.clear()
+    this.#beforeFlush = []
+    const lost = new ConnectionLost({ address: this.address, reason })
+    const pending = [...this.#pending.values()]
+    this.#pending.clear()
+    const backlog = this.#backlog.splice(0).slice(this.#backlogFrom)
+    this.#backlogFrom = 0
+    for (const resident of [...this.residents]) resident.down?.()
+    for (const settle of pending) settle(lost)
+    for (const { settle } of backlog) settle(this.#unavailable())
+  }
+
+  #unavailable(): RequestError {
+    return this.#lastError ?? new ConnectFailed({ address: this.address, reason: "not connected at the moment" })
+  }
+}
+
+/** Frames of the handshake, one taken at a time. */
+class Mailbox {
+  readonly #bodies: Array<Uint8Array> = []
+  #taker: ((body: Uint8Array) => void) | undefined = undefined
+  #onClosed: ((reason: string) => void) | undefined = undefined
+  #closed: string | undefined = undefined
+
+  put(body: Uint8Array): void {
+    const taker = this.#taker
+    this.#taker = undefined
+    if (taker === undefined) this.#bodies.push(body)
+    else taker(body)
+  }
+
+  take(taken: (body: Uint8Array) => void, closed: (reason: string) => void): void {
+    const body = this.#bodies.shift()
+    if (body !== undefined) return taken(body)
+    if (this.#closed !== undefined) return closed(this.#closed)
+    this.#taker = taken
+    this.#onClosed = closed
+  }
+
+  poll(): Uint8Array | undefined {
+    return this.#bodies.shift()
+  }
+
+  close(reason: string): void {
+    this.#closed = reason
+    if (this.#taker !== undefined) this.#onClosed?.(reason)
+    this.#taker = undefined
+  }
+}
+
+const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
+
+const concat = (a: Uint8Array, b: Uint8Array): Uint8Array => {
+  const whole = new Uint8Array(a.byteLength + b.byteLength)
+  whole.set(a)
+  whole.set(b, a.byteLength)
+  return whole
+}
+

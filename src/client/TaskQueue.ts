@@ -1,0 +1,884 @@
+/**
+ * A queue definition: name, Schemas, policy, and everything that a program does with the queue.
+ *
+ * One shared value, used by producer, worker and manager. It holds no state: every operation asks the `Client` in its
+ * environment, in process or across the network. Payload, result, error and checkpoint are checked against their Schemas
+ * here, before anything is sent; the manager sees bytes.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as Errors from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import * as Policy from "../model/Policy.ts"
+import type { QueueDefinition } from "../model/Queue.ts"
+import { Code } from "../model/Refusal.ts"
+import { PutStatus } from "../model/Session.ts"
+import { Outcome as OutcomeKind, Reason } from "../model/Task.ts"
+import type * as ClientMessages from "../wire/ClientMessages.ts"
+import type * as Wire from "../wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
+import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
+import { OutcomeReader } from "./OutcomeReader.ts"
+
+export interface PolicyOptions {
+  /** Waiting tasks above which puts wait or fail. Default 1,000,000. */
+  readonly capacity?: number | undefined
+  /** Tasks the queue takes in its whole life. Default: no bound. */
+  readonly tasksMax?: number | undefined
+  /** Term of a lease; a worker renews it while its handler runs. 1 s to 24 h, default 30 s. */
+  readonly lease?: Duration.Input | undefined
+  /** Default 5. */
+  readonly maxAttempts?: number | undefined
+  /** Wait between attempts: base x factor^(attempt-1), at most cap, the jittered part of it random (0 to 1). */
+  readonly backoff?:
+    | {
+        readonly base?: Duration.Input | undefined
+        readonly factor?: number | undefined
+        readonly cap?: Duration.Input | undefined
+        readonly jitter?: number | undefined
+      }
+    | undefined
+  /** Default 1 MiB, at most 16 MiB. */
+  readonly payloadBytesMax?: number | undefined
+  /** Outcomes kept: default 1,000,000 and 24 h, and 256 MiB of results. */
+  readonly outcomes?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+  /** Dedupe ids kept after their task ended: default 1,000,000 and 24 h. */
+  readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+}
+
+export interface Options<P, R, E, C> {
+  readonly payload: Plain<P>
+  /** Default: no result (`Schema.Void`). */
+  readonly result?: Plain<R> | undefined
+  /** Typed failures a handler may end with. Default: none (`Schema.Never`). */
+  readonly error?: Plain<E> | undefined
+  readonly checkpoint?: Plain<C> | undefined
+  /** The lane of a task. */
+  readonly key?: ((payload: P) => string) | undefined
+  readonly policy?: PolicyOptions | undefined
+  /** Fingerprints (hex) of older definitions whose programs may still open this queue. */
+  readonly accepts?: ReadonlyArray<string> | undefined
+}
+
+/** How long a call waits: a duration, 0 for not at all, or for ever (the default). */
+export type Timeout = Duration.Input | "forever"
+
+export interface PutOptions {
+  /** Dedupe id: at most one task per id while that task lives and for the retention after it. */
+  readonly id?: string | undefined
+  /** 0..255, lower first. Default 128. */
+  readonly priority?: number | undefined
+  readonly delay?: Duration.Input | undefined
+  /** How long the task may wait before it is dead. */
+  readonly ttl?: Duration.Input | undefined
+  readonly key?: string | undefined
+  readonly labels?: ReadonlyArray<string> | undefined
+  /** How long to wait for room. */
+  readonly timeout?: Timeout | undefined
+}
+
+export interface PutAllOptions<P> {
+  readonly id?: ((payload: P) => string) | undefined
+  readonly priority?: number | undefined
+  readonly delay?: Duration.Input | undefined
+  readonly ttl?: Duration.Input | undefined
+  readonly timeout?: Timeout | undefined
+  /** All or nothing; then the payloads must fit one batch (4,096 items, 4 MiB). Default false. */
+  readonly atomic?: boolean | undefined
+}
+
+/** What a put has brought about. */
+export class Receipt {
+  /** True when the dedupe id was taken: `taskId` is the task that was there first. */
+  readonly duplicate: boolean
+  readonly #prefix: string
+  readonly #n: number
+
+  constructor(prefix: string, n: number, duplicate: boolean) {
+    this.#prefix = prefix
+    this.#n = n
+    this.duplicate = duplicate
+  }
+
+  get taskId(): string {
+    return taskIdOf(this.#prefix, this.#n)
+  }
+}
+
+/** A task leased by hand: until it is committed, released, failed or killed, or its term is over. */
+export interface Lease<P> {
+  readonly taskId: string
+  readonly payload: P
+  /** Counts from 1. */
+  readonly attempt: number
+  readonly key: string | undefined
+  /** Milliseconds of the term; renew before it is over. */
+  readonly leaseMs: number
+  readonly handle: { readonly task: number; readonly fence: number }
+}
+
+/** What became of a task. Exactly one per task. */
+export type Outcome<R, E> =
+  | { readonly _tag: "Success"; readonly taskId: string; readonly attempts: number; readonly result: R }
+  | {
+      readonly _tag: "Failure"
+      readonly taskId: string
+      readonly attempts: number
+      readonly error: E
+      readonly reasons: ReadonlyArray<string>
+    }
+  | {
+      readonly _tag: "Dead"
+      readonly taskId: string
+      readonly attempts: number
+      readonly reasons: ReadonlyArray<string>
+    }
+  | { readonly _tag: "Cancelled"; readonly taskId: string; readonly attempts: number }
+
+export type PutError = Errors.RequestError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.Full | Errors.Closed
+export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Errors.DecodeFailed
+export type LeaseError = Errors.RequestError | Errors.LeaseLost | Errors.AlreadyEnded
+
+export interface QueueStats extends Omit<Wire.QueueStats, "outcomesFirst" | "outcomesNext"> {}
+
+export class TaskQueue<P, R = void, E = never, C = void> {
+  readonly name: string
+  readonly definition: Omit<QueueDefinition, "durability">
+  readonly payload: Codec<P>
+  readonly result: Codec<R>
+  readonly error: Codec<E>
+  readonly checkpoint: Codec<C>
+  readonly key: ((payload: P) => string) | undefined
+
+  constructor(name: string, options: Options<P, R, E, C>) {
+    const result = options.result ?? (Schema.Void as unknown as Plain<R>)
+    const error = options.error ?? (Schema.Never as unknown as Plain<E>)
+    const checkpoint = options.checkpoint ?? (Schema.Void as unknown as Plain<C>)
+    const { hash, text } = fingerprint({ payload: options.payload, result, error, checkpoint })
+    this.name = name
+    this.payload = makeCodec(options.payload)
+    this.result = makeCodec(result)
+    this.error = makeCodec(error)
+    this.checkpoint = makeCodec(checkpoint)
+    this.key = options.key
+    this.definition = {
+      name,
+      fingerprint: hash,
+      schema: text,
+      accepts: (options.accepts ?? []).map(fromHex),
+      policy: policyOf(name, options.policy ?? {})
+    }
+  }
+
+  /** The fingerprint of this definition in hex, for the `accepts` of its successor. */
+  get fingerprint(): string {
+    return toHex(this.definition.fingerprint)
+  }
+
+  // ---- producers
+
+  /**
+   * Puts one task. Waits for room as long as `timeout` says (default: for ever), then fails with `Full`.
+   *
+   * Success means the task is as durable as the queue's level. `PayloadInvalid` names the path in the payload;
+   * `ConnectionLost` is indefinite, all other errors are definite.
+   */
+  put(payload: P, options?: PutOptions): Effect.Effect<Receipt, PutError, Client> {
+    return Effect.flatMap(Client, (client) => {
+      const opened = client.opened(this)
+      return opened === undefined
+        ? Effect.flatMap(client.open(this), (queue) => this.#putOne(client, queue, payload, options))
+        : this.#putOne(client, opened, payload, options)
+    })
+  }
+
+  /**
+   * Puts many tasks, in batches of up to 4,096 items or 4 MiB, in order. Every payload is checked before the first is
+   * sent. Fails with `Full` after `timeout`; its `accepted` counts those put, from the front.
+   */
+  putAll(payloads: Iterable<P>, options: PutAllOptions<P> = {}): Effect.Effect<ReadonlyArray<Receipt>, PutError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) => this.#putMany(client, queue, payloads, options))
+    )
+  }
+
+  /** Puts one task and waits for its outcome: its result, its typed error, or why it will not have one. */
+  putWait(
+    payload: P,
+    options?: PutOptions
+  ): Effect.Effect<R, E | PutError | Errors.TaskDead | Errors.TaskCancelled | Errors.TaskNotFound | Errors.DecodeFailed, Client> {
+    return Effect.flatMap(this.put(payload, options), (receipt) =>
+      Effect.flatMap(
+        this.outcome(receipt.taskId),
+        (outcome): Effect.Effect<R, E | Errors.TaskDead | Errors.TaskCancelled> => {
+          const { attempts, taskId } = outcome
+          switch (outcome._tag) {
+            case "Success":
+              return Effect.succeed(outcome.result)
+            case "Failure":
+              return Effect.fail(outcome.error)
+            case "Dead":
+              return Effect.fail(new Errors.TaskDead({ taskId, attempts, reasons: outcome.reasons }))
+            case "Cancelled":
+              return Effect.fail(new Errors.TaskCancelled({ taskId }))
+          }
+        }
+      )
+    ).pipe(Effect.catchTag("TimedOut", (error) => Effect.die(error)))
+  }
+
+  // ---- consumers
+
+  /**
+   * Takes one payload for good, as Python's `Queue.get` does: waits up to `timeout` (default: for ever), then fails with
+   * `Empty`. If this program dies before it has the payload, the task returns to the queue. Leaves no outcome.
+   */
+  get(options: { readonly timeout?: Timeout | undefined } = {}): Effect.Effect<P, GetError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(this.#lease(client, 1, options.timeout, true), ([item]) => {
+        if (item === undefined) return Effect.fail(new Errors.Empty({ queue: this.name }))
+        client.link.tell({ type: C.acknowledge, held: [item.task, item.fence] })
+        return this.#decode("payload", this.payload, item.payload)
+      })
+    )
+  }
+
+  /** Leases up to `max` tasks by hand (default 1): the first as soon as there is one, the others if they are there. */
+  lease(
+    options: { readonly max?: number | undefined; readonly timeout?: Timeout | undefined } = {}
+  ): Effect.Effect<ReadonlyArray<Lease<P>>, GetError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(this.#lease(client, options.max ?? 1, options.timeout, false), (items) =>
+        Effect.gen({ self: this }, function* () {
+          const leases: Array<Lease<P>> = []
+          const queue = yield* client.open(this)
+          for (const item of items) {
+            const payload = this.payload.decode(item.payload)
+            if (Exit.isFailure(payload)) {
+              yield* this.#failAs(client, item, Reason.undecodable, "the payload does not decode", undefined, undefined)
+              continue
+            }
+            leases.push({
+              taskId: this.#taskId(client, item.task),
+              payload: payload.value,
+              attempt: item.attempt,
+              key: item.key,
+              leaseMs: queue.policy.leaseMs,
+              handle: { task: item.task, fence: item.fence }
+            })
+          }
+          if (leases.length > 0) return leases
+          return yield* new Errors.DecodeFailed({
+            queue: this.name,
+            what: "payload",
+            reason: `${items.length} leased tasks do not decode and went to the dead letters`
+          })
+        })
+      )
+    )
+  }
+
+  /** Ends the lease in success. An old fence, or a lease that is over, changes nothing: `LeaseLost`. */
+  commit(
+    lease: Lease<P>,
+    result: R
+  ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge, Client> {
+    return Effect.flatMap(Client, (client) => {
+      const bytes = this.#encode("result", this.result, result)
+      if (bytes instanceof Error) return Effect.fail(bytes)
+      if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
+      const { fence, task } = lease.handle
+      return this.#item(client, task, (request) => ({
+        type: C.commit,
+        request,
+        tasks: [task],
+        fences: [fence],
+        results: [bytes],
+        effects: undefined
+      }))
+    })
+  }
+
+  /** Gives the task back, uncounted, at its old place. */
+  release(lease: Lease<P>): Effect.Effect<void, LeaseError, Client> {
+    const { fence, task } = lease.handle
+    return Effect.flatMap(Client, (client) =>
+      this.#item(client, task, (request) => ({ type: C.release, request, held: [task, fence] }))
+    )
+  }
+
+  /** A failed attempt with its typed error: back-off and another attempt, or dead after the last. */
+  fail(
+    lease: Lease<P>,
+    error: E,
+    options: { readonly retryAfter?: Duration.Input | undefined } = {}
+  ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid, Client> {
+    return Effect.flatMap(Client, (client) => {
+      const bytes = this.#encode("error", this.error, error)
+      if (bytes instanceof Error) return Effect.fail(bytes)
+      const retryAfterMs = options.retryAfter === undefined ? undefined : Duration.toMillis(options.retryAfter)
+      return this.#failAs(client, lease.handle, Reason.failed, String(error), bytes, retryAfterMs)
+    })
+  }
+
+  /** Dead at once, without another attempt. */
+  kill(lease: Lease<P>, reason: string): Effect.Effect<void, LeaseError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      this.#failAs(client, lease.handle, Reason.killed, reason, undefined, undefined)
+    )
+  }
+
+  /** Starts the term of the lease anew. */
+  renew(lease: Lease<P>): Effect.Effect<void, LeaseError, Client> {
+    const { fence, task } = lease.handle
+    return Effect.flatMap(Client, (client) =>
+      this.#item(client, task, (request) => ({ type: C.renew, request, held: [task, fence] }))
+    )
+  }
+
+  // ---- readers
+
+  /** The first waiting payloads in the order in which they would be leased, left where they are. At most 1,000. */
+  peek(count = 1): Effect.Effect<ReadonlyArray<P>, Errors.RequestError | Errors.DecodeFailed, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        this.#ask(client, (request) => ({
+          type: C.peek,
+          request,
+          queue: queue.id,
+          count: Math.min(count, Limits.pageItemsMax)
+        }))
+      )
+    ).pipe(
+      Effect.flatMap((answer) =>
+        answer.type === M.peeked
+          ? Effect.forEach(answer.items, (item) => this.#decode("payload", this.payload, item.payload))
+          : Effect.fail(unexpected(answer))
+      )
+    )
+  }
+
+  /** Counts of the queue by state, its capacity and its durability. */
+  get stats(): Effect.Effect<QueueStats, Errors.RequestError, Client> {
+    return Effect.map(this.#stats, ({ outcomesFirst: _first, outcomesNext: _next, ...stats }) => stats)
+  }
+
+  /** Waiting tasks: ready and delayed, as capacity counts them. */
+  get size(): Effect.Effect<number, Errors.RequestError, Client> {
+    return Effect.map(this.#stats, (stats) => stats.ready + stats.delayed)
+  }
+
+  get isEmpty(): Effect.Effect<boolean, Errors.RequestError, Client> {
+    return Effect.map(this.size, (size) => size === 0)
+  }
+
+  get isFull(): Effect.Effect<boolean, Errors.RequestError, Client> {
+    return Effect.map(this.#stats, (stats) => stats.ready + stats.delayed >= stats.capacity)
+  }
+
+  /** Waits until nothing is left to do: no task is ready, delayed or leased. */
+  join(
+    options: { readonly timeout?: Timeout | undefined } = {}
+  ): Effect.Effect<void, Errors.RequestError | Errors.TimedOut, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        client.ask((request) => ({ type: C.join, request, queue: queue.id, waitMs: waitMsOf(options.timeout) }))
+      )
+    ).pipe(
+      Effect.catchTag("Refusal", (refusal) =>
+        refusal.refused.code === Code.timedOut
+          ? Effect.fail(new Errors.TimedOut({ operation: `join of queue "${this.name}"` }))
+          : Effect.fail(requestErrorOf(refusal))
+      ),
+      Effect.asVoid
+    )
+  }
+
+  /** `drain` (default) refuses puts from now on and lets the rest be done; `immediate` also cancels what waits. */
+  close(
+    options: { readonly mode?: "drain" | "immediate" | undefined } = {}
+  ): Effect.Effect<void, Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        this.#ask(client, (request) => ({
+          type: C.close,
+          request,
+          queue: queue.id,
+          immediate: options.mode === "immediate"
+        }))
+      )
+    ).pipe(Effect.asVoid)
+  }
+
+  /** What became of a task; waits up to `timeout` (default: for ever) for it to end. */
+  outcome(
+    taskId: string,
+    options: { readonly timeout?: Timeout | undefined } = {}
+  ): Effect.Effect<
+    Outcome<R, E>,
+    Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed,
+    Client
+  > {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) => {
+        const task = taskNumberOf(client.link.session?.prefix, taskId)
+        if (task === undefined) return Effect.fail(new Errors.TaskNotFound({ taskId }))
+        return client
+          .ask((request) => ({ type: C.outcome, request, queue: queue.id, task, waitMs: waitMsOf(options.timeout) }))
+          .pipe(
+            Effect.catchTag("Refusal", (refusal) => {
+              if (refusal.refused.code === Code.taskNotFound) return Effect.fail(new Errors.TaskNotFound({ taskId }))
+              if (refusal.refused.code === Code.timedOut) {
+                return Effect.fail(new Errors.TimedOut({ operation: `outcome of task ${taskId}` }))
+              }
+              return Effect.fail(requestErrorOf(refusal))
+            }),
+            Effect.flatMap((answer) =>
+              answer.type === M.outcome
+                ? this.#outcomeOf(client.link.session?.prefix ?? "", answer.outcome)
+                : Effect.fail(unexpected(answer))
+            )
+          )
+      })
+    )
+  }
+
+  /**
+   * Every outcome from this client's first put or open of the queue on, in order, without end; each reader sees all.
+   *
+   * Goes on over reconnects. A reader that falls out of the retained window fails with `OutcomesGap`.
+   */
+  get outcomes(): Stream.Stream<
+    Outcome<R, E>,
+    Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed,
+    Client
+  > {
+    return Stream.fromPull(
+      Effect.gen({ self: this }, function* () {
+        const client = yield* Client
+        const queue = yield* client.open(this)
+        const reader = new OutcomeReader(client, this, queue.outcomesFrom)
+        yield* reader.start
+        const prefix = client.link.session?.prefix ?? ""
+        return Effect.flatMap(reader.next, ([first, ...rest]) => {
+          const decoded: Array<Outcome<R, E>> = []
+          for (const item of [first, ...rest]) {
+            const outcome = this.#outcomeExit(prefix, item)
+            if (Exit.isFailure(outcome)) return outcome
+            decoded.push(outcome.value)
+          }
+          return Effect.succeed(decoded as [Outcome<R, E>, ...Array<Outcome<R, E>>])
+        })
+      })
+    )
+  }
+
+  // ---- inside
+
+  #encode<A>(what: Errors.PayloadInvalid["what"], codec: Codec<A>, value: A): Uint8Array | Errors.PayloadInvalid {
+    const bytes = codec.encode(value)
+    return bytes instanceof CodecFault
+      ? new Errors.PayloadInvalid({ queue: this.name, what, path: bytes.path, reason: bytes.reason })
+      : bytes
+  }
+
+  #decode<A>(
+    what: Errors.DecodeFailed["what"],
+    codec: Codec<A>,
+    bytes: Uint8Array
+  ): Exit.Exit<A, Errors.DecodeFailed> {
+    const decoded = codec.decode(bytes)
+    if (Exit.isSuccess(decoded)) return Exit.succeed(decoded.value)
+    const fault = decoded.cause.reasons.find((reason) => reason._tag === "Fail")?.error
+    return Exit.fail(
+      new Errors.DecodeFailed({ queue: this.name, what, reason: fault ? `at ${fault.path}: ${fault.reason}` : "unknown" })
+    )
+  }
+
+  #tooLarge(bytes: number): Errors.PayloadTooLarge {
+    return new Errors.PayloadTooLarge({ queue: this.name, bytes, limitBytes: this.definition.policy.payloadBytesMax })
+  }
+
+  #taskId(client: ClientShape, n: number): string {
+    return taskIdOf(client.link.session?.prefix ?? "", n)
+  }
+
+  #ask(
+    client: ClientShape,
+    make: (request: number) => ClientMessages.Request
+  ): Effect.Effect<Effect.Success<ReturnType<ClientShape["ask"]>>, Errors.RequestError> {
+    return Effect.catchTag(client.ask(make), "Refusal", (refusal) => Effect.fail(requestErrorOf(refusal)))
+  }
+
+  get #stats(): Effect.Effect<Wire.QueueStats, Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        this.#ask(client, (request) => ({ type: C.stats, request, queue: queue.id }))
+      )
+    ).pipe(
+      Effect.flatMap((answer) => {
+        const stats = answer.type === M.stats ? answer.queues[0] : undefined
+        return stats === undefined ? Effect.fail(unexpected(answer)) : Effect.succeed(stats)
+      })
+    )
+  }
+
+  /** @internal What the options of a put become on the wire; undefined for a plain one. */
+  wireOptions(payload: P, options: PutOptions | undefined): Wire.TaskOptions | undefined {
+    const key = options?.key ?? this.key?.(payload)
+    if (options === undefined && key === undefined) return undefined
+    const { delay, id, labels, priority, ttl } = options ?? {}
+    if (id === undefined && priority === undefined && delay === undefined && ttl === undefined && labels === undefined) {
+      if (key === undefined) return undefined
+    }
+    return {
+      id,
+      priority,
+      delayMs: delay === undefined ? undefined : Math.ceil(Duration.toMillis(delay)),
+      ttlMs: ttl === undefined ? undefined : Math.ceil(Duration.toMillis(ttl)),
+      key,
+      labels
+    }
+  }
+
+  /** @internal Checks what the protocol bounds, so that a mistake is a typed error and not a closed connection. */
+  optionsFault(options: Wire.TaskOptions | undefined): Errors.LimitExceeded | undefined {
+    if (options === undefined) return undefined
+    const over = (limit: string, value: number, max: number): Errors.LimitExceeded | undefined =>
+      value >= 0 && value <= max && Number.isSafeInteger(value)
+        ? undefined
+        : new Errors.LimitExceeded({ limit, value, max })
+    return (
+      over("taskIdBytesMax", utf8Bytes(options.id), Limits.taskIdBytesMax) ??
+      over("taskKeyBytesMax", utf8Bytes(options.key), Limits.taskKeyBytesMax) ??
+      over("priority", options.priority ?? 0, 255) ??
+      over("delay (ms)", options.delayMs ?? 0, Limits.delayMsMax) ??
+      over("ttl (ms)", options.ttlMs ?? 0, Limits.delayMsMax) ??
+      over("labelsPerTaskMax", options.labels?.length ?? 0, Limits.labelsPerTaskMax) ??
+      options.labels
+        ?.map((label) => over("labelBytesMax", utf8Bytes(label), Limits.labelBytesMax))
+        .find((fault) => fault !== undefined)
+    )
+  }
+
+  /** @internal A payload as bytes within the queue's limit. */
+  encodePayload(queue: OpenQueue, payload: P): Uint8Array | Errors.PayloadInvalid | Errors.PayloadTooLarge {
+    const bytes = this.#encode("payload", this.payload, payload)
+    if (bytes instanceof Error || bytes.byteLength <= queue.policy.payloadBytesMax) return bytes
+    return new Errors.PayloadTooLarge({
+      queue: this.name,
+      bytes: bytes.byteLength,
+      limitBytes: queue.policy.payloadBytesMax
+    })
+  }
+
+  #putOne(
+    client: ClientShape,
+    queue: OpenQueue,
+    payload: P,
+    options: PutOptions | undefined
+  ): Effect.Effect<Receipt, PutError> {
+    return Effect.callback((resume) => {
+      const bytes = this.encodePayload(queue, payload)
+      if (bytes instanceof Error) return resume(Effect.fail(bytes))
+      const item = this.wireOptions(payload, options)
+      const fault = this.optionsFault(item)
+      if (fault !== undefined) return resume(Effect.fail(fault))
+      const { link } = client
+      const request = link.nextRequest
+      const message: ClientMessages.Put = {
+        type: C.put,
+        request,
+        queue: queue.id,
+        atomic: true,
+        waitMs: waitMsOf(options?.timeout),
+        payloads: [bytes],
+        options: item === undefined ? undefined : [item]
+      }
+      link.ask(message, (answer) => {
+        if (answer instanceof Error) return resume(Effect.fail(answer))
+        const prefix = link.session?.prefix ?? ""
+        if (answer.type === M.putDone) return resume(Effect.succeed(new Receipt(prefix, answer.first, false)))
+        if (answer.type === M.putItems) {
+          const status = answer.statuses[0]
+          if (status === PutStatus.spent) return resume(Effect.fail(new Errors.Closed({ queue: this.name })))
+          return resume(Effect.succeed(new Receipt(prefix, answer.tasks[0] ?? 0, status === PutStatus.duplicate)))
+        }
+        resume(Effect.fail(this.#putFailure(answer)))
+      })
+      return Effect.sync(() => link.abandon(request))
+    })
+  }
+
+  #putFailure(answer: import("../wire/ManagerMessages.ts").Answer): PutError {
+    if (answer.type !== M.refused) return unexpected(answer)
+    const { code, limit, value } = answer
+    if (code === Code.full) return new Errors.Full({ queue: this.name, capacity: limit, accepted: 0 })
+    if (code === Code.closed) return new Errors.Closed({ queue: this.name })
+    if (code === Code.payloadTooLarge) {
+      return new Errors.PayloadTooLarge({ queue: this.name, bytes: value, limitBytes: limit })
+    }
+    return requestErrorOf({ _tag: "Refusal", refused: answer })
+  }
+
+  #putMany = Effect.fnUntraced({ self: this }, function* (
+    client: ClientShape,
+    queue: OpenQueue,
+    all: Iterable<P>,
+    options: PutAllOptions<P>
+  ): Effect.fn.Return<ReadonlyArray<Receipt>, PutError> {
+    const payloads: Array<Uint8Array> = []
+    let items: Array<Wire.TaskOptions | undefined> | undefined
+    const plain = options.id === undefined && options.priority === undefined && !options.delay && !options.ttl
+    for (const payload of all) {
+      const bytes = this.encodePayload(queue, payload)
+      if (bytes instanceof Error) return yield* Effect.fail(bytes)
+      payloads.push(bytes)
+      if (plain && this.key === undefined) continue
+      const { delay, priority, ttl } = options
+      const item = this.wireOptions(payload, { id: options.id?.(payload), priority, delay, ttl })
+      const fault = this.optionsFault(item)
+      if (fault !== undefined) return yield* fault
+      items ??= []
+      items[payloads.length - 1] = item
+    }
+    const batches = split(payloads)
+    if (options.atomic === true && batches.length > 1) {
+      return yield* new Errors.LimitExceeded({
+        limit: "batchItemsMax",
+        value: payloads.length,
+        max: Limits.batchItemsMax
+      })
+    }
+    const waitMs = waitMsOf(options.timeout)
+    const receipts: Array<Receipt> = []
+    for (const [from, to] of batches) {
+      const answer = yield* client
+        .ask((request) => ({
+          type: C.put,
+          request,
+          queue: queue.id,
+          atomic: options.atomic ?? false,
+          waitMs,
+          payloads: payloads.slice(from, to),
+          options: items?.slice(from, to)
+        }))
+        .pipe(Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)))
+      const prefix = client.link.session?.prefix ?? ""
+      if (answer.type === M.putDone) {
+        for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, false))
+        continue
+      }
+      if (answer.type !== M.putItems) {
+        const failure = this.#putFailure(answer)
+        if (failure._tag !== "Full") return yield* Effect.fail(failure)
+        return yield* new Errors.Full({ queue: this.name, capacity: failure.capacity, accepted: receipts.length })
+      }
+      for (let i = 0; i < answer.tasks.length; i++) {
+        const status = answer.statuses[i]
+        if (status === PutStatus.spent) return yield* new Errors.Closed({ queue: this.name })
+        if (status === PutStatus.full) {
+          return yield* new Errors.Full({
+            queue: this.name,
+            capacity: queue.policy.capacity,
+            accepted: receipts.length
+          })
+        }
+        receipts.push(new Receipt(prefix, answer.tasks[i]!, status === PutStatus.duplicate))
+      }
+    }
+    return receipts
+  })
+
+  #lease(
+    client: ClientShape,
+    count: number,
+    timeout: Timeout | undefined,
+    get: boolean
+  ): Effect.Effect<ReadonlyArray<Wire.Delivery>, GetError> {
+    return Effect.flatMap(client.open(this), (queue) =>
+      client.ask((request) => ({
+        type: C.lease,
+        request,
+        queue: queue.id,
+        count: Math.max(1, Math.min(count, Limits.batchItemsMax)),
+        waitMs: waitMsOf(timeout),
+        get
+      }))
+    ).pipe(
+      Effect.catchTag("Refusal", (refusal): Effect.Effect<never, GetError> => {
+        if (refusal.refused.code === Code.empty) return Effect.fail(new Errors.Empty({ queue: this.name }))
+        if (refusal.refused.code === Code.closed) return Effect.fail(new Errors.Closed({ queue: this.name }))
+        return Effect.fail(requestErrorOf(refusal))
+      }),
+      Effect.flatMap((answer) =>
+        answer.type === M.leased ? Effect.succeed(answer.items) : Effect.fail(unexpected(answer))
+      )
+    )
+  }
+
+  /** A request about one lease. */
+  #item(
+    client: ClientShape,
+    task: number,
+    make: (request: number) => ClientMessages.Request
+  ): Effect.Effect<void, LeaseError> {
+    return Effect.flatMap(this.#ask(client, make), (answer) => {
+      if (answer.type === M.done) return Effect.void
+      if (answer.type !== M.items) return Effect.fail(unexpected(answer))
+      const taskId = this.#taskId(client, task)
+      switch (answer.codes[0]) {
+        case 0:
+          return Effect.void
+        case Code.leaseLost:
+          return Effect.fail(new Errors.LeaseLost({ taskId }))
+        case Code.alreadyEnded:
+          return Effect.fail(new Errors.AlreadyEnded({ taskId }))
+        default:
+          return Effect.fail(new Errors.ProtocolViolated({ reason: `unknown item code ${answer.codes[0]}` }))
+      }
+    })
+  }
+
+  #failAs(
+    client: ClientShape,
+    { fence, task }: { readonly task: number; readonly fence: number },
+    reason: Reason,
+    text: string,
+    error: Uint8Array | undefined,
+    retryAfterMs: number | undefined
+  ): Effect.Effect<void, LeaseError> {
+    return this.#item(client, task, (request) => ({
+      type: C.fail,
+      request,
+      tasks: [task],
+      fences: [fence],
+      failures: [{ reason, error, text: text.slice(0, Limits.reasonBytesMax / 4), retryAfterMs }]
+    }))
+  }
+
+  #outcomeOf(prefix: string, item: Wire.Outcome): Effect.Effect<Outcome<R, E>, Errors.DecodeFailed> {
+    return this.#outcomeExit(prefix, item)
+  }
+
+  #outcomeExit(prefix: string, item: Wire.Outcome): Exit.Exit<Outcome<R, E>, Errors.DecodeFailed> {
+    const { attempts } = item
+    const taskId = taskIdOf(prefix, item.task)
+    switch (item.outcome) {
+      case OutcomeKind.success: {
+        const result = this.#decode("result", this.result, item.body ?? new Uint8Array())
+        return Exit.map(result, (result) => ({ _tag: "Success", taskId, attempts, result }))
+      }
+      case OutcomeKind.failure: {
+        const error = this.#decode("error", this.error, item.body ?? new Uint8Array())
+        const reasons = item.reasons.map(reasonText)
+        return Exit.map(error, (error) => ({ _tag: "Failure", taskId, attempts, error, reasons }))
+      }
+      case OutcomeKind.cancelled:
+        return Exit.succeed({ _tag: "Cancelled", taskId, attempts })
+      default:
+        return Exit.succeed({ _tag: "Dead", taskId, attempts, reasons: item.reasons.map(reasonText) })
+    }
+  }
+}
+
+/**
+ * Defines a queue. Throws `DefinitionInvalid` for a name or a policy out of range: a definition is made once, at module
+ * level, and a mistake in it is a mistake in the program.
+ */
+export const make = <P, R = void, E = never, C = void>(
+  name: string,
+  options: Options<P, R, E, C>
+): TaskQueue<P, R, E, C> => new TaskQueue(name, options)
+
+const namePattern = /^[A-Za-z0-9._:-]{1,200}$/
+
+const policyOf = (name: string, options: PolicyOptions): Policy.Policy => {
+  if (!namePattern.test(name)) {
+    throw new Errors.DefinitionInvalid({
+      queue: name,
+      field: "name",
+      value: JSON.stringify(name),
+      remedy: "use 1 to 200 characters of A-Z a-z 0-9 . _ : -"
+    })
+  }
+  const ms = (input: Duration.Input | undefined, fallback: number): number =>
+    input === undefined ? fallback : Math.round(Duration.toMillis(input))
+  const { defaults } = Policy
+  const policy: Policy.Policy = {
+    capacity: options.capacity ?? defaults.capacity,
+    tasksMax: options.tasksMax ?? defaults.tasksMax,
+    leaseMs: ms(options.lease, defaults.leaseMs),
+    maxAttempts: options.maxAttempts ?? defaults.maxAttempts,
+    backoffBaseMs: ms(options.backoff?.base, defaults.backoffBaseMs),
+    backoffFactorPercent: Math.round((options.backoff?.factor ?? defaults.backoffFactorPercent / 100) * 100),
+    backoffCapMs: ms(options.backoff?.cap, defaults.backoffCapMs),
+    backoffJitterPercent: Math.round((options.backoff?.jitter ?? defaults.backoffJitterPercent / 100) * 100),
+    payloadBytesMax: options.payloadBytesMax ?? defaults.payloadBytesMax,
+    outcomesKept: options.outcomes?.count ?? defaults.outcomesKept,
+    outcomesKeptMs: ms(options.outcomes?.age, defaults.outcomesKeptMs),
+    dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
+    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs)
+  }
+  const fault = Policy.fault(policy)
+  if (fault === undefined) return policy
+  throw new Errors.DefinitionInvalid({
+    queue: name,
+    field: `policy.${fault.field}`,
+    value: String(fault.value),
+    remedy: `use a whole number from ${fault.min} to ${fault.max}`
+  })
+}
+
+const waitMsOf = (timeout: Timeout | undefined): number | undefined => {
+  if (timeout === undefined || timeout === "forever") return undefined
+  const ms = Math.ceil(Duration.toMillis(timeout))
+  return ms > Limits.waitMsMax ? undefined : Math.max(0, ms)
+}
+
+/** Ranges of payloads that fit one message each. */
+const split = (payloads: ReadonlyArray<Uint8Array>): ReadonlyArray<readonly [from: number, to: number]> => {
+  const ranges: Array<readonly [number, number]> = []
+  let from = 0
+  let bytes = 0
+  payloads.forEach((payload, i) => {
+    if (i > from && (i - from >= Limits.batchItemsMax || bytes + payload.byteLength > Limits.batchBytesMax)) {
+      ranges.push([from, i])
+      from = i
+      bytes = 0
+    }
+    bytes += payload.byteLength
+  })
+  if (from < payloads.length) ranges.push([from, payloads.length])
+  return ranges
+}
+
+const reasonNames = Object.fromEntries(Object.entries(Reason).map(([name, value]) => [value, name]))
+
+const reasonText = (reason: Wire.Reason): string =>
+  `attempt ${reason.attempt}: ${reasonNames[reason.reason] ?? reason.reason}: ${reason.text}`
+
+/** 128 bits in hex: which life of which manager, and which task of it. */
+export const taskIdOf = (prefix: string, n: number): string => prefix + n.toString(16).padStart(16, "0")
+
+const taskIdPattern = /^[0-9a-f]{32}$/
+
+const taskNumberOf = (prefix: string | undefined, taskId: string): number | undefined => {
+  if (prefix === undefined || !taskIdPattern.test(taskId) || !taskId.startsWith(prefix)) return undefined
+  const n = Number.parseInt(taskId.slice(16), 16)
+  return Number.isSafeInteger(n) ? n : undefined
+}
+
+const utf8 = new TextEncoder()
+const utf8Bytes = (text: string | undefined): number =>
+  text === undefined ? 0 : text.length * 3 <= 1_024 ? text.length : utf8.encode(text).byteLength
+
+const toHex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
+
+const fromHex = (text: string): Uint8Array => Uint8Array.from(text.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
+
+export type { Refusal }

@@ -1,0 +1,801 @@
+/**
+ * The manager without Effect: connections in, rounds through the engine, bytes out.
+ *
+ *     data -> frames -> [arrived] --round--> engine -> records -> store
+ *                                               |                   | durable
+ *                                               +-> replies held <--+-> one write per connection
+ *
+ * It is the only writer of its namespace. A round takes all that has arrived, steps it, stores it as one, and only then
+ * lets replies and deliveries out; while a store commits, the next round collects. Nothing here allocates per task but
+ * the engine's own record. Time, randomness, the store and logging come in through `Host`.
+ */
+import * as Scram from "../auth/Scram.ts"
+import type { Verifier } from "../auth/Credentials.ts"
+import * as Limits from "../Limits.ts"
+import { type Change, Engine, type Out } from "../model/Engine.ts"
+import * as Policy from "../model/Policy.ts"
+import type { Queue, QueueDefinition } from "../model/Queue.ts"
+import { Code, type Refusal, refusal } from "../model/Refusal.ts"
+import type { LeaseStream, OutcomeStream, PutStatus, Session } from "../model/Session.ts"
+import { State, type Task } from "../model/Task.ts"
+import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
+import type { Connection, Handler } from "../platform/Network.ts"
+import { soon } from "../platform/Schedule.ts"
+import type { StoreRecord } from "../store/Store.ts"
+import { Malformed, Reader } from "../wire/Bytes.ts"
+import * as Client from "../wire/ClientMessages.ts"
+import { frame } from "../wire/Frames.ts"
+import * as Wire from "../wire/ManagerMessages.ts"
+import * as Vocabulary from "../wire/Vocabulary.ts"
+import { Peer, PeerSession } from "./Peer.ts"
+
+const { ClientType: C, ManagerType: M } = Vocabulary
+
+/** What the core needs of the world. */
+export interface Host {
+  /** Milliseconds that never go back. */
+  readonly now: () => number
+  /** Calls `wake` at or after `at`; a new call replaces the last. */
+  readonly alarm: (at: number) => void
+  /** Stores the round, then calls back: exactly once. Not called when the store keeps nothing. */
+  readonly commit: ((records: ReadonlyArray<StoreRecord>, done: () => void) => void) | undefined
+  readonly durability: Policy.Durability
+  readonly log: (level: "info" | "warn" | "error", text: string, details: Readonly<Record<string, unknown>>) => void
+}
+
+export interface CoreOptions {
+  readonly queues: ReadonlyArray<QueueDefinition>
+  readonly host: Host
+}
+
+/** Who may log in on a listener. */
+export interface Gate {
+  readonly verifier: (name: string) => Verifier | undefined
+  readonly iterations: ReadonlyArray<number>
+  readonly mockSecret: Uint8Array
+}
+
+export interface Counters {
+  connections: number
+  sessions: number
+  rounds: number
+  frames: number
+  refused: number
+  malformed: number
+  authenticationFailures: number
+}
+
+export class Core implements Out {
+  readonly engine: Engine
+  /** Upper half of the task ids: ids of another manager, or of an earlier life of this one, are not found here. */
+  readonly instance = randomBytes(8)
+  readonly counters: Counters = {
+    connections: 0,
+    sessions: 0,
+    rounds: 0,
+    frames: 0,
+    refused: 0,
+    malformed: 0,
+    authenticationFailures: 0
+  }
+  readonly #host: Host
+  readonly #peers = new Set<Peer>()
+  readonly #sessions = new Map<string, PeerSession>()
+  readonly #dirty: Array<Peer> = []
+  #arrived: Array<{ readonly peer: Peer; readonly body: Uint8Array }> = []
+  #gone: Array<Peer> = []
+  #records: Array<StoreRecord> = []
+  #scheduled = false
+  #committing = false
+  #unauthenticated = 0
+  #draining = false
+  #stopped = false
+
+  constructor(options: CoreOptions) {
+    this.#host = options.host
+    const random = randomBytes(4)
+    const seed = new DataView(random.buffer, random.byteOffset, 4).getUint32(0)
+    this.engine = new Engine({ epoch: 1, seed, out: this })
+    for (const definition of options.queues) this.engine.declare(definition)
+  }
+
+  // ---- connections
+
+  /** Takes over a connection. `gate` decides who may log in; without one the peer is trusted (in-process). */
+  accept(connection: Connection, gate: Gate | undefined): Handler {
+    const peer = new Peer(connection, gate === undefined, this.#host.now())
+    if (this.#stopped || this.#draining) this.#refuseConnection(peer, Code.draining, "the manager is stopping")
+    else if (this.#unauthenticated >= Limits.connectionsUnauthenticatedMax) {
+      this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake")
+    } else if (this.#peers.size >= Limits.connectionsMax) {
+      this.#refuseConnection(peer, Code.tooManyConnections, "too many connections")
+    } else {
+      this.#peers.add(peer)
+      this.#unauthenticated++
+      this.counters.connections++
+    }
+    return {
+      onData: (chunk) => this.#data(peer, chunk, gate),
+      onDrain: () => this.#drained(peer),
+      onClose: () => this.#closed(peer)
+    }
+  }
+
+  /** Looks at deadlines that no message ends: handshakes, half frames, silent peers, sessions left alone. */
+  sweep(): void {
+    const now = this.#host.now()
+    for (const peer of this.#peers) {
+      if (peer.state !== "open") {
+        if (now - peer.acceptedAt >= Limits.handshakeMs) {
+          this.#fault(peer, Code.handshakeTimeout, `the handshake took over ${Limits.handshakeMs} ms`)
+        }
+      } else if (!peer.trusted && now - peer.lastHeardAt >= Limits.heartbeatDeadMs) {
+        this.#fault(peer, Code.protocol, `nothing was heard for ${Limits.heartbeatDeadMs} ms`)
+      }
+    }
+    for (const session of this.#sessions.values()) {
+      if (session.peer === undefined && session.leased === 0 && now - session.detachedAt >= Limits.sessionIdleMs) {
+        this.#endSession(session, now)
+      }
+    }
+  }
+
+  /** Whether every waiting answer has been written out. */
+  get idle(): boolean {
+    return !this.#scheduled && !this.#committing && this.#arrived.length === 0
+  }
+
+  /** Refuses new connections and new work from now on, and says so to every session. */
+  drain(): void {
+    this.#draining = true
+    for (const peer of this.#peers) {
+      if (peer.state !== "open") continue
+      peer.send({ type: M.control, kind: 1 })
+      this.#touch(peer)
+    }
+    this.wake()
+  }
+
+  /** Closes every connection. */
+  stop(): void {
+    this.#stopped = true
+    for (const peer of [...this.#peers]) this.#fault(peer, Code.draining, "the manager has stopped")
+  }
+
+  /** Asks for a round. */
+  wake(): void {
+    if (this.#scheduled || this.#committing) return
+    this.#scheduled = true
+    soon(() => {
+      this.#scheduled = false
+      this.#round()
+    })
+  }
+
+  // ---- bytes
+
+  #data(peer: Peer, chunk: Uint8Array, gate: Gate | undefined): void {
+    if (peer.state === "closed") return
+    peer.lastHeardAt = this.#host.now()
+    peer.reader.push(chunk, (body) => {
+      this.counters.frames++
+      if (peer.state === "open") {
+        peer.inbound += body.byteLength
+        this.#arrived.push({ peer, body })
+      } else this.#handshake(peer, body, gate)
+    })
+    if (peer.reader.fault !== undefined) {
+      this.counters.malformed++
+      return this.#fault(peer, Code.protocol, peer.reader.fault)
+    }
+    if (peer.inbound > Limits.inboundBytesPause && !peer.paused) {
+      peer.paused = true
+      peer.connection.pause()
+    }
+    if (peer.inbound > 0) this.wake()
+  }
+
+  #drained(peer: Peer): void {
+    if (peer.session?.congested && peer.connection.pendingBytes() <= Limits.outboundBytesPause) {
+      this.engine.congested(peer.session, false)
+      this.wake()
+    }
+  }
+
+  #closed(peer: Peer): void {
+    if (!this.#peers.delete(peer)) return
+    if (peer.state !== "open" && peer.state !== "closed") this.#unauthenticated--
+    if (peer.session !== undefined) {
+      this.#gone.push(peer)
+      this.wake()
+    }
+    peer.state = "closed"
+  }
+
+  /** One error, then close. */
+  #fault(peer: Peer, code: number, text: string): void {
+    if (peer.state === "closed") return
+    this.#host.log(code === Code.draining ? "info" : "warn", "connection closed by the manager", {
+      peer: peer.connection.peer,
+      state: peer.state,
+      reason: text
+    })
+    if (peer.state !== "open") this.#unauthenticated--
+    peer.state = "closed"
+    this.#peers.delete(peer)
+    if (peer.session !== undefined) {
+      this.#gone.push(peer)
+      this.wake()
+    }
+    peer.send({ type: M.closing, code, text })
+    peer.flush()
+    peer.connection.close()
+  }
+
+  #refuseConnection(peer: Peer, code: number, text: string): void {
+    this.counters.refused++
+    peer.state = "closed"
+    peer.connection.write(frame((w) => Wire.encode(w, { type: M.closing, code, text })))
+    peer.connection.close()
+  }
+
+  // ---- handshake
+
+  #handshake(peer: Peer, body: Uint8Array, gate: Gate | undefined): void {
+    if (peer.state === "closed") return
+    try {
+      if (++peer.framesBeforeLogin > Limits.preAuthFramesMax) throw new Malformed("too many frames before login")
+      const reader = new Reader(body)
+      const message = Client.decode(reader)
+      if (!reader.done) throw new Malformed("a handshake frame has one message")
+      this.#handshakeStep(peer, message, body, gate)
+      peer.flush()
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error
+      this.counters.malformed++
+      this.#fault(peer, Code.protocol, error.message)
+    }
+  }
+
+  #handshakeStep(peer: Peer, message: Client.ClientMessage, body: Uint8Array, gate: Gate | undefined): void {
+    if (peer.state === "hello" && message.type === C.hello) {
+      if (message.magic !== Vocabulary.magic) throw new Malformed("this is not the millrace protocol")
+      if (message.versionMax < Vocabulary.versionMin || message.versionMin > Vocabulary.versionMax) {
+        const ours = `${Vocabulary.versionMin}-${Vocabulary.versionMax}`
+        return this.#fault(peer, Code.version, ours)
+      }
+      if (message.namespace !== "default") {
+        return this.#fault(peer, Code.protocol, `this manager has no namespace "${message.namespace}"`)
+      }
+      const hello = frame((w) =>
+        Wire.encode(w, {
+          type: M.hello,
+          magic: Vocabulary.magic,
+          version: Math.min(message.versionMax, Vocabulary.versionMax),
+          versionMin: Vocabulary.versionMin,
+          versionMax: Vocabulary.versionMax,
+          capabilities: 0,
+          frameBytesMax: Limits.frameBytesMax,
+          mechanisms: gate === undefined ? [] : ["SCRAM-SHA-256"]
+        })
+      )
+      peer.helloHash = sha256(joined(body, hello.subarray(4)))
+      peer.connection.write(hello)
+      peer.state = gate === undefined ? "session" : "challenge"
+      if (gate === undefined) {
+        peer.principal = "in-process"
+        peer.reader.limit = Limits.frameBytesMax
+      }
+      return
+    }
+    if (peer.state === "challenge" && message.type === C.authFirst && gate !== undefined) {
+      if (message.mechanism !== "SCRAM-SHA-256") throw new Malformed("the only mechanism is SCRAM-SHA-256")
+      const step = Scram.serverFirst({
+        clientFirst: message.message,
+        lookup: gate.verifier,
+        mockSecret: gate.mockSecret,
+        iterationsInUse: gate.iterations,
+        nonce: randomBytes(Limits.scramNonceBytesMin),
+        helloHash: peer.helloHash!
+      })
+      if (step._tag === "Refused") return this.#loginFailed(peer, step.reason)
+      peer.scram = step.state
+      peer.state = "proof"
+      return peer.send({ type: M.authChallenge, message: step.message })
+    }
+    if (peer.state === "proof" && message.type === C.authFinal) {
+      const verdict = Scram.serverFinal(peer.scram!, message.message)
+      peer.scram = undefined
+      if (verdict._tag === "Refused") return this.#loginFailed(peer, verdict.reason)
+      peer.principal = verdict.name
+      peer.state = "session"
+      peer.reader.limit = Limits.frameBytesMax
+      return peer.send({ type: M.authOk, message: verdict.message })
+    }
+    if (peer.state === "session" && message.type === C.sessionOpen) return this.#openSession(peer, message)
+    throw new Malformed(`message ${message.type} is not allowed in state ${peer.state}`)
+  }
+
+  /** The reason is for the log; the peer hears one generic word. */
+  #loginFailed(peer: Peer, reason: string): void {
+    this.counters.authenticationFailures++
+    this.#host.log("warn", "login refused", { peer: peer.connection.peer, reason })
+    this.#fault(peer, Code.authentication, "authentication failed")
+  }
+
+  #openSession(peer: Peer, message: Client.SessionOpen): void {
+    const now = this.#host.now()
+    const known = message.session === undefined ? undefined : this.#sessions.get(hex(message.session))
+    let session: PeerSession
+    let lost: ReadonlyArray<number> = []
+    const mine = known !== undefined && known.principal === peer.principal && timingSafeEqual(known.token, message.session!)
+    if (known !== undefined && mine) {
+      // The newest connection of a session wins.
+      const old = known.peer
+      if (old !== undefined) {
+        old.session = undefined
+        this.#fault(old, Code.replaced, "another connection took over this session")
+        this.engine.detach(known, now)
+      }
+      session = known
+      lost = this.engine.resume(session, message.held, now)
+    } else {
+      if (this.#sessions.size >= Limits.sessionsMax) return this.#fault(peer, Code.tooManyConnections, "too many sessions")
+      const token = randomBytes(16)
+      session = this.engine.connect((id) => new PeerSession(id, token, peer.principal!))
+      this.#sessions.set(hex(token), session)
+      lost = message.held.filter((_, i) => i % 2 === 0)
+      this.counters.sessions++
+    }
+    session.peer = peer
+    peer.session = session
+    peer.state = "open"
+    this.#unauthenticated--
+    peer.send({
+      type: M.sessionOpened,
+      session: session.token,
+      resumed: mine,
+      instance: this.instance,
+      heartbeatMs: Limits.heartbeatMs,
+      requestsInFlightMax: Limits.requestsInFlightMax,
+      durability: this.#host.durability,
+      lost
+    })
+    this.wake()
+  }
+
+  // ---- rounds
+
+  #round(): void {
+    if (this.#committing) return
+    const now = this.#host.now()
+    this.counters.rounds++
+    this.engine.tick(now)
+    const arrived = this.#arrived
+    this.#arrived = []
+    for (const { body, peer } of arrived) this.#step(peer, body, now)
+    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
+    this.engine.dispatch(now)
+    if (this.#host.commit !== undefined && this.#records.length > 0) {
+      const records = this.#records
+      this.#records = []
+      this.#committing = true
+      this.#host.commit(records, () => {
+        this.#committing = false
+        this.#letOut()
+        if (this.#arrived.length > 0 || this.#gone.length > 0) this.wake()
+      })
+    } else this.#letOut()
+    this.#host.alarm(this.engine.nextDeadline)
+  }
+
+  /** Persist, then promise: this runs when the round is as durable as the store makes it. */
+  #letOut(): void {
+    for (const peer of this.#dirty.splice(0)) {
+      peer.dirty = false
+      if (peer.state === "closed") continue
+      peer.flush()
+      const pending = peer.connection.pendingBytes()
+      if (pending > Limits.outboundBytesMax) {
+        this.#fault(peer, Code.limitExceeded, `${pending} bytes wait to be read, at most ${Limits.outboundBytesMax}`)
+        peer.connection.destroy()
+      } else if (pending > Limits.outboundBytesPause && peer.session !== undefined) {
+        this.engine.congested(peer.session, true)
+      }
+    }
+  }
+
+  #step(peer: Peer, body: Uint8Array, now: number): void {
+    if (peer.state !== "open") return
+    peer.inbound -= body.byteLength
+    if (peer.paused && peer.inbound <= Limits.inboundBytesPause / 2) {
+      peer.paused = false
+      peer.connection.resume()
+    }
+    try {
+      const reader = new Reader(body)
+      let messages = 0
+      while (!reader.done && peer.state === "open") {
+        if (++messages > Limits.messagesPerFrameMax) throw new Malformed("too many messages in one frame")
+        this.#message(peer, Client.decode(reader), now)
+      }
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error
+      this.counters.malformed++
+      this.#fault(peer, Code.protocol, error.message)
+    }
+  }
+
+  #message(peer: Peer, m: Client.ClientMessage, now: number): void {
+    const session = peer.session!
+    const { engine } = this
+    switch (m.type) {
+      case C.credit:
+        return engine.credit(session, m.stream, m.credit)
+      case C.started:
+        return engine.started(session, m.held)
+      case C.acknowledge:
+        return engine.acknowledge(session, m.held, now)
+      case C.heartbeat: {
+        const lost = engine.heartbeat(session, m.held, now)
+        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled: [] })
+        return this.#touch(peer)
+      }
+      case C.goodbye:
+        peer.session = undefined
+        this.#endSession(session, now)
+        peer.state = "closed"
+        this.#peers.delete(peer)
+        return peer.connection.close()
+      case C.hello:
+      case C.authFirst:
+      case C.authFinal:
+      case C.sessionOpen:
+        throw new Malformed(`message ${m.type} is not allowed in state open`)
+      default:
+        return this.#request(peer, session, m, now)
+    }
+  }
+
+  #request(peer: Peer, session: PeerSession, m: Client.Request, now: number): void {
+    const { engine } = this
+    if (++peer.inFlight > Limits.requestsInFlightMax) {
+      const why = refusal(Code.limitExceeded, "requestsInFlightMax", peer.inFlight, Limits.requestsInFlightMax)
+      return this.refused(session, m.request, why)
+    }
+    switch (m.type) {
+      case C.put:
+        if (this.#draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
+      case C.commit:
+        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
+      case C.open:
+        return this.#open(session, m)
+      case C.lease:
+        if (this.#draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        return engine.lease(session, m.request, m.queue, m.count, m.waitMs, m.get, now)
+      case C.subscribe: {
+        const queue = this.#streamable(session, m.request, m.queue)
+        if (queue === undefined) return
+        const { id } = engine.subscribe(session, queue, m.credit)
+        return this.#answer(session, { type: M.streaming, request: m.request, stream: id })
+      }
+      case C.follow: {
+        const queue = this.#streamable(session, m.request, m.queue)
+        if (queue === undefined) return
+        const cursor = Math.min(m.cursor, queue.log.next)
+        const { id } = engine.follow(session, queue, cursor, m.credit)
+        return this.#answer(session, { type: M.streaming, request: m.request, stream: id })
+      }
+      case C.unsubscribe:
+        engine.unsubscribe(session, m.stream)
+        return this.done(session, m.request)
+      case C.release:
+        return engine.release(session, m.request, m.held, now)
+      case C.fail:
+        return engine.fail(session, m.request, m.tasks, m.fences, m.failures as never, now)
+      case C.renew:
+        return engine.renew(session, m.request, m.held, now)
+      case C.join:
+        return engine.join(session, m.request, m.queue, m.waitMs, now)
+      case C.close:
+        return engine.close(session, m.request, m.queue, m.immediate ? "immediate" : "drain", now)
+      case C.outcome:
+        return engine.outcome(session, m.request, m.queue, m.task, m.waitMs, now)
+      case C.peek: {
+        const queue = engine.queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const items = within(queue.ready.peek(m.count)).map((task) => this.#delivery(task))
+        return this.#answer(session, { type: M.peeked, request: m.request, items })
+      }
+      case C.stats: {
+        if (m.queue !== undefined && engine.queues[m.queue] === undefined) {
+          return this.#noQueue(session, m.request, m.queue)
+        }
+        const queues = m.queue === undefined ? engine.queues : [engine.queues[m.queue]!]
+        const stats = queues.slice(0, Limits.pageItemsMax).map((queue) => queueStats(queue, now))
+        return this.#answer(session, { type: M.stats, request: m.request, queues: stats })
+      }
+    }
+  }
+
+  #open(session: PeerSession, m: Client.Open): void {
+    let queue = this.engine.find(m.name)
+    if (queue === undefined) {
+      if (m.policy === undefined) return this.refused(session, m.request, refusal(Code.queueNotFound, m.name))
+      if (this.engine.queues.length >= Limits.queuesMax) {
+        return this.refused(session, m.request, refusal(Code.limitExceeded, "queuesMax", this.engine.queues.length, Limits.queuesMax))
+      }
+      const policy = Policy.fromNumbers(m.policy)
+      const fault = Policy.fault(policy)
+      if (fault !== undefined) {
+        const text = `${m.name}\n${fault.field}\nuse a whole number from ${fault.min} to ${fault.max}`
+        return this.refused(session, m.request, refusal(Code.definitionInvalid, text, fault.value, fault.max))
+      }
+      queue = this.engine.declare({
+        name: m.name,
+        fingerprint: m.fingerprint.slice(),
+        schema: m.schema,
+        accepts: m.accepts.map((fingerprint) => fingerprint.slice()),
+        policy,
+        durability: this.#host.durability
+      })
+    }
+    const { definition } = queue
+    const ours = definition.fingerprint
+    const accepted =
+      equal(ours, m.fingerprint) ||
+      definition.accepts.some((older) => equal(older, m.fingerprint)) ||
+      m.accepts.some((older) => equal(older, ours))
+    if (m.fingerprint.byteLength > 0 && ours.byteLength > 0 && !accepted) {
+      const text = `${m.name}\n${difference(definition.schema, m.schema)}`
+      return this.refused(session, m.request, refusal(Code.schemaMismatch, text))
+    }
+    this.#answer(session, {
+      type: M.opened,
+      request: m.request,
+      queue: queue.id,
+      durability: definition.durability,
+      policy: Policy.toNumbers(queue.policy),
+      outcomesNext: queue.log.next
+    })
+  }
+
+  #streamable(session: PeerSession, request: number, queueId: number): Queue | undefined {
+    const queue = this.engine.queues[queueId]
+    if (queue === undefined) {
+      this.#noQueue(session, request, queueId)
+      return undefined
+    }
+    const streams = session.leaseStreams.size + session.outcomeStreams.size
+    if (streams >= Limits.subscriptionsPerSessionMax) {
+      const max = Limits.subscriptionsPerSessionMax
+      this.refused(session, request, refusal(Code.limitExceeded, "subscriptionsPerSessionMax", streams + 1, max))
+      return undefined
+    }
+    return queue
+  }
+
+  #noQueue(session: PeerSession, request: number, queueId: number): void {
+    this.refused(session, request, refusal(Code.queueNotFound, `#${queueId}`, queueId))
+  }
+
+  #detach(peer: Peer, now: number): void {
+    const { session } = peer
+    if (session === undefined || session.peer !== peer) return
+    session.peer = undefined
+    session.detachedAt = now
+    this.engine.detach(session, now)
+  }
+
+  #endSession(session: PeerSession, now: number): void {
+    this.engine.goodbye(session, now)
+    session.peer = undefined
+    this.#sessions.delete(hex(session.token))
+  }
+
+  #touch(peer: Peer): void {
+    if (peer.dirty) return
+    peer.dirty = true
+    this.#dirty.push(peer)
+  }
+
+  /** The peer to write an answer to; undefined when its connection is gone and nobody waits. */
+  #answering(session: Session): Peer | undefined {
+    const { peer } = session as PeerSession
+    if (peer === undefined || peer.state !== "open") return undefined
+    peer.inFlight--
+    this.#touch(peer)
+    return peer
+  }
+
+  #answer(session: Session, answer: Wire.Answer): void {
+    this.#answering(session)?.send(answer)
+  }
+
+  #delivery(task: Task): Vocabulary.Delivery {
+    return {
+      task: task.n,
+      fence: this.engine.fence(task),
+      attempt: task.attempt,
+      payload: task.payload,
+      key: task.options?.key,
+      trace: task.options?.trace,
+      checkpoint: task.checkpoint
+    }
+  }
+
+  // ---- Out: what the engine decided
+
+  changed = (change: Change, task: Task): void => {
+    if (this.#host.commit !== undefined) this.#records.push(record(change, task))
+  }
+  queueChanged = (queue: Queue): void => {
+    if (this.#host.commit === undefined) return
+    this.#records.push({ _tag: "Queue", id: queue.id, definition: queue.definition, closed: queue.closed })
+  }
+  refused = (session: Session, request: number, why: Refusal): void => {
+    this.counters.refused++
+    this.#answer(session, { type: M.refused, request, ...why })
+  }
+  done = (session: Session, request: number): void => this.#answer(session, { type: M.done, request })
+  putDone = (session: Session, request: number, first: number, count: number): void =>
+    this.#answer(session, { type: M.putDone, request, first, count })
+  putItems = (
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    statuses: ReadonlyArray<PutStatus>
+  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses })
+  leased = (session: Session, request: number, tasks: ReadonlyArray<Task>): void =>
+    this.#answer(session, { type: M.leased, request, items: tasks.map((task) => this.#delivery(task)) })
+  items = (session: Session, request: number, codes: ReadonlyArray<number>): void =>
+    this.#answer(session, { type: M.items, request, codes })
+  outcome = (session: Session, request: number, queue: Queue, cursor: number): void =>
+    this.#answer(session, { type: M.outcome, request, outcome: outcomeAt(queue, cursor) })
+
+  deliver = (stream: LeaseStream, task: Task): void => {
+    const { peer } = stream.session as PeerSession
+    if (peer === undefined || peer.state !== "open") return
+    this.#touch(peer)
+    const { options } = task
+    const w = peer.delivery(stream)
+    Wire.delivery(w, task.n, this.engine.fence(task), task.attempt, task.payload, options?.key, options?.trace, task.checkpoint)
+  }
+
+  outcomes = (stream: OutcomeStream, from: number, count: number): void => {
+    const { peer } = stream.session as PeerSession
+    if (peer === undefined || peer.state !== "open") return
+    this.#touch(peer)
+    const { log } = stream.queue
+    const end = from + count
+    for (let cursor = from; cursor < end; ) {
+      // As many as fill a frame; results may be large.
+      let upTo = cursor
+      for (let bytes = 0; upTo < end && bytes < Limits.frameBytesTarget; upTo++) {
+        bytes += 32 + (log.body(upTo)?.byteLength ?? 0)
+      }
+      const w = peer.message()
+      Wire.openOutcomes(w, stream.id, upTo, upTo - cursor)
+      for (; cursor < upTo; cursor++) {
+        const reasons = log.reasons(cursor)
+        Wire.outcomeHead(
+          w,
+          log.task(cursor),
+          log.outcome(cursor),
+          log.attempts(cursor),
+          log.endedAt(cursor),
+          log.body(cursor),
+          reasons
+        )
+      }
+    }
+  }
+
+  outcomesGap = (stream: OutcomeStream, oldest: number): void => {
+    const { peer } = stream.session as PeerSession
+    if (peer === undefined || peer.state !== "open") return
+    peer.send({ type: M.gap, stream: stream.id, cursor: stream.cursor, oldest })
+    this.#touch(peer)
+  }
+}
+
+const record = (change: Change, task: Task): StoreRecord => {
+  const { attempt, n, queue } = task
+  switch (change) {
+    case "put":
+      return {
+        _tag: "Put",
+        task: n,
+        queue: queue.id,
+        payload: task.payload,
+        options: task.options,
+        dueAt: task.state === State.delayed ? task.at : 0
+      }
+    case "leased":
+      return { _tag: "Leased", task: n, leases: task.leases, attempt }
+    case "ready":
+      return { _tag: "Ready", task: n, attempt, dueAt: 0, reasons: task.reasons ?? [] }
+    case "delayed":
+      return { _tag: "Delayed", task: n, attempt, dueAt: task.at, reasons: task.reasons ?? [] }
+    case "ended": {
+      const cursor = queue.log.next - 1
+      return {
+        _tag: "Ended",
+        task: n,
+        cursor,
+        outcome: queue.log.outcome(cursor),
+        body: queue.log.body(cursor),
+        reasons: task.reasons ?? []
+      }
+    }
+    case "acknowledged":
+      return { _tag: "Acknowledged", task: n }
+  }
+}
+
+const outcomeAt = ({ log }: Queue, cursor: number): Vocabulary.Outcome => ({
+  task: log.task(cursor),
+  outcome: log.outcome(cursor),
+  attempts: log.attempts(cursor),
+  endedAtMs: log.endedAt(cursor),
+  body: log.body(cursor),
+  reasons: log.reasons(cursor) ?? []
+})
+
+const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
+  const oldest = queue.ready.peek(1)[0]
+  return {
+    name: queue.definition.name,
+    durability: queue.definition.durability,
+    closed: queue.closed,
+    capacity: queue.policy.capacity,
+    ready: queue.ready.size,
+    delayed: queue.delayed,
+    leased: queue.leased,
+    done: queue.done,
+    dead: queue.dead,
+    cancelled: queue.cancelled,
+    acknowledged: queue.acknowledged,
+    puts: queue.puts,
+    duplicates: queue.duplicates,
+    refused: queue.refused,
+    oldestReadyMs: oldest === undefined ? 0 : Math.max(0, now - oldest.putAt),
+    outcomesFirst: queue.log.first,
+    outcomesNext: queue.log.next,
+    workers: queue.leaseStreams.length
+  }
+}
+
+/** The first tasks that fit into one answer. */
+const within = (tasks: ReadonlyArray<Task>): ReadonlyArray<Task> => {
+  let bytes = 0
+  const end = tasks.findIndex((task, i) => i > 0 && (bytes += task.payload.byteLength) > Limits.batchBytesMax)
+  return end < 0 ? tasks : tasks.slice(0, end)
+}
+
+/** The first line in which two schema texts differ. */
+const difference = (ours: string, theirs: string): string => {
+  const left = ours.split("\n")
+  const right = theirs.split("\n")
+  for (let i = 0; i < Math.max(left.length, right.length); i++) {
+    if (left[i] !== right[i]) {
+      return `the manager has "${clip(left[i] ?? "nothing")}" where the client has "${clip(right[i] ?? "nothing")}"`
+    }
+  }
+  return "the texts agree and the fingerprints do not"
+}
+
+const clip = (text: string): string => (text.length > 300 ? `${text.slice(0, 300)}...` : text.trim())
+
+const equal = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.byteLength === b.byteLength && a.every((byte, i) => byte === b[i])
+
+const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
+
+const joined = (a: Uint8Array, b: Uint8Array): Uint8Array => {
+  const whole = new Uint8Array(a.byteLength + b.byteLength)
+  whole.set(a)
+  whole.set(b, a.byteLength)
+  return whole
+}

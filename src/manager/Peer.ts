@@ -1,0 +1,105 @@
+/**
+ * One connection as the manager sees it, from accept to close, and the session behind it.
+ *
+ *     hello -> challenge -> proof -> session -> open -> closed
+ *
+ * Before `open` nothing but the handshake is parsed, in small frames and few; a fault is answered once, then the
+ * connection closes. A session outlives its connection: the newest connection that proves itself for it takes over.
+ */
+import type { ServerState } from "../auth/Scram.ts"
+import * as Limits from "../Limits.ts"
+import type { LeaseStream } from "../model/Session.ts"
+import { Session } from "../model/Session.ts"
+import type { Connection } from "../platform/Network.ts"
+import { FrameReader, FrameWriter } from "../wire/Frames.ts"
+import * as Manager from "../wire/ManagerMessages.ts"
+import type { Writer } from "../wire/Bytes.ts"
+
+export type PeerState = "hello" | "challenge" | "proof" | "session" | "open" | "closed"
+
+/** The engine's session with what the manager knows about it. */
+export class PeerSession extends Session {
+  readonly token: Uint8Array
+  readonly principal: string
+  peer: Peer | undefined = undefined
+  detachedAt = 0
+
+  constructor(id: number, token: Uint8Array, principal: string) {
+    super(id)
+    this.token = token
+    this.principal = principal
+  }
+}
+
+export class Peer {
+  state: PeerState = "hello"
+  session: PeerSession | undefined = undefined
+  principal: string | undefined = undefined
+  scram: ServerState | undefined = undefined
+  helloHash: Uint8Array | undefined = undefined
+  framesBeforeLogin = 0
+  /** Requests that have no answer yet. */
+  inFlight = 0
+  /** Bytes that have arrived and not been stepped. */
+  inbound = 0
+  paused = false
+  lastHeardAt: number
+  partialSince = 0
+  /** Set when something is written; the round flushes it. */
+  dirty = false
+  readonly acceptedAt: number
+  readonly connection: Connection
+  /** An in-process peer has proven itself by being here. */
+  readonly trusted: boolean
+  readonly reader = new FrameReader(Limits.preAuthFrameBytesMax)
+  readonly out = new FrameWriter()
+  #delivering: LeaseStream | undefined = undefined
+  #writer: Writer | undefined = undefined
+  #arrayAt = 0
+  #delivered = 0
+
+  constructor(connection: Connection, trusted: boolean, now: number) {
+    this.connection = connection
+    this.trusted = trusted
+    this.acceptedAt = now
+    this.lastHeardAt = now
+  }
+
+  /** Where to write the next message; ends a delivery under way. */
+  message(): Writer {
+    this.endDelivery()
+    return this.out.begin()
+  }
+
+  send(message: Manager.ManagerMessage): void {
+    Manager.encode(this.message(), message)
+  }
+
+  /** The writer for one more task of `stream`: consecutive ones share a message until a frame is full. */
+  delivery(stream: LeaseStream): Writer {
+    if (this.#writer !== undefined && this.#delivering === stream && this.out.frameSize < Limits.frameBytesTarget) {
+      this.#delivered++
+      return this.#writer
+    }
+    this.endDelivery()
+    const writer = this.out.begin()
+    this.#writer = writer
+    this.#delivering = stream
+    this.#arrayAt = Manager.openDeliver(writer, stream.id)
+    this.#delivered = 1
+    return writer
+  }
+
+  endDelivery(): void {
+    if (this.#writer === undefined) return
+    Manager.closeDeliver(this.#writer, this.#arrayAt, this.#delivered)
+    this.#writer = undefined
+    this.#delivering = undefined
+  }
+
+  /** Hands what was written to the connection, in one write. */
+  flush(): void {
+    this.endDelivery()
+    if (!this.out.empty) this.connection.write(this.out.flush())
+  }
+}

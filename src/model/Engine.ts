@@ -1,0 +1,929 @@
+/**
+ * The engine of one namespace: a deterministic state machine over its queues.
+ *
+ * Commands and time go in; changes (for the store) and replies (for the sessions) come out through `Out`, in the order
+ * in which they were decided. The engine owns its indexes and mutates them; it reads no clock, draws no randomness of
+ * its own, does no I/O and never waits. Whoever drives it must not let a reply out before the changes of the same round
+ * are stored.
+ *
+ *     puts -> [ready | delayed] -> leased -> ended (success, failure, dead, cancelled), outcome in the log
+ *
+ * Invariant after every command: `Invariants.check` holds.
+ */
+import * as Limits from "../Limits.ts"
+import { backoffMs } from "./Policy.ts"
+import { Queue, type QueueDefinition } from "./Queue.ts"
+import { Code, type Refusal, refusal } from "./Refusal.ts"
+import { LeaseStream, OutcomeStream, type PutBatch, PutStatus, type Session, Waiter } from "./Session.ts"
+import { type AttemptReason, Outcome, Reason, State, Task, type TaskOptions } from "./Task.ts"
+import { TaskTable } from "./TaskTable.ts"
+import { type Timer, Timers } from "./Timers.ts"
+
+/** Durable transitions, in order. A store keeps what it needs to rebuild the engine from them. */
+export type Change = "put" | "leased" | "ready" | "delayed" | "ended" | "acknowledged"
+
+/** Where the engine's decisions go. Calls are synchronous and in order; arrays are the receiver's to read, not keep. */
+export interface Out {
+  readonly changed: (change: Change, task: Task) => void
+  readonly queueChanged: (queue: Queue) => void
+  readonly refused: (session: Session, request: number, why: Refusal) => void
+  readonly done: (session: Session, request: number) => void
+  readonly putDone: (session: Session, request: number, first: number, count: number) => void
+  readonly putItems: (
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    statuses: ReadonlyArray<PutStatus>
+  ) => void
+  readonly leased: (session: Session, request: number, tasks: ReadonlyArray<Task>) => void
+  /** One code per item, 0 = done. */
+  readonly items: (session: Session, request: number, codes: ReadonlyArray<number>) => void
+  readonly deliver: (stream: LeaseStream, task: Task) => void
+  readonly outcomes: (stream: OutcomeStream, from: number, count: number) => void
+  readonly outcomesGap: (stream: OutcomeStream, oldest: number) => void
+  readonly outcome: (session: Session, request: number, queue: Queue, cursor: number) => void
+}
+
+export interface CommitEffects {
+  readonly puts: ReadonlyArray<{
+    readonly queue: number
+    readonly payload: Uint8Array
+    readonly options: TaskOptions | undefined
+  }>
+  /** Set additions, counter increments and dict writes: reserved by the protocol, refused until the engine has them. */
+  readonly others: number
+}
+
+export interface Failure {
+  readonly reason: Reason
+  /** The typed error as the handler's queue encodes it. */
+  readonly error: Uint8Array | undefined
+  readonly text: string
+  readonly retryAfterMs: number | undefined
+}
+
+export interface EngineOptions {
+  /** Rises with every ownership of the namespace; the upper part of every fence. */
+  readonly epoch: number
+  /** Seeds the jitter of back-offs. */
+  readonly seed: number
+  readonly out: Out
+}
+
+const fenceBase = 2 ** 32
+
+export class Engine {
+  readonly queues: Array<Queue> = []
+  readonly timers = new Timers()
+  readonly tasks = new TaskTable()
+  readonly sessions = new Set<Session>()
+  readonly #byName = new Map<string, Queue>()
+  readonly #touched = new Set<Queue>()
+  readonly #out: Out
+  readonly #epochFence: number
+  #random: number
+  #nextTask = 1
+  #nextSession = 1
+  #nextStream = 1
+
+  constructor(options: EngineOptions) {
+    this.#out = options.out
+    this.#epochFence = options.epoch * fenceBase
+    this.#random = options.seed >>> 0
+  }
+
+  // ---- queues
+
+  /** The queue of that name: as it is if it exists (its definition wins), made from `definition` otherwise. */
+  declare(definition: QueueDefinition): Queue {
+    const known = this.#byName.get(definition.name)
+    if (known !== undefined) return known
+    const queue = new Queue(this.queues.length, definition)
+    this.queues.push(queue)
+    this.#byName.set(definition.name, queue)
+    this.#out.queueChanged(queue)
+    return queue
+  }
+
+  find(name: string): Queue | undefined {
+    return this.#byName.get(name)
+  }
+
+  fence(task: Task): number {
+    return this.#epochFence + task.leases
+  }
+
+  // ---- sessions
+
+  connect<S extends Session>(make: (id: number) => S): S {
+    const session = make(this.#nextSession++)
+    this.sessions.add(session)
+    return session
+  }
+
+  /** The session's connection is gone: what it waits for is dropped, its leases run for one more term from now. */
+  detach(session: Session, now: number): void {
+    session.attached = false
+    this.#silence(session)
+    if (session.leased === 0) return
+    for (const queue of this.queues) {
+      for (const task of this.#leasesOf(queue, session)) this.#extend(task, now)
+    }
+  }
+
+  /** A connection proved itself for this session. Leases not in `held` were never received: they go back, uncounted. */
+  resume(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
+    session.attached = true
+    session.congested = false
+    const lost = this.heartbeat(session, held, now)
+    if (session.leased > 0) {
+      const kept = new Set<number>()
+      for (let i = 0; i < held.length; i += 2) kept.add(held[i]!)
+      for (const queue of this.queues) {
+        for (const task of this.#leasesOf(queue, session)) if (!kept.has(task.n)) this.#release(task, now)
+      }
+    }
+    return lost
+  }
+
+  /** The session is over: every lease it holds goes back, uncounted. */
+  goodbye(session: Session, now: number): void {
+    this.#silence(session)
+    if (session.leased > 0) {
+      for (const queue of this.queues) {
+        for (const task of this.#leasesOf(queue, session)) this.#release(task, now)
+      }
+    }
+    session.attached = false
+    this.sessions.delete(session)
+  }
+
+  congested(session: Session, congested: boolean): void {
+    if (session.congested === congested) return
+    session.congested = congested
+    if (congested) return
+    for (const stream of session.leaseStreams.values()) this.#touched.add(stream.queue)
+    for (const stream of session.outcomeStreams.values()) this.#touched.add(stream.queue)
+  }
+
+  // ---- producers
+
+  put(
+    session: Session,
+    request: number,
+    queueId: number,
+    atomic: boolean,
+    waitMs: number | undefined,
+    payloads: ReadonlyArray<Uint8Array>,
+    options: ReadonlyArray<TaskOptions | undefined> | undefined,
+    now: number
+  ): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const { policy } = queue
+    if (queue.closed !== "open") return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    for (let i = 0; i < payloads.length; i++) {
+      if (payloads[i]!.byteLength > policy.payloadBytesMax) {
+        const bytes = payloads[i]!.byteLength
+        const why = refusal(Code.payloadTooLarge, queue.definition.name, bytes, policy.payloadBytesMax)
+        return this.#out.refused(session, request, why)
+      }
+    }
+    const room = policy.capacity - queue.waiting
+    const inTurn = waitMs === 0 || queue.putWaiters.length === 0
+    if (options === undefined && payloads.length <= room && inTurn && policy.tasksMax === 0) {
+      // The hot path: no id, no delay, room for all. One range answers for the whole batch.
+      const first = this.#nextTask
+      for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
+      return this.#out.putDone(session, request, first, payloads.length)
+    }
+    if (atomic && payloads.length > policy.capacity) {
+      const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)
+      return this.#out.refused(session, request, why)
+    }
+    const batch: PutBatch = { payloads, options, atomic, tasks: [], statuses: [] }
+    if (inTurn) this.#enter(queue, batch, now)
+    if (batch.tasks.length === payloads.length) this.#answerPut(session, request, queue, batch)
+    else if (waitMs === 0) this.#answerPut(session, request, queue, batch)
+    else queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
+  }
+
+  // ---- leases
+
+  lease(
+    session: Session,
+    request: number,
+    queueId: number,
+    count: number,
+    waitMs: number | undefined,
+    get: boolean,
+    now: number
+  ): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    if (queue.ready.size > 0 && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
+      return this.#answerLease(session, request, queue, count, now)
+    }
+    if (this.#exhausted(queue)) return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    if (waitMs === 0) return this.#out.refused(session, request, refusal(Code.empty, queue.definition.name))
+    queue.leaseWaiters.push(
+      this.#wait(new Waiter("lease", session, request, queue, count, get, undefined), waitMs, now)
+    )
+    this.#touched.add(queue)
+  }
+
+  /** Opens a stream of leases: from now on tasks are pushed while the stream has credit. */
+  subscribe(session: Session, queue: Queue, credit: number): LeaseStream {
+    const stream = new LeaseStream(this.#nextStream++, session, queue, credit)
+    session.leaseStreams.set(stream.id, stream)
+    queue.leaseStreams.push(stream)
+    this.#touched.add(queue)
+    return stream
+  }
+
+  /** Opens a stream of outcomes from `cursor` on. */
+  follow(session: Session, queue: Queue, cursor: number, credit: number): OutcomeStream {
+    const stream = new OutcomeStream(this.#nextStream++, session, queue, cursor, credit)
+    session.outcomeStreams.set(stream.id, stream)
+    queue.outcomeStreams.push(stream)
+    this.#touched.add(queue)
+    return stream
+  }
+
+  /** Credit for a stream that is not (or no longer) open is ignored: the peer's message crossed ours. */
+  credit(session: Session, streamId: number, credit: number): void {
+    const stream = session.leaseStreams.get(streamId) ?? session.outcomeStreams.get(streamId)
+    if (stream === undefined) return
+    stream.credit = Math.min(Limits.creditMax, stream.credit + credit)
+    this.#touched.add(stream.queue)
+  }
+
+  unsubscribe(session: Session, streamId: number): void {
+    const leases = session.leaseStreams.get(streamId)
+    if (leases !== undefined) {
+      session.leaseStreams.delete(streamId)
+      removeFrom(leases.queue.leaseStreams, leases)
+    }
+    const outcomes = session.outcomeStreams.get(streamId)
+    if (outcomes !== undefined) {
+      session.outcomeStreams.delete(streamId)
+      removeFrom(outcomes.queue.outcomeStreams, outcomes)
+    }
+  }
+
+  /** The handler began: from here on a lost lease counts. */
+  started(session: Session, held: ReadonlyArray<number>): void {
+    for (let i = 0; i + 1 < held.length; i += 2) {
+      const task = this.#held(session, held[i]!, held[i + 1]!)
+      if (typeof task !== "number") task.started = true
+    }
+  }
+
+  /** Renews what the session still holds and tells it what it has lost. `held` is task, fence, task, fence, ... */
+  heartbeat(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
+    const lost: Array<number> = []
+    for (let i = 0; i + 1 < held.length; i += 2) {
+      const task = this.#held(session, held[i]!, held[i + 1]!)
+      if (typeof task === "number") lost.push(held[i]!)
+      else this.#extend(task, now)
+    }
+    return lost
+  }
+
+  renew(session: Session, request: number, held: ReadonlyArray<number>, now: number): void {
+    const codes: Array<number> = []
+    for (let i = 0; i + 1 < held.length; i += 2) {
+      const task = this.#held(session, held[i]!, held[i + 1]!)
+      if (typeof task !== "number") this.#extend(task, now)
+      codes.push(typeof task === "number" ? task : 0)
+    }
+    this.#answerItems(session, request, codes)
+  }
+
+  /** Ends leases in success. Each item is done or refused as one, with all that it brings about. */
+  commit(
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    fences: ReadonlyArray<number>,
+    results: ReadonlyArray<Uint8Array>,
+    effects: ReadonlyArray<CommitEffects | undefined> | undefined,
+    now: number
+  ): void {
+    let codes: Array<number> | undefined
+    for (let i = 0; i < tasks.length; i++) {
+      const code = this.#commitOne(session, tasks[i]!, fences[i]!, results[i]!, effects?.[i], now)
+      if (code !== 0 && codes === undefined) codes = new Array<number>(i).fill(0)
+      codes?.push(code)
+    }
+    if (codes === undefined) this.#out.done(session, request)
+    else this.#out.items(session, request, codes)
+  }
+
+  release(session: Session, request: number, held: ReadonlyArray<number>, now: number): void {
+    const codes: Array<number> = []
+    for (let i = 0; i + 1 < held.length; i += 2) {
+      const task = this.#held(session, held[i]!, held[i + 1]!)
+      if (typeof task !== "number") this.#release(task, now)
+      codes.push(typeof task === "number" ? task : 0)
+    }
+    this.#answerItems(session, request, codes)
+  }
+
+  fail(
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    fences: ReadonlyArray<number>,
+    failures: ReadonlyArray<Failure>,
+    now: number
+  ): void {
+    const codes: Array<number> = []
+    for (let i = 0; i < tasks.length; i++) {
+      const task = this.#held(session, tasks[i]!, fences[i]!)
+      if (typeof task !== "number") this.#fail(task, failures[i]!, now)
+      codes.push(typeof task === "number" ? task : 0)
+    }
+    this.#answerItems(session, request, codes)
+  }
+
+  /** The client has received the answer to a `get`: the task is its own now. It leaves no outcome. */
+  acknowledge(session: Session, held: ReadonlyArray<number>, now: number): void {
+    for (let i = 0; i + 1 < held.length; i += 2) {
+      const task = this.#held(session, held[i]!, held[i + 1]!)
+      if (typeof task === "number") continue
+      this.#takeLease(task)
+      task.queue.acknowledged++
+      this.#forget(task, now)
+      this.tasks.remove(task.n)
+      task.state = State.ended
+      this.#out.changed("acknowledged", task)
+      this.#touched.add(task.queue)
+    }
+  }
+
+  // ---- readers
+
+  /** What became of a task: at once if it has ended, else when it does or the wait is over. */
+  outcome(session: Session, request: number, queueId: number, n: number, waitMs: number | undefined, now: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const owner = this.tasks.owner(n)
+    if (owner === queue) return this.#out.outcome(session, request, queue, this.tasks.cursor(n))
+    if (!(owner instanceof Task) || owner.queue !== queue) {
+      return this.#out.refused(session, request, refusal(Code.taskNotFound, queue.definition.name, n))
+    }
+    if (waitMs === 0) return this.#out.refused(session, request, refusal(Code.timedOut, queue.definition.name, n))
+    const waiter = this.#wait(new Waiter("outcome", session, request, queue, n, false, undefined), waitMs, now)
+    const waiting = queue.outcomeWaiters.get(n)
+    if (waiting === undefined) queue.outcomeWaiters.set(n, [waiter])
+    else waiting.push(waiter)
+  }
+
+  /** Answered when nothing is left to do: no task is ready, delayed or leased. */
+  join(session: Session, request: number, queueId: number, waitMs: number | undefined, now: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    if (queue.unfinished === 0) return this.#out.done(session, request)
+    if (waitMs === 0) {
+      const why = refusal(Code.timedOut, queue.definition.name, queue.unfinished)
+      return this.#out.refused(session, request, why)
+    }
+    queue.joinWaiters.push(this.#wait(new Waiter("join", session, request, queue, 0, false, undefined), waitMs, now))
+  }
+
+  /** `drain` refuses client puts; `immediate` also cancels what waits. Closing never opens again. */
+  close(session: Session, request: number, queueId: number, mode: "drain" | "immediate", now: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    if (queue.closed !== "immediate") queue.closed = mode
+    this.#out.queueChanged(queue)
+    if (mode === "immediate") {
+      for (let task = queue.ready.pop(); task !== undefined; task = queue.ready.pop()) {
+        this.#end(task, Outcome.cancelled, undefined, now)
+      }
+      for (const task of this.#delayedOf(queue)) {
+        this.#undelay(task)
+        this.#end(task, Outcome.cancelled, undefined, now)
+      }
+    }
+    for (const waiter of queue.putWaiters.splice(0)) {
+      this.#endWait(waiter)
+      this.#answerPut(waiter.session, waiter.request, queue, waiter.put!)
+    }
+    this.#touched.add(queue)
+    this.#out.done(session, request)
+  }
+
+  // ---- time
+
+  /** When `tick` must be called next, or `Infinity`. */
+  get nextDeadline(): number {
+    return this.timers.next
+  }
+
+  tick(now: number): void {
+    for (let timer = this.timers.take(now); timer !== undefined; timer = this.timers.take(now)) this.#fire(timer, now)
+  }
+
+  /** Hands out what can be handed out. Called once per round, after its commands. */
+  dispatch(now: number): void {
+    for (const queue of this.#touched) {
+      this.#touched.delete(queue)
+      this.#admit(queue, now)
+      this.#serve(queue, now)
+      this.#publish(queue)
+      this.#evict(queue, now)
+      if (queue.unfinished === 0) this.#settle(queue)
+    }
+  }
+
+  // ---- inside
+
+  #fire(timer: Timer, now: number): void {
+    const { subject } = timer
+    switch (subject._tag) {
+      case "Due": {
+        const { task } = subject
+        task.due = undefined
+        task.queue.delayed--
+        task.queue.ready.giveBack(task)
+        this.#out.changed("ready", task)
+        return void this.#touched.add(task.queue)
+      }
+      case "Expiry": {
+        const { task } = subject
+        task.expiry = undefined
+        if (task.state === State.ready) task.queue.ready.remove(task)
+        else if (task.state === State.delayed) this.#undelay(task)
+        else return
+        this.#addReason(task, Reason.expired, "time to live is over")
+        return this.#end(task, Outcome.dead, undefined, now)
+      }
+      case "Wait":
+        return this.#timeOut(subject.waiter)
+      case "Leases": {
+        const { queue } = subject
+        queue.leaseTimer = undefined
+        while (queue.leaseHead !== undefined && queue.leaseHead.at <= now) this.#lose(queue.leaseHead, now)
+        return this.#armLeases(queue)
+      }
+      case "Outcomes": {
+        const { queue } = subject
+        queue.evictTimer = undefined
+        this.#evict(queue, now)
+      }
+    }
+  }
+
+  #queue(session: Session, request: number, queueId: number): Queue | undefined {
+    const queue = this.queues[queueId]
+    if (queue === undefined) this.#out.refused(session, request, refusal(Code.queueNotFound, `#${queueId}`, queueId))
+    return queue
+  }
+
+  /** Ensures: the new task's number is the next one. Returns it, the negated number of a duplicate, or 0 if spent. */
+  #accept(queue: Queue, payload: Uint8Array, options: TaskOptions | undefined, now: number): number {
+    const id = options?.id
+    if (id !== undefined) {
+      const first = queue.ids.get(id)
+      if (first !== undefined) {
+        queue.duplicates++
+        return -first
+      }
+    }
+    if (queue.policy.tasksMax > 0 && queue.puts >= queue.policy.tasksMax) {
+      queue.refused++
+      return 0
+    }
+    const n = this.#nextTask++
+    const task = new Task(n, queue, payload, options, now)
+    this.tasks.add(n, task)
+    queue.puts++
+    if (options !== undefined) {
+      if (id !== undefined) queue.ids.set(id, n)
+      if (options.ttlMs !== undefined) task.expiry = this.timers.add(now + options.ttlMs, { _tag: "Expiry", task })
+    }
+    if (options?.delayMs !== undefined && options.delayMs > 0) this.#delay(task, now + options.delayMs)
+    else queue.ready.push(task)
+    this.#out.changed("put", task)
+    this.#touched.add(queue)
+    return n
+  }
+
+  /** Takes in as much of the batch as there is room for; all or nothing of an atomic one. */
+  #enter(queue: Queue, batch: PutBatch, now: number): void {
+    const { capacity } = queue.policy
+    if (batch.atomic && batch.payloads.length > capacity - queue.waiting) return
+    for (let i = batch.tasks.length; i < batch.payloads.length; i++) {
+      const options = batch.options?.[i]
+      const known = options?.id !== undefined && queue.ids.has(options.id)
+      if (!known && queue.waiting >= capacity) return
+      const n = this.#accept(queue, batch.payloads[i]!, options, now)
+      batch.tasks.push(Math.abs(n))
+      batch.statuses.push(n > 0 ? PutStatus.accepted : n < 0 ? PutStatus.duplicate : PutStatus.spent)
+    }
+  }
+
+  #answerPut(session: Session, request: number, queue: Queue, batch: PutBatch): void {
+    if (batch.tasks.length === 0) {
+      const closed = queue.closed !== "open"
+      const why = refusal(
+        closed ? Code.closed : Code.full,
+        queue.definition.name,
+        batch.payloads.length,
+        queue.policy.capacity
+      )
+      return this.#out.refused(session, request, why)
+    }
+    while (batch.tasks.length < batch.payloads.length) {
+      batch.tasks.push(0)
+      batch.statuses.push(PutStatus.full)
+    }
+    this.#out.putItems(session, request, batch.tasks, batch.statuses)
+  }
+
+  #delay(task: Task, at: number): void {
+    task.state = State.delayed
+    task.at = at
+    task.queue.delayed++
+    task.due = this.timers.add(at, { _tag: "Due", task })
+  }
+
+  #undelay(task: Task): void {
+    if (task.due !== undefined) this.timers.remove(task.due)
+    task.due = undefined
+    task.queue.delayed--
+  }
+
+  #delayedOf(queue: Queue): ReadonlyArray<Task> {
+    const found: Array<Task> = []
+    for (const { subject } of this.timers.entries()) {
+      if (subject._tag === "Due" && subject.task.queue === queue) found.push(subject.task)
+    }
+    return found.sort((a, b) => a.n - b.n)
+  }
+
+  #grant(task: Task, session: Session, now: number): void {
+    const { queue } = task
+    task.attempt++
+    task.leases++
+    task.started = false
+    task.holder = session
+    task.at = now + queue.policy.leaseMs
+    session.leased++
+    queue.leaseAppend(task)
+    if (queue.leaseTimer === undefined) this.#armLeases(queue)
+    this.#out.changed("leased", task)
+  }
+
+  #armLeases(queue: Queue): void {
+    if (queue.leaseHead !== undefined) {
+      queue.leaseTimer = this.timers.add(queue.leaseHead.at, { _tag: "Leases", queue })
+    }
+  }
+
+  /** Takes the task out of the lease list; the caller says what it becomes. */
+  #takeLease(task: Task): void {
+    task.queue.leaseRemove(task)
+    if (task.holder !== undefined) task.holder.leased--
+    task.holder = undefined
+  }
+
+  #extend(task: Task, now: number): void {
+    const { queue } = task
+    queue.leaseRemove(task)
+    task.at = now + queue.policy.leaseMs
+    queue.leaseAppend(task)
+  }
+
+  /** The task if this session holds it under this fence, else the code to answer. */
+  #held(session: Session, n: number, fence: number): Task | number {
+    const owner = this.tasks.owner(n)
+    if (owner instanceof Task) {
+      return owner.state === State.leased && owner.holder === session && this.fence(owner) === fence
+        ? owner
+        : Code.leaseLost
+    }
+    return owner === undefined ? Code.leaseLost : Code.alreadyEnded
+  }
+
+  #leasesOf(queue: Queue, session: Session): ReadonlyArray<Task> {
+    const found: Array<Task> = []
+    for (let task = queue.leaseHead; task !== undefined; task = task.next) if (task.holder === session) found.push(task)
+    return found
+  }
+
+  #commitOne(
+    session: Session,
+    n: number,
+    fence: number,
+    result: Uint8Array,
+    effects: CommitEffects | undefined,
+    now: number
+  ): number {
+    const task = this.#held(session, n, fence)
+    if (typeof task === "number") return task
+    if (result.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
+    if (effects !== undefined) {
+      if (effects.others > 0) return Code.unsupported
+      for (const put of effects.puts) {
+        const queue = this.queues[put.queue]
+        if (queue === undefined) return Code.queueNotFound
+        if (put.payload.byteLength > queue.policy.payloadBytesMax) return Code.payloadTooLarge
+      }
+      // Children always enter: a crawl that waited for its own children's room would stand still for ever.
+      for (const put of effects.puts) this.#accept(this.queues[put.queue]!, put.payload, put.options, now)
+    }
+    this.#takeLease(task)
+    this.#end(task, Outcome.success, result, now)
+    return 0
+  }
+
+  #fail(task: Task, failure: Failure, now: number): void {
+    const { queue } = task
+    this.#takeLease(task)
+    this.#addReason(task, failure.reason, failure.text)
+    const final = failure.reason === Reason.killed || failure.reason === Reason.undecodable
+    if (final || task.attempt >= queue.policy.maxAttempts) {
+      const outcome = failure.reason === Reason.failed && failure.error !== undefined ? Outcome.failure : Outcome.dead
+      return this.#end(task, outcome, failure.error, now)
+    }
+    const wait = failure.retryAfterMs ?? backoffMs(queue.policy, task.attempt, this.#nextRandom())
+    // A back-off gives up its place: whatever is put until then goes first.
+    task.place = this.#nextTask
+    this.#delay(task, now + wait)
+    this.#out.changed("delayed", task)
+    this.#touched.add(queue)
+  }
+
+  #release(task: Task, now: number): void {
+    this.#takeLease(task)
+    task.attempt--
+    if (++task.releases >= Limits.releasesMax) {
+      this.#addReason(task, Reason.releasedTooOften, `released ${task.releases} times`)
+      return this.#end(task, Outcome.dead, undefined, now)
+    }
+    task.queue.ready.giveBack(task)
+    this.#out.changed("ready", task)
+    this.#touched.add(task.queue)
+  }
+
+  /** The lease ran out. Lost before the handler began: the attempt is given back. */
+  #lose(task: Task, now: number): void {
+    this.#takeLease(task)
+    if (task.started) {
+      this.#addReason(task, Reason.leaseLost, "the worker was lost, or outstayed its lease, while the handler ran")
+      if (++task.lossesWhileStarted >= Limits.lossesWhileStartedMax) {
+        this.#addReason(task, Reason.quarantined, `lost ${task.lossesWhileStarted} times while its handler ran`)
+        return this.#end(task, Outcome.dead, undefined, now)
+      }
+      if (task.attempt >= task.queue.policy.maxAttempts) return this.#end(task, Outcome.dead, undefined, now)
+    } else task.attempt--
+    task.queue.ready.giveBack(task)
+    this.#out.changed("ready", task)
+    this.#touched.add(task.queue)
+  }
+
+  /** Assumes: the task is in no list. Ensures: exactly one outcome. */
+  #end(task: Task, outcome: Outcome, body: Uint8Array | undefined, now: number): void {
+    const { queue } = task
+    task.state = State.ended
+    const cursor = queue.log.append(task.n, outcome, body, task.reasons, task.attempt, now)
+    this.tasks.end(task.n, queue, cursor)
+    if (outcome === Outcome.success) queue.done++
+    else if (outcome === Outcome.cancelled) queue.cancelled++
+    else {
+      queue.dead++
+      queue.deadLetters.set(task.n, { task, diedAt: now })
+      if (queue.deadLetters.size > Limits.deadLettersKeptMax) {
+        const oldest = queue.deadLetters.keys().next().value
+        if (oldest !== undefined) queue.deadLetters.delete(oldest)
+      }
+    }
+    this.#forget(task, now)
+    this.#out.changed("ended", task)
+    const waiting = queue.outcomeWaiters.get(task.n)
+    if (waiting !== undefined) {
+      queue.outcomeWaiters.delete(task.n)
+      for (const waiter of waiting) {
+        this.#endWait(waiter)
+        this.#out.outcome(waiter.session, waiter.request, queue, cursor)
+      }
+    }
+    this.#touched.add(queue)
+  }
+
+  /** Drops timers of an ended task and starts the retention of its dedupe id. */
+  #forget(task: Task, now: number): void {
+    const { options, queue } = task
+    if (task.expiry !== undefined) {
+      this.timers.remove(task.expiry)
+      task.expiry = undefined
+    }
+    if (options?.id === undefined) return
+    queue.idsEnded.push({ id: options.id, until: now + queue.policy.dedupeKeptMs })
+    const kept = (): number => queue.idsEnded.length - queue.idsEndedFrom
+    while (kept() > 0) {
+      const oldest = queue.idsEnded[queue.idsEndedFrom]!
+      if (kept() <= queue.policy.dedupeKept && oldest.until > now) break
+      queue.ids.delete(oldest.id)
+      queue.idsEndedFrom++
+      queue.dedupeDropped++
+    }
+    if (queue.idsEndedFrom > 1_024 && queue.idsEndedFrom * 2 > queue.idsEnded.length) {
+      queue.idsEnded.splice(0, queue.idsEndedFrom)
+      queue.idsEndedFrom = 0
+    }
+  }
+
+  #evict(queue: Queue, now: number): void {
+    queue.log.evict(now, (n) => this.tasks.remove(n))
+    if (queue.evictTimer !== undefined) return
+    const at = queue.log.nextEviction()
+    if (at !== undefined) queue.evictTimer = this.timers.add(at, { _tag: "Outcomes", queue })
+  }
+
+  #addReason(task: Task, reason: Reason, text: string): void {
+    const entry: AttemptReason = { attempt: task.attempt, reason, text }
+    if (task.reasons === undefined) task.reasons = [entry]
+    else {
+      if (task.reasons.length >= Limits.reasonsKeptMax) task.reasons.shift()
+      task.reasons.push(entry)
+    }
+  }
+
+  // ---- waiting requests
+
+  #wait(waiter: Waiter, waitMs: number | undefined, now: number): Waiter {
+    waiter.session.waiting.add(waiter)
+    if (waitMs !== undefined) waiter.timer = this.timers.add(now + waitMs, { _tag: "Wait", waiter })
+    return waiter
+  }
+
+  #endWait(waiter: Waiter): void {
+    waiter.ended = true
+    waiter.session.waiting.delete(waiter)
+    if (waiter.timer !== undefined) this.timers.remove(waiter.timer)
+    waiter.timer = undefined
+  }
+
+  #unlist(waiter: Waiter): void {
+    const { queue } = waiter
+    switch (waiter.kind) {
+      case "put":
+        return removeFrom(queue.putWaiters, waiter)
+      case "lease":
+        return removeFrom(queue.leaseWaiters, waiter)
+      case "join":
+        return removeFrom(queue.joinWaiters, waiter)
+      case "outcome": {
+        const waiting = queue.outcomeWaiters.get(waiter.count)
+        if (waiting === undefined) return
+        removeFrom(waiting, waiter)
+        if (waiting.length === 0) queue.outcomeWaiters.delete(waiter.count)
+      }
+    }
+  }
+
+  #timeOut(waiter: Waiter): void {
+    const { queue, request, session } = waiter
+    waiter.timer = undefined
+    this.#endWait(waiter)
+    this.#unlist(waiter)
+    switch (waiter.kind) {
+      case "put":
+        return this.#answerPut(session, request, queue, waiter.put!)
+      case "lease":
+        return this.#out.refused(session, request, refusal(Code.empty, queue.definition.name))
+      case "join":
+      case "outcome":
+        return this.#out.refused(session, request, refusal(Code.timedOut, queue.definition.name, waiter.count))
+    }
+  }
+
+  /** Drops everything that the session waits for or subscribes to. Nothing is handed to it any more. */
+  #silence(session: Session): void {
+    for (const waiter of session.waiting) {
+      this.#endWait(waiter)
+      this.#unlist(waiter)
+      this.#touched.add(waiter.queue)
+    }
+    for (const id of [...session.leaseStreams.keys(), ...session.outcomeStreams.keys()]) this.unsubscribe(session, id)
+  }
+
+  // ---- handing out
+
+  /** Lets waiting puts in while there is room, in their order. */
+  #admit(queue: Queue, now: number): void {
+    while (queue.putWaiters.length > 0) {
+      const waiter = queue.putWaiters[0]!
+      const batch = waiter.put!
+      this.#enter(queue, batch, now)
+      if (batch.tasks.length < batch.payloads.length) return
+      queue.putWaiters.shift()
+      this.#endWait(waiter)
+      this.#answerPut(waiter.session, waiter.request, queue, batch)
+    }
+  }
+
+  #serve(queue: Queue, now: number): void {
+    while (queue.ready.size > 0 && queue.leaseWaiters.length > 0) {
+      const waiter = queue.leaseWaiters.shift()!
+      this.#endWait(waiter)
+      this.#answerLease(waiter.session, waiter.request, queue, waiter.count, now)
+    }
+    while (queue.ready.size > 0) {
+      let open = 0
+      for (const stream of queue.leaseStreams) if (stream.credit > 0 && !stream.session.congested) open++
+      if (open === 0) break
+      // An even share each, in one run: every stream gets work, and its tasks travel in one message.
+      const share = Math.ceil(queue.ready.size / open)
+      for (let i = 0; i < queue.leaseStreams.length && queue.ready.size > 0; i++) {
+        queue.leaseTurn = (queue.leaseTurn + 1) % queue.leaseStreams.length
+        const stream = queue.leaseStreams[queue.leaseTurn]!
+        if (stream.session.congested) continue
+        for (let give = Math.min(share, stream.credit); give > 0; give--) {
+          const task = queue.ready.pop()
+          if (task === undefined) break
+          stream.credit--
+          this.#grant(task, stream.session, now)
+          this.#out.deliver(stream, task)
+        }
+      }
+    }
+    // Room came: what waits to be put may enter, and be served in the same round.
+    if (queue.putWaiters.length > 0 && queue.waiting < queue.policy.capacity) {
+      const before = queue.waiting
+      this.#admit(queue, now)
+      if (queue.waiting > before) this.#serve(queue, now)
+    }
+  }
+
+  #publish(queue: Queue): void {
+    for (const stream of queue.outcomeStreams) {
+      if (stream.credit <= 0 || stream.session.congested || stream.cursor >= queue.log.next) continue
+      if (stream.cursor < queue.log.first) {
+        this.#out.outcomesGap(stream, queue.log.first)
+        this.unsubscribe(stream.session, stream.id)
+        this.#touched.add(queue)
+        return
+      }
+      const count = Math.min(stream.credit, queue.log.next - stream.cursor)
+      this.#out.outcomes(stream, stream.cursor, count)
+      stream.cursor += count
+      stream.credit -= count
+    }
+  }
+
+  /** Nothing is left to do: joins are answered, and takes of a closed queue learn that nothing will come. */
+  #settle(queue: Queue): void {
+    for (const waiter of queue.joinWaiters.splice(0)) {
+      this.#endWait(waiter)
+      this.#out.done(waiter.session, waiter.request)
+    }
+    if (queue.closed === "open") return
+    for (const waiter of queue.leaseWaiters.splice(0)) {
+      this.#endWait(waiter)
+      this.#out.refused(waiter.session, waiter.request, refusal(Code.closed, queue.definition.name))
+    }
+  }
+
+  #answerLease(session: Session, request: number, queue: Queue, count: number, now: number): void {
+    const tasks: Array<Task> = []
+    let bytes = 0
+    while (tasks.length < count && bytes < Limits.batchBytesMax) {
+      const task = queue.ready.pop()
+      if (task === undefined) break
+      bytes += task.payload.byteLength
+      this.#grant(task, session, now)
+      tasks.push(task)
+    }
+    if (queue.putWaiters.length > 0) this.#touched.add(queue)
+    this.#out.leased(session, request, tasks)
+  }
+
+  #exhausted(queue: Queue): boolean {
+    return queue.closed !== "open" && queue.unfinished === 0
+  }
+
+  #answerItems(session: Session, request: number, codes: ReadonlyArray<number>): void {
+    if (codes.every((code) => code === 0)) this.#out.done(session, request)
+    else this.#out.items(session, request, codes)
+  }
+
+  /** xorshift32 (Marsaglia 2003): enough for jitter, and the same for the same seed. */
+  #nextRandom(): number {
+    let x = this.#random === 0 ? 0x9e3779b9 : this.#random
+    x ^= x << 13
+    x ^= x >>> 17
+    x ^= x << 5
+    this.#random = x >>> 0
+    return this.#random / 0x1_0000_0000
+  }
+}
+
+const removeFrom = <A>(list: Array<A>, item: A): void => {
+  const at = list.indexOf(item)
+  if (at >= 0) list.splice(at, 1)
+}

@@ -1,0 +1,61 @@
+/**
+ * The port to the network: byte streams with callbacks, so that a manager with ten thousand of them runs no fiber each.
+ *
+ * Everything above bytes (frames, sessions, retries) is built on this. Tests replace it; `Node.ts` implements it with
+ * `node:net`, which Deno and Bun provide as well; `pair` makes two ends that meet inside one process.
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { ConnectFailed, ListenFailed } from "../Errors.ts"
+
+export type Address =
+  | { readonly _tag: "Tcp"; readonly host: string; readonly port: number }
+  | { readonly _tag: "Unix"; readonly path: string }
+
+export const formatAddress = (address: Address): string =>
+  address._tag === "Unix"
+    ? address.path
+    : address.host.includes(":")
+      ? `[${address.host}]:${address.port}`
+      : `${address.host}:${address.port}`
+
+/** What the owner of a connection wants to hear. Never called after `onClose`. */
+export interface Handler {
+  /** The chunk is the receiver's: the network does not reuse it. */
+  readonly onData: (chunk: Uint8Array) => void
+  /** What was written has been taken, after `pendingBytes` had been above zero. */
+  readonly onDrain: () => void
+  readonly onClose: (reason: string) => void
+}
+
+export interface Connection {
+  readonly peer: string
+  /** Hands over the bytes; they must not be changed afterwards. */
+  readonly write: (bytes: Uint8Array) => void
+  /** Written and not yet taken by the system. */
+  readonly pendingBytes: () => number
+  readonly pause: () => void
+  readonly resume: () => void
+  /** Sends what is written, then ends. */
+  readonly close: () => void
+  /** Ends at once. */
+  readonly destroy: () => void
+}
+
+export class Network extends Context.Service<
+  Network,
+  {
+    /** Listens until the scope closes. Returns the address really bound (port 0 becomes a port). */
+    readonly listen: (
+      address: Address,
+      accept: (connection: Connection) => Handler
+    ) => Effect.Effect<Address, ListenFailed, Scope.Scope>
+    /** Connects within `timeoutMs`. The handler hears nothing before this has succeeded. */
+    readonly dial: (
+      address: Address,
+      timeoutMs: number,
+      handler: (connection: Connection) => Handler
+    ) => Effect.Effect<Connection, ConnectFailed>
+  }
+>()("millrace/platform/Network") {}

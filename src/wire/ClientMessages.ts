@@ -1,0 +1,615 @@
+/**
+ * What a client says to a manager: every message with its encoder and its decoder side by side.
+ *
+ * `decode` reads one message from a frame. Whatever does not follow the grammar is `Malformed`. The state x message
+ * table (which message is legal when) is the connection's business, not the decoder's.
+ */
+import * as Limits from "../Limits.ts"
+import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
+
+export interface Hello {
+  readonly type: typeof T.hello
+  readonly magic: string
+  readonly versionMin: number
+  readonly versionMax: number
+  readonly capabilities: number
+  readonly frameBytesMax: number
+  readonly role: string
+  readonly namespace: string
+  readonly agent: string
+}
+export interface AuthFirst {
+  readonly type: typeof T.authFirst
+  readonly mechanism: string
+  readonly message: string
+}
+export interface AuthFinal {
+  readonly type: typeof T.authFinal
+  readonly message: string
+}
+/** `held` is task, fence, task, fence, ...: the leases that a resuming client still has. */
+export interface SessionOpen {
+  readonly type: typeof T.sessionOpen
+  readonly session: Uint8Array | undefined
+  readonly held: ReadonlyArray<number>
+}
+export interface Heartbeat {
+  readonly type: typeof T.heartbeat
+  readonly sequence: number
+  readonly held: ReadonlyArray<number>
+}
+export interface Goodbye {
+  readonly type: typeof T.goodbye
+}
+export interface Open {
+  readonly type: typeof T.open
+  readonly request: number
+  readonly name: string
+  readonly fingerprint: Uint8Array
+  readonly schema: string
+  readonly accepts: ReadonlyArray<Uint8Array>
+  /** The policy's numbers in protocol order; undefined: open only if the queue exists. */
+  readonly policy: ReadonlyArray<number> | undefined
+}
+export interface Put {
+  readonly type: typeof T.put
+  readonly request: number
+  readonly queue: number
+  readonly atomic: boolean
+  readonly waitMs: number | undefined
+  readonly payloads: ReadonlyArray<Uint8Array>
+  readonly options: ReadonlyArray<TaskOptions | undefined> | undefined
+}
+export interface Lease {
+  readonly type: typeof T.lease
+  readonly request: number
+  readonly queue: number
+  readonly count: number
+  readonly waitMs: number | undefined
+  readonly get: boolean
+}
+export interface Subscribe {
+  readonly type: typeof T.subscribe
+  readonly request: number
+  readonly queue: number
+  readonly credit: number
+}
+export interface Credit {
+  readonly type: typeof T.credit
+  readonly stream: number
+  readonly credit: number
+}
+export interface Unsubscribe {
+  readonly type: typeof T.unsubscribe
+  readonly request: number
+  readonly stream: number
+}
+export interface CommitEffects {
+  readonly puts: ReadonlyArray<{
+    readonly queue: number
+    readonly payload: Uint8Array
+    readonly options: TaskOptions | undefined
+  }>
+  /** How many set, counter and dict writes came along; protocol 1 reserves their fields. */
+  readonly others: number
+}
+export interface Commit {
+  readonly type: typeof T.commit
+  readonly request: number
+  readonly tasks: ReadonlyArray<number>
+  readonly fences: ReadonlyArray<number>
+  readonly results: ReadonlyArray<Uint8Array>
+  readonly effects: ReadonlyArray<CommitEffects | undefined> | undefined
+}
+export interface Release {
+  readonly type: typeof T.release
+  readonly request: number
+  readonly held: ReadonlyArray<number>
+}
+export interface Failure {
+  readonly reason: number
+  readonly error: Uint8Array | undefined
+  readonly text: string
+  readonly retryAfterMs: number | undefined
+}
+export interface Fail {
+  readonly type: typeof T.fail
+  readonly request: number
+  readonly tasks: ReadonlyArray<number>
+  readonly fences: ReadonlyArray<number>
+  readonly failures: ReadonlyArray<Failure>
+}
+export interface Started {
+  readonly type: typeof T.started
+  readonly held: ReadonlyArray<number>
+}
+export interface Acknowledge {
+  readonly type: typeof T.acknowledge
+  readonly held: ReadonlyArray<number>
+}
+export interface Renew {
+  readonly type: typeof T.renew
+  readonly request: number
+  readonly held: ReadonlyArray<number>
+}
+export interface Peek {
+  readonly type: typeof T.peek
+  readonly request: number
+  readonly queue: number
+  readonly count: number
+}
+export interface Stats {
+  readonly type: typeof T.stats
+  readonly request: number
+  readonly queue: number | undefined
+}
+export interface Join {
+  readonly type: typeof T.join
+  readonly request: number
+  readonly queue: number
+  readonly waitMs: number | undefined
+}
+export interface Close {
+  readonly type: typeof T.close
+  readonly request: number
+  readonly queue: number
+  readonly immediate: boolean
+}
+export interface Outcome {
+  readonly type: typeof T.outcome
+  readonly request: number
+  readonly queue: number
+  readonly task: number
+  readonly waitMs: number | undefined
+}
+export interface Follow {
+  readonly type: typeof T.follow
+  readonly request: number
+  readonly queue: number
+  readonly cursor: number
+  readonly credit: number
+}
+
+export type HandshakeMessage = Hello | AuthFirst | AuthFinal | SessionOpen
+export type Request =
+  | Open
+  | Put
+  | Lease
+  | Subscribe
+  | Unsubscribe
+  | Commit
+  | Release
+  | Fail
+  | Renew
+  | Peek
+  | Stats
+  | Join
+  | Close
+  | Outcome
+  | Follow
+export type ClientMessage = HandshakeMessage | Request | Heartbeat | Goodbye | Credit | Started | Acknowledge
+
+// ---- encoding
+
+export const encode = (w: Writer, m: ClientMessage): void => {
+  switch (m.type) {
+    case T.hello:
+      head(w, 9, m.type)
+      w.str(m.magic)
+      w.uint(m.versionMin)
+      w.uint(m.versionMax)
+      w.uint(m.capabilities)
+      w.uint(m.frameBytesMax)
+      w.str(m.role)
+      w.str(m.namespace)
+      return w.str(m.agent)
+    case T.authFirst:
+      head(w, 3, m.type)
+      w.str(m.mechanism)
+      return w.str(m.message)
+    case T.authFinal:
+      head(w, 2, m.type)
+      return w.str(m.message)
+    case T.sessionOpen:
+      head(w, 3, m.type)
+      w.binOrNil(m.session)
+      return uints(w, m.held)
+    case T.heartbeat:
+      head(w, 3, m.type)
+      w.uint(m.sequence)
+      return uints(w, m.held)
+    case T.goodbye:
+      return head(w, 1, m.type)
+    case T.open:
+      head(w, 7, m.type)
+      w.uint(m.request)
+      w.str(m.name)
+      w.bin(m.fingerprint)
+      w.str(m.schema)
+      w.array(m.accepts.length)
+      for (const fingerprint of m.accepts) w.bin(fingerprint)
+      return m.policy === undefined ? w.nil() : uints(w, m.policy)
+    case T.put: {
+      head(w, 6, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.bool(m.atomic)
+      w.uintOrNil(m.waitMs)
+      w.array(m.payloads.length)
+      for (let i = 0; i < m.payloads.length; i++) putItem(w, m.payloads[i]!, m.options?.[i])
+      return
+    }
+    case T.lease:
+      head(w, 6, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.uint(m.count)
+      w.uintOrNil(m.waitMs)
+      return w.bool(m.get)
+    case T.subscribe:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.uint(m.credit)
+    case T.credit:
+      head(w, 3, m.type)
+      w.uint(m.stream)
+      return w.uint(m.credit)
+    case T.unsubscribe:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      return w.uint(m.stream)
+    case T.commit: {
+      head(w, 3, m.type)
+      w.uint(m.request)
+      w.array(m.tasks.length)
+      for (let i = 0; i < m.tasks.length; i++) {
+        const effects = m.effects?.[i]
+        w.array(effects === undefined ? 3 : 4)
+        w.uint(m.tasks[i]!)
+        w.uint(m.fences[i]!)
+        w.bin(m.results[i]!)
+        if (effects !== undefined) encodeEffects(w, effects)
+      }
+      return
+    }
+    case T.release:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      return uints(w, m.held)
+    case T.fail: {
+      head(w, 3, m.type)
+      w.uint(m.request)
+      w.array(m.tasks.length)
+      for (let i = 0; i < m.tasks.length; i++) {
+        const failure = m.failures[i]!
+        w.array(6)
+        w.uint(m.tasks[i]!)
+        w.uint(m.fences[i]!)
+        w.uint(failure.reason)
+        w.binOrNil(failure.error)
+        w.str(failure.text)
+        w.uintOrNil(failure.retryAfterMs)
+      }
+      return
+    }
+    case T.started:
+    case T.acknowledge:
+      head(w, 2, m.type)
+      return uints(w, m.held)
+    case T.renew:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      return uints(w, m.held)
+    case T.peek:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.uint(m.count)
+    case T.stats:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      return w.uintOrNil(m.queue)
+    case T.join:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.uintOrNil(m.waitMs)
+    case T.close:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.bool(m.immediate)
+    case T.outcome:
+      head(w, 5, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.uint(m.task)
+      return w.uintOrNil(m.waitMs)
+    case T.follow:
+      head(w, 5, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.uint(m.cursor)
+      return w.uint(m.credit)
+  }
+}
+
+// ---- decoding
+
+/** Elements of each message, its type included. */
+const sizes: Readonly<Record<number, number>> = {
+  [T.hello]: 9,
+  [T.authFirst]: 3,
+  [T.authFinal]: 2,
+  [T.sessionOpen]: 3,
+  [T.heartbeat]: 3,
+  [T.goodbye]: 1,
+  [T.open]: 7,
+  [T.put]: 6,
+  [T.lease]: 6,
+  [T.subscribe]: 4,
+  [T.credit]: 3,
+  [T.unsubscribe]: 3,
+  [T.commit]: 3,
+  [T.release]: 3,
+  [T.fail]: 3,
+  [T.started]: 2,
+  [T.acknowledge]: 2,
+  [T.renew]: 3,
+  [T.peek]: 4,
+  [T.stats]: 3,
+  [T.join]: 4,
+  [T.close]: 4,
+  [T.outcome]: 5,
+  [T.follow]: 5
+}
+
+/** The next message. Throws `Malformed`. */
+export const decode = (r: Reader): ClientMessage => {
+  const length = r.array(32)
+  const type = length === 0 ? -1 : r.uint(0xff)
+  const size = sizes[type]
+  if (size === undefined) throw new Malformed(`unknown message type ${type}`)
+  if (length < size) throw new Malformed(`message ${type} has ${length} elements, not ${size}`)
+  const message = body(r, type)
+  if (length > size) r.skip(length - size)
+  return message
+}
+
+const body = (r: Reader, type: number): ClientMessage => {
+  switch (type) {
+    case T.hello:
+      return {
+        type,
+        magic: r.str(16),
+        versionMin: r.uint(),
+        versionMax: r.uint(),
+        capabilities: r.uint(),
+        frameBytesMax: r.uint(),
+        role: r.str(Limits.nameCharsMax),
+        namespace: name(r),
+        agent: r.str(Limits.nameCharsMax)
+      }
+    case T.authFirst:
+      return { type, mechanism: r.str(64), message: r.str(Limits.scramMessageCharsMax) }
+    case T.authFinal:
+      return { type, message: r.str(Limits.scramMessageCharsMax) }
+    case T.sessionOpen:
+      return { type, session: r.binOrNil(16), held: held(r) }
+    case T.heartbeat:
+      return { type, sequence: r.uint(), held: held(r) }
+    case T.goodbye:
+      return { type }
+    case T.open:
+      return {
+        type,
+        request: r.uint(),
+        name: name(r),
+        fingerprint: r.bin(32),
+        schema: r.str(Limits.schemaTextBytesMax),
+        accepts: list(r, Limits.acceptedFingerprintsMax, () => r.bin(32)),
+        policy: r.nil() ? undefined : list(r, 64, () => r.uint())
+      }
+    case T.put: {
+      const request = r.uint()
+      const queue = r.uint()
+      const atomic = r.bool()
+      const waitMs = r.uintOrNil(Limits.waitMsMax)
+      const count = r.array(Limits.batchItemsMax)
+      const payloads: Array<Uint8Array> = []
+      let options: Array<TaskOptions | undefined> | undefined
+      for (let i = 0; i < count; i++) {
+        if (r.atBin) payloads.push(r.bin(Limits.payloadBytesCeiling))
+        else {
+          const length = r.array(32)
+          payloads.push(r.bin(Limits.payloadBytesCeiling))
+          options ??= new Array<TaskOptions | undefined>(count).fill(undefined)
+          options[i] = taskOptions(r, length)
+        }
+      }
+      return { type, request, queue, atomic, waitMs, payloads, options }
+    }
+    case T.lease:
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        count: r.uint(Limits.batchItemsMax),
+        waitMs: r.uintOrNil(Limits.waitMsMax),
+        get: r.bool()
+      }
+    case T.subscribe:
+      return { type, request: r.uint(), queue: r.uint(), credit: r.uint(Limits.creditMax) }
+    case T.credit:
+      return { type, stream: r.uint(), credit: r.uint(Limits.creditMax) }
+    case T.unsubscribe:
+      return { type, request: r.uint(), stream: r.uint() }
+    case T.commit: {
+      const request = r.uint()
+      const count = r.array(Limits.batchItemsMax)
+      const tasks: Array<number> = []
+      const fences: Array<number> = []
+      const results: Array<Uint8Array> = []
+      let effects: Array<CommitEffects | undefined> | undefined
+      for (let i = 0; i < count; i++) {
+        const length = r.array(32)
+        if (length < 3) throw new Malformed("a commit item has a task, a fence and a result")
+        tasks.push(r.uint())
+        fences.push(r.uint())
+        results.push(r.bin(Limits.payloadBytesMax))
+        if (length > 3) {
+          effects ??= new Array<CommitEffects | undefined>(count).fill(undefined)
+          effects[i] = decodeEffects(r)
+          r.skip(length - 4)
+        }
+      }
+      return { type, request, tasks, fences, results, effects }
+    }
+    case T.release:
+      return { type, request: r.uint(), held: held(r) }
+    case T.fail: {
+      const request = r.uint()
+      const count = r.array(Limits.batchItemsMax)
+      const tasks: Array<number> = []
+      const fences: Array<number> = []
+      const failures: Array<Failure> = []
+      for (let i = 0; i < count; i++) {
+        const length = r.array(32)
+        if (length < 6) throw new Malformed("a failure item has six elements")
+        tasks.push(r.uint())
+        fences.push(r.uint())
+        failures.push({
+          reason: r.uint(15),
+          error: r.binOrNil(Limits.payloadBytesMax),
+          text: r.str(Limits.reasonBytesMax),
+          retryAfterMs: r.uintOrNil(Limits.delayMsMax)
+        })
+        r.skip(length - 6)
+      }
+      return { type, request, tasks, fences, failures }
+    }
+    case T.started:
+    case T.acknowledge:
+      return { type, held: held(r) }
+    case T.renew:
+      return { type, request: r.uint(), held: held(r) }
+    case T.peek:
+      return { type, request: r.uint(), queue: r.uint(), count: r.uint(Limits.pageItemsMax) }
+    case T.stats:
+      return { type, request: r.uint(), queue: r.uintOrNil() }
+    case T.join:
+      return { type, request: r.uint(), queue: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
+    case T.close:
+      return { type, request: r.uint(), queue: r.uint(), immediate: r.bool() }
+    case T.outcome:
+      return { type, request: r.uint(), queue: r.uint(), task: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
+    case T.follow:
+      return { type, request: r.uint(), queue: r.uint(), cursor: r.uint(), credit: r.uint(Limits.creditMax) }
+    default:
+      throw new Malformed(`unknown message type ${type}`)
+  }
+}
+
+// ---- pieces
+
+const head = (w: Writer, length: number, type: number): void => {
+  w.array(length)
+  w.uint(type)
+}
+
+const uints = (w: Writer, values: ReadonlyArray<number>): void => {
+  w.array(values.length)
+  for (let i = 0; i < values.length; i++) w.uint(values[i]!)
+}
+
+const list = <A>(r: Reader, max: number, item: () => A): ReadonlyArray<A> => {
+  const length = r.array(max)
+  const items: Array<A> = []
+  for (let i = 0; i < length; i++) items.push(item())
+  return items
+}
+
+/** Leases as task, fence, task, fence, ... */
+const held = (r: Reader): ReadonlyArray<number> => {
+  const values = list(r, 2 * Limits.creditMax, () => r.uint())
+  if (values.length % 2 === 1) throw new Malformed("leases come in pairs of task and fence")
+  return values
+}
+
+const isName = /^[A-Za-z0-9._:-]{1,200}$/
+
+const name = (r: Reader): string => {
+  const text = r.str(Limits.nameCharsMax)
+  if (!isName.test(text)) throw new Malformed("a name has 1 to 200 characters of A-Z a-z 0-9 . _ : -")
+  return text
+}
+
+/** An item without options is its payload alone; trailing options that are not set are left out. */
+const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefined): void => {
+  if (options === undefined) return w.bin(payload)
+  w.array(8)
+  w.bin(payload)
+  w.strOrNil(options.id)
+  w.uintOrNil(options.priority)
+  w.uintOrNil(options.delayMs)
+  w.uintOrNil(options.ttlMs)
+  w.strOrNil(options.key)
+  if (options.labels === undefined) w.nil()
+  else {
+    w.array(options.labels.length)
+    for (const label of options.labels) w.str(label)
+  }
+  w.strOrNil(options.trace)
+}
+
+/** Assumes: the payload, the first of `length` elements, has been read. */
+const taskOptions = (r: Reader, length: number): TaskOptions => {
+  if (length < 8) throw new Malformed("a task with options has eight elements")
+  const options: TaskOptions = {
+    id: r.strOrNil(Limits.taskIdBytesMax),
+    priority: r.uintOrNil(255),
+    delayMs: r.uintOrNil(Limits.delayMsMax),
+    ttlMs: r.uintOrNil(Limits.delayMsMax),
+    key: r.strOrNil(Limits.taskKeyBytesMax),
+    labels: r.nil() ? undefined : list(r, Limits.labelsPerTaskMax, () => r.str(Limits.labelBytesMax)),
+    trace: r.strOrNil(Limits.traceBytesMax)
+  }
+  r.skip(length - 8)
+  return options
+}
+
+/** [puts, set additions, counter increments, dict writes]: the last three are empty in protocol 1. */
+const encodeEffects = (w: Writer, effects: CommitEffects): void => {
+  w.array(4)
+  w.array(effects.puts.length)
+  for (const put of effects.puts) {
+    w.array(2)
+    w.uint(put.queue)
+    putItem(w, put.payload, put.options)
+  }
+  w.array(0)
+  w.array(0)
+  w.array(0)
+}
+
+const decodeEffects = (r: Reader): CommitEffects => {
+  const length = r.array(32)
+  if (length < 4) throw new Malformed("the effects of a commit are four lists")
+  const puts = list(r, Limits.commitEffectsMax, () => {
+    if (r.array(2) !== 2) throw new Malformed("a child put has a queue and an item")
+    const queue = r.uint()
+    if (r.atBin) return { queue, payload: r.bin(Limits.payloadBytesCeiling), options: undefined }
+    const size = r.array(32)
+    const payload = r.bin(Limits.payloadBytesCeiling)
+    return { queue, payload, options: taskOptions(r, size) }
+  })
+  let others = 0
+  for (let i = 1; i < length; i++) {
+    const count = r.array(Limits.commitEffectsMax)
+    r.skip(count)
+    others += count
+  }
+  return { puts, others }
+}

@@ -1,0 +1,134 @@
+/**
+ * Bytes to frames and back. A frame is a length (unsigned 32-bit, big-endian) and a body of that many bytes; a body is
+ * one or more messages, one after the other.
+ *
+ * The reader keeps what has arrived and nothing more: a length over the limit is refused before a byte of its body is
+ * kept, and an announced length never allocates. After the first fault it is dead and takes no more bytes.
+ */
+import * as Limits from "../Limits.ts"
+import { Writer } from "./Bytes.ts"
+
+export class FrameReader {
+  /** Why the reader is dead. */
+  fault: string | undefined = undefined
+  #limit: number
+  #header = 0
+  #headerBytes = 0
+  /** Body bytes still missing; -1 while a header is read. */
+  #missing = -1
+  #parts: Array<Uint8Array> = []
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  /** Frames from now on may have this many bytes. */
+  set limit(bytes: number) {
+    this.#limit = bytes
+  }
+
+  /** Whether a frame has begun and is not complete. */
+  get partial(): boolean {
+    return this.#headerBytes > 0 || this.#missing >= 0
+  }
+
+  /** Hands every body that `chunk` completes to `onFrame`, in order; `onFrame` may lower or raise the limit. */
+  push(chunk: Uint8Array, onFrame: (body: Uint8Array) => void): void {
+    let at = 0
+    while (this.fault === undefined && at < chunk.byteLength) {
+      if (this.#missing < 0) {
+        this.#header = this.#header * 256 + chunk[at++]!
+        if (++this.#headerBytes < 4) continue
+        if (this.#header === 0) this.fault = "an empty frame"
+        else if (this.#header > this.#limit) {
+          this.fault = `a frame of ${this.#header} bytes, at most ${this.#limit} are allowed`
+        }
+        this.#missing = this.#header
+        this.#header = 0
+        this.#headerBytes = 0
+        continue
+      }
+      const end = Math.min(chunk.byteLength, at + this.#missing)
+      this.#parts.push(chunk.subarray(at, end))
+      this.#missing -= end - at
+      at = end
+      if (this.#missing === 0) {
+        const body = this.#parts.length === 1 ? this.#parts[0]! : joined(this.#parts)
+        this.#parts = []
+        this.#missing = -1
+        onFrame(body)
+      }
+    }
+    if (this.fault !== undefined) this.#parts = []
+  }
+}
+
+/** Collects messages into frames of about `frameBytesTarget`, ready for one write. */
+export class FrameWriter {
+  #writer = new Writer(4_096)
+  #frameAt = -1
+  #messages = 0
+  /** The size of the last flush: the next buffer begins with it. */
+  #last = 4_096
+
+  get empty(): boolean {
+    return this.#frameAt < 0 && this.#writer.position === 0
+  }
+
+  /** Bytes of the frame under way. */
+  get frameSize(): number {
+    return this.#frameAt < 0 ? 0 : this.#writer.position - this.#frameAt
+  }
+
+  /** Where to write the next message. */
+  begin(): Writer {
+    if (
+      this.#frameAt >= 0 &&
+      (this.#writer.position - this.#frameAt >= Limits.frameBytesTarget || this.#messages >= Limits.messagesPerFrameMax)
+    ) {
+      this.#closeFrame()
+    }
+    if (this.#frameAt < 0) {
+      this.#frameAt = this.#writer.position
+      this.#messages = 0
+      this.#writer.reserve(4)
+      this.#writer.position += 4
+    }
+    this.#messages++
+    return this.#writer
+  }
+
+  /** All that was written since the last call. The bytes are the caller's. */
+  flush(): Uint8Array {
+    this.#closeFrame()
+    const writer = this.#writer
+    const bytes = writer.bytes.subarray(0, writer.position)
+    this.#last = Math.max(512, Math.min(writer.position + (writer.position >> 3), 1_048_576))
+    this.#writer = new Writer(this.#last)
+    return bytes
+  }
+
+  #closeFrame(): void {
+    if (this.#frameAt < 0) return
+    const size = this.#writer.position - this.#frameAt - 4
+    new DataView(this.#writer.bytes.buffer, this.#writer.bytes.byteOffset + this.#frameAt, 4).setUint32(0, size)
+    this.#frameAt = -1
+  }
+}
+
+/** One frame with what `write` puts into it. */
+export const frame = (write: (writer: Writer) => void): Uint8Array => {
+  const frames = new FrameWriter()
+  write(frames.begin())
+  return frames.flush()
+}
+
+const joined = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const whole = new Uint8Array(parts.reduce((size, part) => size + part.byteLength, 0))
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.byteLength
+  }
+  return whole
+}

@@ -1,0 +1,120 @@
+/**
+ * The words of protocol version 1: message types, and the pieces that several messages share.
+ *
+ * Types below 0x40 go from client to manager, types from 0x40 to 0x5f from manager to client. 0x60-0x6f are reserved
+ * for shared objects, 0x70-0x7f for actors, from 0x80 on for streams. `docs/protocol.md` is the contract; a message may
+ * grow at its end, and a reader passes over elements that it does not know.
+ */
+export const magic = "millrace"
+export const versionMin = 1
+export const versionMax = 1
+
+export const ClientType = {
+  hello: 0x01,
+  authFirst: 0x02,
+  authFinal: 0x03,
+  sessionOpen: 0x04,
+  heartbeat: 0x05,
+  goodbye: 0x06,
+  open: 0x10,
+  put: 0x11,
+  lease: 0x12,
+  subscribe: 0x13,
+  credit: 0x14,
+  unsubscribe: 0x15,
+  commit: 0x16,
+  release: 0x17,
+  fail: 0x18,
+  started: 0x19,
+  acknowledge: 0x1a,
+  renew: 0x1b,
+  peek: 0x1c,
+  stats: 0x1d,
+  join: 0x1e,
+  close: 0x1f,
+  outcome: 0x20,
+  follow: 0x21
+} as const
+
+export const ManagerType = {
+  hello: 0x40,
+  authChallenge: 0x41,
+  authOk: 0x42,
+  sessionOpened: 0x43,
+  heartbeat: 0x44,
+  control: 0x45,
+  closing: 0x46,
+  done: 0x47,
+  refused: 0x48,
+  opened: 0x49,
+  putDone: 0x4a,
+  putItems: 0x4b,
+  leased: 0x4c,
+  streaming: 0x4d,
+  items: 0x4e,
+  peeked: 0x4f,
+  stats: 0x50,
+  outcome: 0x51,
+  deliver: 0x52,
+  outcomes: 0x53,
+  gap: 0x54
+} as const
+
+/** What a producer may say about a task; the same shape as the engine's. */
+export interface TaskOptions {
+  readonly id?: string | undefined
+  readonly priority?: number | undefined
+  readonly delayMs?: number | undefined
+  readonly ttlMs?: number | undefined
+  readonly key?: string | undefined
+  readonly labels?: ReadonlyArray<string> | undefined
+  readonly trace?: string | undefined
+}
+
+/** A task as a worker receives it. */
+export interface Delivery {
+  readonly task: number
+  readonly fence: number
+  readonly attempt: number
+  readonly payload: Uint8Array
+  readonly key: string | undefined
+  readonly trace: string | undefined
+  readonly checkpoint: Uint8Array | undefined
+}
+
+export interface Reason {
+  readonly attempt: number
+  readonly reason: number
+  readonly text: string
+}
+
+/** What became of a task, as it travels. */
+export interface Outcome {
+  readonly task: number
+  readonly outcome: number
+  readonly attempts: number
+  readonly endedAtMs: number
+  readonly body: Uint8Array | undefined
+  readonly reasons: ReadonlyArray<Reason>
+}
+
+export interface QueueStats {
+  readonly name: string
+  readonly durability: string
+  readonly closed: string
+  readonly capacity: number
+  readonly ready: number
+  readonly delayed: number
+  readonly leased: number
+  readonly done: number
+  readonly dead: number
+  readonly cancelled: number
+  readonly acknowledged: number
+  readonly puts: number
+  readonly duplicates: number
+  readonly refused: number
+  readonly oldestReadyMs: number
+  readonly outcomesFirst: number
+  readonly outcomesNext: number
+  readonly workers: number
+}
