@@ -10,5 +10,4 @@ export interface Auth {
 
 export const userDefault = "default"
 
-export const keyText = (auth: Auth): string =>
-  typeof auth.key === "string" ? auth.key : Redacted.value(auth.key)
+export const keyText = (auth: Auth): string => (typeof auth.key === "string" ? auth.key : Redacted.value(auth.key))

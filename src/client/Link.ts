@@ -32,8 +32,15 @@ import { Malformed, Reader } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { FrameReader, FrameWriter, frame } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
-import { type Delivery, magic, type Outcome, versionMax, versionMin } from "../wire/Vocabulary.ts"
-import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import {
+  ClientType as C,
+  type Delivery,
+  ManagerType as M,
+  magic,
+  type Outcome,
+  versionMax,
+  versionMin
+} from "../wire/Vocabulary.ts"
 
 export type LoginError = ConnectFailed | AuthenticationFailed | VersionUnsupported | ProtocolViolated
 
@@ -81,7 +88,6 @@ interface Session {
   readonly prefix: string
   readonly durability: string
 }
-
 
 export class Link {
   session: Session | undefined = undefined
@@ -179,7 +185,12 @@ export class Link {
     yield* Effect.addFinalizer(() => this.#goodbye)
     yield* Effect.forkScoped(this.#keepConnected(ready))
     yield* Effect.forkScoped(
-      Effect.forever(Effect.andThen(Effect.sleep(Limits.heartbeatMs), Effect.sync(() => this.#beat())))
+      Effect.forever(
+        Effect.andThen(
+          Effect.sleep(Limits.heartbeatMs),
+          Effect.sync(() => this.#beat())
+        )
+      )
     )
     yield* Deferred.await(ready)
   })
@@ -316,7 +327,10 @@ export class Link {
       // The manager must know the key as well: no command goes to one that does not.
       if (verdict._tag === "Refused") return yield* this.#authFailed(verdict.reason)
     } else if (hello.mechanisms.length > 0) {
-      return yield* new AuthenticationFailed({ address: this.address, reason: "the manager wants a key; none was given" })
+      return yield* new AuthenticationFailed({
+        address: this.address,
+        reason: "the manager wants a key; none was given"
+      })
     }
     say({ type: C.sessionOpen, session: this.session?.token, held: this.session === undefined ? [] : this.#held() })
     return yield* this.#expect(yield* this.#next(mailbox), M.sessionOpened)
@@ -552,4 +566,3 @@ const concat = (a: Uint8Array, b: Uint8Array): Uint8Array => {
   whole.set(b, a.byteLength)
   return whole
 }
-

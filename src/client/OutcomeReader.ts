@@ -98,7 +98,8 @@ export class OutcomeReader {
         const cursor = this.#cursor
         link.ask({ type: C.follow, request, queue: opened.id, cursor, credit }, (answer) => {
           if (answer instanceof Error) return resume(Effect.fail(answer))
-          if (answer.type === M.refused) return resume(Effect.fail(requestErrorOf({ _tag: "Refusal", refused: answer })))
+          if (answer.type === M.refused)
+            return resume(Effect.fail(requestErrorOf({ _tag: "Refusal", refused: answer })))
           if (answer.type !== M.streaming) return resume(Effect.fail(unexpected(answer)))
           // Registered here and now: the first items may be in the same frame.
           this.#stream = answer.stream

@@ -139,8 +139,14 @@ export type Outcome<R, E> =
     }
   | { readonly _tag: "Cancelled"; readonly taskId: string; readonly attempts: number }
 
-export type PutError = Errors.RequestError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.Full | Errors.Closed
+export type PutError =
+  | Errors.RequestError
+  | Errors.PayloadInvalid
+  | Errors.PayloadTooLarge
+  | Errors.Full
+  | Errors.Closed
 export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Errors.DecodeFailed
+export type OutcomeError = Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed
 export type LeaseError = Errors.RequestError | Errors.LeaseLost | Errors.AlreadyEnded
 
 export interface QueueStats extends Omit<Wire.QueueStats, "outcomesFirst" | "outcomesNext"> {}
@@ -200,7 +206,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    * Puts many tasks, in batches of up to 4,096 items or 4 MiB, in order. Every payload is checked before the first is
    * sent. Fails with `Full` after `timeout`; its `accepted` counts those put, from the front.
    */
-  putAll(payloads: Iterable<P>, options: PutAllOptions<P> = {}): Effect.Effect<ReadonlyArray<Receipt>, PutError, Client> {
+  putAll(
+    payloads: Iterable<P>,
+    options: PutAllOptions<P> = {}
+  ): Effect.Effect<ReadonlyArray<Receipt>, PutError, Client> {
     return Effect.flatMap(Client, (client) =>
       Effect.flatMap(client.open(this), (queue) => this.#putMany(client, queue, payloads, options))
     )
@@ -210,7 +219,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   putWait(
     payload: P,
     options?: PutOptions
-  ): Effect.Effect<R, E | PutError | Errors.TaskDead | Errors.TaskCancelled | Errors.TaskNotFound | Errors.DecodeFailed, Client> {
+  ): Effect.Effect<
+    R,
+    E | PutError | Errors.TaskDead | Errors.TaskCancelled | Errors.TaskNotFound | Errors.DecodeFailed,
+    Client
+  > {
     return Effect.flatMap(this.put(payload, options), (receipt) =>
       Effect.flatMap(
         this.outcome(receipt.taskId),
@@ -239,7 +252,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    */
   get(options: { readonly timeout?: Timeout | undefined } = {}): Effect.Effect<P, GetError, Client> {
     return Effect.flatMap(Client, (client) =>
-      Effect.flatMap(this.#lease(client, 1, options.timeout, true), ([item]) => {
+      Effect.flatMap(this.#lease(client, 1, options.timeout, true), ([item]): Effect.Effect<P, GetError> => {
         if (item === undefined) return Effect.fail(new Errors.Empty({ queue: this.name }))
         client.link.tell({ type: C.acknowledge, held: [item.task, item.fence] })
         return this.#decode("payload", this.payload, item.payload)
@@ -259,7 +272,13 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           for (const item of items) {
             const payload = this.payload.decode(item.payload)
             if (Exit.isFailure(payload)) {
-              yield* this.#failAs(client, item, Reason.undecodable, "the payload does not decode", undefined, undefined)
+              const text = "the payload does not decode"
+              // Whoever holds the task by now will find the same.
+              yield* Effect.catchTag(
+                this.#failAs(client, item, Reason.undecodable, text, undefined, undefined),
+                ["LeaseLost", "AlreadyEnded"],
+                () => Effect.void
+              )
               continue
             }
             leases.push({
@@ -287,7 +306,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     lease: Lease<P>,
     result: R
   ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge, Client> {
-    return Effect.flatMap(Client, (client) => {
+    type Failure = LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge
+    return Effect.flatMap(Client, (client): Effect.Effect<void, Failure> => {
       const bytes = this.#encode("result", this.result, result)
       if (bytes instanceof Error) return Effect.fail(bytes)
       if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
@@ -317,7 +337,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     error: E,
     options: { readonly retryAfter?: Duration.Input | undefined } = {}
   ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid, Client> {
-    return Effect.flatMap(Client, (client) => {
+    return Effect.flatMap(Client, (client): Effect.Effect<void, LeaseError | Errors.PayloadInvalid> => {
       const bytes = this.#encode("error", this.error, error)
       if (bytes instanceof Error) return Effect.fail(bytes)
       const retryAfterMs = options.retryAfter === undefined ? undefined : Duration.toMillis(options.retryAfter)
@@ -354,10 +374,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         }))
       )
     ).pipe(
-      Effect.flatMap((answer) =>
-        answer.type === M.peeked
-          ? Effect.forEach(answer.items, (item) => this.#decode("payload", this.payload, item.payload))
-          : Effect.fail(unexpected(answer))
+      Effect.flatMap(
+        (answer): Effect.Effect<ReadonlyArray<P>, Errors.RequestError | Errors.DecodeFailed> =>
+          answer.type === M.peeked
+            ? Effect.forEach(answer.items, (item) => this.#decode("payload", this.payload, item.payload))
+            : Effect.fail(unexpected(answer))
       )
     )
   }
@@ -389,10 +410,12 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         client.ask((request) => ({ type: C.join, request, queue: queue.id, waitMs: waitMsOf(options.timeout) }))
       )
     ).pipe(
-      Effect.catchTag("Refusal", (refusal) =>
-        refusal.refused.code === Code.timedOut
-          ? Effect.fail(new Errors.TimedOut({ operation: `join of queue "${this.name}"` }))
-          : Effect.fail(requestErrorOf(refusal))
+      Effect.catchTag(
+        "Refusal",
+        (refusal): Effect.Effect<never, Errors.RequestError | Errors.TimedOut> =>
+          refusal.refused.code === Code.timedOut
+            ? Effect.fail(new Errors.TimedOut({ operation: `join of queue "${this.name}"` }))
+            : Effect.fail(requestErrorOf(refusal))
       ),
       Effect.asVoid
     )
@@ -418,29 +441,26 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   outcome(
     taskId: string,
     options: { readonly timeout?: Timeout | undefined } = {}
-  ): Effect.Effect<
-    Outcome<R, E>,
-    Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed,
-    Client
-  > {
+  ): Effect.Effect<Outcome<R, E>, OutcomeError, Client> {
     return Effect.flatMap(Client, (client) =>
-      Effect.flatMap(client.open(this), (queue) => {
+      Effect.flatMap(client.open(this), (queue): Effect.Effect<Outcome<R, E>, OutcomeError> => {
         const task = taskNumberOf(client.link.session?.prefix, taskId)
         if (task === undefined) return Effect.fail(new Errors.TaskNotFound({ taskId }))
         return client
           .ask((request) => ({ type: C.outcome, request, queue: queue.id, task, waitMs: waitMsOf(options.timeout) }))
           .pipe(
-            Effect.catchTag("Refusal", (refusal) => {
+            Effect.catchTag("Refusal", (refusal): Effect.Effect<never, OutcomeError> => {
               if (refusal.refused.code === Code.taskNotFound) return Effect.fail(new Errors.TaskNotFound({ taskId }))
               if (refusal.refused.code === Code.timedOut) {
                 return Effect.fail(new Errors.TimedOut({ operation: `outcome of task ${taskId}` }))
               }
               return Effect.fail(requestErrorOf(refusal))
             }),
-            Effect.flatMap((answer) =>
-              answer.type === M.outcome
-                ? this.#outcomeOf(client.link.session?.prefix ?? "", answer.outcome)
-                : Effect.fail(unexpected(answer))
+            Effect.flatMap(
+              (answer): Effect.Effect<Outcome<R, E>, OutcomeError> =>
+                answer.type === M.outcome
+                  ? this.#outcomeOf(client.link.session?.prefix ?? "", answer.outcome)
+                  : Effect.fail(unexpected(answer))
             )
           )
       })
@@ -452,27 +472,25 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    *
    * Goes on over reconnects. A reader that falls out of the retained window fails with `OutcomesGap`.
    */
-  get outcomes(): Stream.Stream<
-    Outcome<R, E>,
-    Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed,
-    Client
-  > {
-    return Stream.fromPull(
+  get outcomes(): Stream.Stream<Outcome<R, E>, Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed, Client> {
+    return Stream.unwrap(
       Effect.gen({ self: this }, function* () {
         const client = yield* Client
         const queue = yield* client.open(this)
         const reader = new OutcomeReader(client, this, queue.outcomesFrom)
         yield* reader.start
         const prefix = client.link.session?.prefix ?? ""
-        return Effect.flatMap(reader.next, ([first, ...rest]) => {
+        type Decoded = readonly [Outcome<R, E>, ...Array<Outcome<R, E>>]
+        const pull = Effect.flatMap(reader.next, (items): Effect.Effect<Decoded, Errors.DecodeFailed> => {
           const decoded: Array<Outcome<R, E>> = []
-          for (const item of [first, ...rest]) {
+          for (const item of items) {
             const outcome = this.#outcomeExit(prefix, item)
-            if (Exit.isFailure(outcome)) return outcome
+            if (Exit.isFailure(outcome)) return Effect.failCause(outcome.cause)
             decoded.push(outcome.value)
           }
-          return Effect.succeed(decoded as [Outcome<R, E>, ...Array<Outcome<R, E>>])
+          return Effect.succeed(decoded as unknown as Decoded)
         })
+        return Stream.fromPull(Effect.succeed(pull))
       })
     )
   }
@@ -486,16 +504,16 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       : bytes
   }
 
-  #decode<A>(
-    what: Errors.DecodeFailed["what"],
-    codec: Codec<A>,
-    bytes: Uint8Array
-  ): Exit.Exit<A, Errors.DecodeFailed> {
+  #decode<A>(what: Errors.DecodeFailed["what"], codec: Codec<A>, bytes: Uint8Array): Exit.Exit<A, Errors.DecodeFailed> {
     const decoded = codec.decode(bytes)
     if (Exit.isSuccess(decoded)) return Exit.succeed(decoded.value)
     const fault = decoded.cause.reasons.find((reason) => reason._tag === "Fail")?.error
     return Exit.fail(
-      new Errors.DecodeFailed({ queue: this.name, what, reason: fault ? `at ${fault.path}: ${fault.reason}` : "unknown" })
+      new Errors.DecodeFailed({
+        queue: this.name,
+        what,
+        reason: fault ? `at ${fault.path}: ${fault.reason}` : "unknown"
+      })
     )
   }
 
@@ -532,7 +550,13 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     const key = options?.key ?? this.key?.(payload)
     if (options === undefined && key === undefined) return undefined
     const { delay, id, labels, priority, ttl } = options ?? {}
-    if (id === undefined && priority === undefined && delay === undefined && ttl === undefined && labels === undefined) {
+    if (
+      id === undefined &&
+      priority === undefined &&
+      delay === undefined &&
+      ttl === undefined &&
+      labels === undefined
+    ) {
       if (key === undefined) return undefined
     }
     return {
@@ -625,74 +649,77 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     return requestErrorOf({ _tag: "Refusal", refused: answer })
   }
 
-  #putMany = Effect.fnUntraced({ self: this }, function* (
-    client: ClientShape,
-    queue: OpenQueue,
-    all: Iterable<P>,
-    options: PutAllOptions<P>
-  ): Effect.fn.Return<ReadonlyArray<Receipt>, PutError> {
-    const payloads: Array<Uint8Array> = []
-    let items: Array<Wire.TaskOptions | undefined> | undefined
-    const plain = options.id === undefined && options.priority === undefined && !options.delay && !options.ttl
-    for (const payload of all) {
-      const bytes = this.encodePayload(queue, payload)
-      if (bytes instanceof Error) return yield* Effect.fail(bytes)
-      payloads.push(bytes)
-      if (plain && this.key === undefined) continue
-      const { delay, priority, ttl } = options
-      const item = this.wireOptions(payload, { id: options.id?.(payload), priority, delay, ttl })
-      const fault = this.optionsFault(item)
-      if (fault !== undefined) return yield* fault
-      items ??= []
-      items[payloads.length - 1] = item
-    }
-    const batches = split(payloads)
-    if (options.atomic === true && batches.length > 1) {
-      return yield* new Errors.LimitExceeded({
-        limit: "batchItemsMax",
-        value: payloads.length,
-        max: Limits.batchItemsMax
-      })
-    }
-    const waitMs = waitMsOf(options.timeout)
-    const receipts: Array<Receipt> = []
-    for (const [from, to] of batches) {
-      const answer = yield* client
-        .ask((request) => ({
-          type: C.put,
-          request,
-          queue: queue.id,
-          atomic: options.atomic ?? false,
-          waitMs,
-          payloads: payloads.slice(from, to),
-          options: items?.slice(from, to)
-        }))
-        .pipe(Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)))
-      const prefix = client.link.session?.prefix ?? ""
-      if (answer.type === M.putDone) {
-        for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, false))
-        continue
+  #putMany = Effect.fnUntraced(
+    { self: this },
+    function* (
+      client: ClientShape,
+      queue: OpenQueue,
+      all: Iterable<P>,
+      options: PutAllOptions<P>
+    ): Effect.fn.Return<ReadonlyArray<Receipt>, PutError> {
+      const payloads: Array<Uint8Array> = []
+      let items: Array<Wire.TaskOptions | undefined> | undefined
+      const plain = options.id === undefined && options.priority === undefined && !options.delay && !options.ttl
+      for (const payload of all) {
+        const bytes = this.encodePayload(queue, payload)
+        if (bytes instanceof Error) return yield* Effect.fail(bytes)
+        payloads.push(bytes)
+        if (plain && this.key === undefined) continue
+        const { delay, priority, ttl } = options
+        const item = this.wireOptions(payload, { id: options.id?.(payload), priority, delay, ttl })
+        const fault = this.optionsFault(item)
+        if (fault !== undefined) return yield* fault
+        items ??= []
+        items[payloads.length - 1] = item
       }
-      if (answer.type !== M.putItems) {
-        const failure = this.#putFailure(answer)
-        if (failure._tag !== "Full") return yield* Effect.fail(failure)
-        return yield* new Errors.Full({ queue: this.name, capacity: failure.capacity, accepted: receipts.length })
+      const batches = split(payloads)
+      if (options.atomic === true && batches.length > 1) {
+        return yield* new Errors.LimitExceeded({
+          limit: "batchItemsMax",
+          value: payloads.length,
+          max: Limits.batchItemsMax
+        })
       }
-      for (let i = 0; i < answer.tasks.length; i++) {
-        const status = answer.statuses[i]
-        if (status === PutStatus.spent) return yield* new Errors.Closed({ queue: this.name })
-        if (status === PutStatus.full) {
-          return yield* new Errors.Full({
-            queue: this.name,
-            capacity: queue.policy.capacity,
-            accepted: receipts.length
-          })
+      const waitMs = waitMsOf(options.timeout)
+      const receipts: Array<Receipt> = []
+      for (const [from, to] of batches) {
+        const answer = yield* client
+          .ask((request) => ({
+            type: C.put,
+            request,
+            queue: queue.id,
+            atomic: options.atomic ?? false,
+            waitMs,
+            payloads: payloads.slice(from, to),
+            options: items?.slice(from, to)
+          }))
+          .pipe(Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)))
+        const prefix = client.link.session?.prefix ?? ""
+        if (answer.type === M.putDone) {
+          for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, false))
+          continue
         }
-        receipts.push(new Receipt(prefix, answer.tasks[i]!, status === PutStatus.duplicate))
+        if (answer.type !== M.putItems) {
+          const failure = this.#putFailure(answer)
+          if (failure._tag !== "Full") return yield* Effect.fail(failure)
+          return yield* new Errors.Full({ queue: this.name, capacity: failure.capacity, accepted: receipts.length })
+        }
+        for (let i = 0; i < answer.tasks.length; i++) {
+          const status = answer.statuses[i]
+          if (status === PutStatus.spent) return yield* new Errors.Closed({ queue: this.name })
+          if (status === PutStatus.full) {
+            return yield* new Errors.Full({
+              queue: this.name,
+              capacity: queue.policy.capacity,
+              accepted: receipts.length
+            })
+          }
+          receipts.push(new Receipt(prefix, answer.tasks[i]!, status === PutStatus.duplicate))
+        }
       }
+      return receipts
     }
-    return receipts
-  })
+  )
 
   #lease(
     client: ClientShape,
@@ -727,7 +754,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     task: number,
     make: (request: number) => ClientMessages.Request
   ): Effect.Effect<void, LeaseError> {
-    return Effect.flatMap(this.#ask(client, make), (answer) => {
+    return Effect.flatMap(this.#ask(client, make), (answer): Effect.Effect<void, LeaseError> => {
       if (answer.type === M.done) return Effect.void
       if (answer.type !== M.items) return Effect.fail(unexpected(answer))
       const taskId = this.#taskId(client, task)
@@ -879,6 +906,7 @@ const utf8Bytes = (text: string | undefined): number =>
 
 const toHex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
 
-const fromHex = (text: string): Uint8Array => Uint8Array.from(text.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
+const fromHex = (text: string): Uint8Array =>
+  Uint8Array.from(text.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
 
 export type { Refusal }

@@ -9,8 +9,9 @@
  * lets replies and deliveries out; while a store commits, the next round collects. Nothing here allocates per task but
  * the engine's own record. Time, randomness, the store and logging come in through `Host`.
  */
-import * as Scram from "../auth/Scram.ts"
+
 import type { Verifier } from "../auth/Credentials.ts"
+import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import { type Change, Engine, type Out } from "../model/Engine.ts"
 import * as Policy from "../model/Policy.ts"
@@ -328,7 +329,8 @@ export class Core implements Out {
     const known = message.session === undefined ? undefined : this.#sessions.get(hex(message.session))
     let session: PeerSession
     let lost: ReadonlyArray<number> = []
-    const mine = known !== undefined && known.principal === peer.principal && timingSafeEqual(known.token, message.session!)
+    const mine =
+      known !== undefined && known.principal === peer.principal && timingSafeEqual(known.token, message.session!)
     if (known !== undefined && mine) {
       // The newest connection of a session wins.
       const old = known.peer
@@ -340,7 +342,8 @@ export class Core implements Out {
       session = known
       lost = this.engine.resume(session, message.held, now)
     } else {
-      if (this.#sessions.size >= Limits.sessionsMax) return this.#fault(peer, Code.tooManyConnections, "too many sessions")
+      if (this.#sessions.size >= Limits.sessionsMax)
+        return this.#fault(peer, Code.tooManyConnections, "too many sessions")
       const token = randomBytes(16)
       session = this.engine.connect((id) => new PeerSession(id, token, peer.principal!))
       this.#sessions.set(hex(token), session)
@@ -524,7 +527,11 @@ export class Core implements Out {
     if (queue === undefined) {
       if (m.policy === undefined) return this.refused(session, m.request, refusal(Code.queueNotFound, m.name))
       if (this.engine.queues.length >= Limits.queuesMax) {
-        return this.refused(session, m.request, refusal(Code.limitExceeded, "queuesMax", this.engine.queues.length, Limits.queuesMax))
+        return this.refused(
+          session,
+          m.request,
+          refusal(Code.limitExceeded, "queuesMax", this.engine.queues.length, Limits.queuesMax)
+        )
       }
       const policy = Policy.fromNumbers(m.policy)
       const fault = Policy.fault(policy)
@@ -660,7 +667,16 @@ export class Core implements Out {
     this.#touch(peer)
     const { options } = task
     const w = peer.delivery(stream)
-    Wire.delivery(w, task.n, this.engine.fence(task), task.attempt, task.payload, options?.key, options?.trace, task.checkpoint)
+    Wire.delivery(
+      w,
+      task.n,
+      this.engine.fence(task),
+      task.attempt,
+      task.payload,
+      options?.key,
+      options?.trace,
+      task.checkpoint
+    )
   }
 
   outcomes = (stream: OutcomeStream, from: number, count: number): void => {

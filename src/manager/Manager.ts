@@ -57,6 +57,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       const now = (): number => startedAt + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)
 
       let alarm: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
+      let stopped = false
       const disarm = (): void => {
         if (alarm !== undefined) run(Fiber.interrupt(alarm.fiber))
         alarm = undefined
@@ -64,6 +65,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       const host: Host = {
         now,
         alarm: (at) => {
+          if (stopped) return
           // An alarm that is early costs one empty round; a new one per round would cost a fiber each.
           if (alarm !== undefined && alarm.at <= at) return
           disarm()
@@ -89,7 +91,12 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
         host
       })
       yield* Effect.forkIn(
-        Effect.forever(Effect.andThen(Effect.sleep("1 second"), Effect.sync(() => core.sweep()))),
+        Effect.forever(
+          Effect.andThen(
+            Effect.sleep("1 second"),
+            Effect.sync(() => core.sweep())
+          )
+        ),
         scope
       )
       const drain = Effect.gen(function* () {
@@ -98,6 +105,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       })
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
+          stopped = true
           disarm()
           core.stop()
         })

@@ -11,9 +11,9 @@ import * as Limits from "../Limits.ts"
 import type { LeaseStream } from "../model/Session.ts"
 import { Session } from "../model/Session.ts"
 import type { Connection } from "../platform/Network.ts"
+import type { Writer } from "../wire/Bytes.ts"
 import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
-import type { Writer } from "../wire/Bytes.ts"
 
 export type PeerState = "hello" | "challenge" | "proof" | "session" | "open" | "closed"
 

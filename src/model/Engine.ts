@@ -365,7 +365,14 @@ export class Engine {
   // ---- readers
 
   /** What became of a task: at once if it has ended, else when it does or the wait is over. */
-  outcome(session: Session, request: number, queueId: number, n: number, waitMs: number | undefined, now: number): void {
+  outcome(
+    session: Session,
+    request: number,
+    queueId: number,
+    n: number,
+    waitMs: number | undefined,
+    now: number
+  ): void {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
     const owner = this.tasks.owner(n)

@@ -54,7 +54,10 @@ const listenOptions = (address: Address): net.ListenOptions =>
 
 const listen: Network["Service"]["listen"] = (address, accept) =>
   Effect.acquireRelease(
-    Effect.callback<{ readonly server: net.Server; readonly open: Set<net.Socket>; readonly bound: Address }, ListenFailed>((resume) => {
+    Effect.callback<
+      { readonly server: net.Server; readonly open: Set<net.Socket>; readonly bound: Address },
+      ListenFailed
+    >((resume) => {
       const open = new Set<net.Socket>()
       const server = net.createServer({ noDelay: true, keepAlive: true, allowHalfOpen: false }, (socket) => {
         open.add(socket)

@@ -73,7 +73,10 @@ class End implements Connection {
 }
 
 /** Makes both ends; each side's handler is made with its own connection. */
-export const pair = (left: (c: Connection) => Handler, right: (c: Connection) => Handler): readonly [Connection, Connection] => {
+export const pair = (
+  left: (c: Connection) => Handler,
+  right: (c: Connection) => Handler
+): readonly [Connection, Connection] => {
   const a = new End()
   const b = new End()
   a.other = b

@@ -6,7 +6,13 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
-import { type Delivery, type Outcome as OutcomeItem, type QueueStats, type Reason, ManagerType as T } from "./Vocabulary.ts"
+import {
+  type Delivery,
+  type Outcome as OutcomeItem,
+  type QueueStats,
+  type Reason,
+  ManagerType as T
+} from "./Vocabulary.ts"
 
 export interface Hello {
   readonly type: typeof T.hello

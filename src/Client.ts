@@ -1,0 +1,16 @@
+/** The client of a manager: on another machine, or on this one. */
+import * as Layer from "effect/Layer"
+import * as Tcp from "./client/Client.ts"
+import * as Node from "./platform/Node.ts"
+
+export type { Auth } from "./auth/Auth.ts"
+export { Client, type ClientShape, type ConnectOptions, type LoginError } from "./client/Client.ts"
+
+/**
+ * Connects over TCP (or a Unix socket), proves the key both ways, and reconnects by itself after a loss.
+ *
+ * Fails with `ConnectFailed` when no manager answers (unless `waitForManager`), `AuthenticationFailed` for a wrong key,
+ * `VersionUnsupported` and `ProtocolViolated` for a peer that speaks something else.
+ */
+export const layerTcp = (options: Tcp.ConnectOptions): Layer.Layer<Tcp.Client, Tcp.LoginError> =>
+  Layer.provide(Tcp.layerTcp(options), Node.layer)

@@ -1,0 +1,2 @@
+/** Worker programs. See `worker/Worker.ts`. */
+export * from "./worker/Worker.ts"

@@ -1,0 +1,474 @@
+/**
+ * Runs the tasks that one subscription delivers: at most `concurrency` handlers at a time, every end reported once.
+ *
+ *     delivered -> buffered -> running -> ended -> reported (commit, fail, release) -> answered
+ *
+ * One fiber per handler and nothing else per task: ends collect and travel in one message per write. A report that a
+ * lost connection left unanswered is sent again when the session resumes; its fence makes the second one harmless.
+ */
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type { ClientShape } from "../client/Client.ts"
+import { CodecFault } from "../client/Codec.ts"
+import type { Resident, Settle } from "../client/Link.ts"
+import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
+import { LimitExceeded, type PayloadInvalid, type PayloadTooLarge } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import { Reason } from "../model/Task.ts"
+import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
+import type { Delivery } from "../wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { type Control, Kill, Release, RetryAfter, type Task } from "./Task.ts"
+
+export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control, Env>
+
+export interface RunnerOptions {
+  readonly concurrency: number
+  readonly prefetch: number
+}
+
+interface Running {
+  readonly task: number
+  readonly fence: number
+  readonly effects: Array<CommitEffects["puts"][number]>
+  effectBytes: number
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** The lease is lost: whatever the handler ends with is not reported. */
+  lost: boolean
+}
+
+/** How a task ended, until the manager has answered. */
+type End = { readonly task: number; readonly fence: number } & (
+  | { readonly _tag: "Commit"; readonly result: Uint8Array; readonly effects: CommitEffects | undefined }
+  | { readonly _tag: "Fail"; readonly failure: Failure }
+  | { readonly _tag: "Release" }
+)
+
+export class Runner<P, R, E, QC, Env> implements Resident {
+  readonly #client: ClientShape
+  readonly #queue: TaskQueue<P, R, E, QC>
+  readonly #handler: Handler<P, R, E, Env>
+  readonly #options: RunnerOptions
+  readonly #run: (effect: Effect.Effect<R, E | Control, Env>) => Fiber.Fiber<R, E | Control>
+  readonly #log: (text: string) => void
+  readonly #running = new Map<number, Running>()
+  /** Ends that wait to be written, and ends that wait for their answer. */
+  #ends: Array<End> = []
+  readonly #reported = new Set<ReadonlyArray<End>>()
+  #buffer: Array<Delivery> = []
+  #bufferFrom = 0
+  #unannounced: Array<Running> = []
+  #stream = -1
+  #creditDue = 0
+  #writing = false
+  #draining = false
+  #idle: (() => void) | undefined = undefined
+  #pumping = false
+
+  constructor(
+    client: ClientShape,
+    queue: TaskQueue<P, R, E, QC>,
+    handler: Handler<P, R, E, Env>,
+    options: RunnerOptions,
+    context: Context.Context<Env>,
+    log: (text: string) => void
+  ) {
+    this.#client = client
+    this.#queue = queue
+    this.#handler = handler
+    this.#options = options
+    this.#run = Effect.runForkWith(context)
+    this.#log = log
+  }
+
+  // ---- life
+
+  /** Subscribes with all the credit that is free. `settled` hears how it went. */
+  subscribe(queueId: number, settled: Settle): void {
+    const { link } = this.#client
+    const free = this.#options.concurrency + this.#options.prefetch - this.#running.size - this.#buffered
+    const credit = Math.max(0, Math.min(Limits.creditMax, free))
+    link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit }, (answer) => {
+      if (!(answer instanceof Error) && answer.type === M.streaming) {
+        this.#stream = answer.stream
+        this.#creditDue = 0
+        link.receive(answer.stream, { deliver: (items) => this.#deliver(items) })
+        if (this.#draining) this.#unsubscribe()
+      }
+      settled(answer)
+    })
+  }
+
+  /** Takes nothing new, gives back what has not begun, and calls `idle` when every handler has ended. */
+  drain(idle: () => void): void {
+    this.#draining = true
+    this.#idle = idle
+    this.#unsubscribe()
+    for (let i = this.#bufferFrom; i < this.#buffer.length; i++) {
+      const { fence, task } = this.#buffer[i]!
+      this.#ends.push({ _tag: "Release", task, fence })
+    }
+    this.#buffer = []
+    this.#bufferFrom = 0
+    this.#schedule()
+    this.#checkIdle()
+  }
+
+  /** Interrupts every handler; their tasks are released. */
+  interruptAll(): void {
+    for (const { fiber } of [...this.#running.values()]) fiber?.interruptUnsafe()
+  }
+
+  /** Whether all ends have been answered (or there is nobody to answer). */
+  get settled(): boolean {
+    return !this.#client.link.connected || (this.#ends.length === 0 && this.#reported.size === 0)
+  }
+
+  get active(): number {
+    return this.#running.size
+  }
+
+  // ---- resident of the link
+
+  held(into: Array<number>): void {
+    for (const { fence, lost, task } of this.#running.values()) if (!lost) into.push(task, fence)
+    for (let i = this.#bufferFrom; i < this.#buffer.length; i++)
+      into.push(this.#buffer[i]!.task, this.#buffer[i]!.fence)
+    for (const { fence, task } of this.#ends) into.push(task, fence)
+    // A report under way may be done already; naming its lease keeps it from being given back before it arrives.
+    if (this.#client.link.connected) return
+    for (const ends of this.#reported) for (const { fence, task } of ends) into.push(task, fence)
+  }
+
+  lost(tasks: ReadonlySet<number>): void {
+    for (const task of tasks) {
+      const running = this.#running.get(task)
+      if (running === undefined) continue
+      running.lost = true
+      running.fiber?.interruptUnsafe()
+    }
+    if (this.#buffered > 0) {
+      const kept = this.#buffer.slice(this.#bufferFrom).filter(({ task }) => !tasks.has(task))
+      this.#creditDue += this.#buffered - kept.length
+      this.#buffer = kept
+      this.#bufferFrom = 0
+    }
+    this.#ends = this.#ends.filter(({ task }) => !tasks.has(task))
+  }
+
+  down(): void {
+    this.#stream = -1
+    this.#writing = false
+  }
+
+  up(resumed: boolean): void {
+    if (resumed) this.#ends = [...this.#reported].flat().concat(this.#ends)
+    else {
+      // Another session holds none of our leases: the tasks will be delivered again, to whoever has credit.
+      this.lost(new Set([...this.#running.keys(), ...this.#buffer.map(({ task }) => task)]))
+      this.#ends = []
+    }
+    this.#reported.clear()
+    if (this.#ends.length > 0) this.#schedule()
+  }
+
+  // ---- running
+
+  get #buffered(): number {
+    return this.#buffer.length - this.#bufferFrom
+  }
+
+  #deliver(items: ReadonlyArray<Delivery>): void {
+    if (this.#draining) {
+      for (const { fence, task } of items) this.#ends.push({ _tag: "Release", task, fence })
+      return this.#schedule()
+    }
+    if (this.#buffered === 0) {
+      this.#buffer = items.slice()
+      this.#bufferFrom = 0
+    } else for (const item of items) this.#buffer.push(item)
+    this.#pump()
+  }
+
+  #pump(): void {
+    // A handler that ends at once comes back here; one loop runs them all without growing the stack.
+    if (this.#pumping) return
+    this.#pumping = true
+    while (
+      this.#bufferFrom < this.#buffer.length &&
+      this.#running.size < this.#options.concurrency &&
+      !this.#draining
+    ) {
+      this.#start(this.#buffer[this.#bufferFrom++]!)
+    }
+    if (this.#bufferFrom === this.#buffer.length) {
+      this.#buffer = []
+      this.#bufferFrom = 0
+    }
+    this.#pumping = false
+  }
+
+  #start(item: Delivery): void {
+    const payload = this.#queue.payload.decode(item.payload)
+    if (Exit.isFailure(payload)) {
+      const fault = payload.cause.reasons.find(Cause.isFailReason)?.error
+      const text = fault === undefined ? "the payload does not decode" : `payload at ${fault.path}: ${fault.reason}`
+      return this.#end({ ...failureOf(item, Reason.undecodable, text) })
+    }
+    const { fence, task } = item
+    const running: Running = { task, fence, effects: [], effectBytes: 0, fiber: undefined, lost: false }
+    const fiber = this.#run(this.#handler(this.#taskOf(item, payload.value, running)))
+    const exit = fiber.pollUnsafe()
+    // Many handlers end without waiting for anything: they never show up among the running.
+    if (exit !== undefined) return this.#end(this.#endOf(running, exit))
+    running.fiber = fiber
+    this.#running.set(task, running)
+    this.#unannounced.push(running)
+    this.#schedule()
+    fiber.addObserver((exit) => this.#ended(running, exit))
+  }
+
+  #taskOf(item: Delivery, payload: P, running: Running): Task<P> {
+    return new RunningTask(this.#client, item, payload, running)
+  }
+
+  #ended(running: Running, exit: Exit.Exit<R, E | Control>): void {
+    this.#running.delete(running.task)
+    if (running.lost) {
+      this.#creditDue++
+      this.#schedule()
+    } else this.#end(this.#endOf(running, exit))
+    this.#pump()
+    this.#checkIdle()
+  }
+
+  #endOf(running: Running, exit: Exit.Exit<R, E | Control>): End {
+    const { effects, fence, task } = running
+    if (Exit.isSuccess(exit)) {
+      const result = this.#queue.result.encode(exit.value)
+      if (result instanceof CodecFault) {
+        return failureOf(
+          running,
+          Reason.defect,
+          `the result does not fit its Schema at ${result.path}: ${result.reason}`
+        )
+      }
+      if (result.byteLength > Limits.payloadBytesMax) {
+        return failureOf(
+          running,
+          Reason.defect,
+          `the result has ${result.byteLength} bytes, at most ${Limits.payloadBytesMax}`
+        )
+      }
+      return {
+        _tag: "Commit",
+        task,
+        fence,
+        result,
+        effects: effects.length === 0 ? undefined : { puts: effects, others: 0 }
+      }
+    }
+    const { cause } = exit
+    const failed = cause.reasons.find(Cause.isFailReason)
+    if (failed !== undefined) return this.#failedEnd(running, failed.error)
+    if (Cause.hasInterruptsOnly(cause)) return { _tag: "Release", task, fence }
+    return failureOf(running, Reason.defect, Cause.pretty(cause))
+  }
+
+  #failedEnd(running: Running, error: E | Control): End {
+    const { fence, task } = running
+    if (error instanceof Kill) return failureOf(running, Reason.killed, error.reason)
+    if (error instanceof Release) return { _tag: "Release", task, fence }
+    if (error instanceof RetryAfter) return failureOf(running, Reason.failed, error.reason, undefined, error.ms)
+    const bytes = this.#queue.error.encode(error as E)
+    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+    if (bytes instanceof CodecFault) {
+      return failureOf(running, Reason.defect, `a failure outside the queue's error Schema: ${text}`)
+    }
+    return failureOf(running, Reason.failed, text, bytes)
+  }
+
+  // ---- reporting
+
+  #end(end: End): void {
+    this.#ends.push(end)
+    this.#creditDue++
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#writing || !this.#client.link.connected) return
+    this.#writing = true
+    this.#client.link.beforeFlush(() => this.#write())
+  }
+
+  /** Writes all ends as a few messages, then the credit they freed. */
+  #write(): void {
+    this.#writing = false
+    const { link } = this.#client
+    const started: Array<number> = []
+    for (const { fence, lost, task } of this.#unannounced) {
+      if (!lost && this.#running.has(task)) started.push(task, fence)
+    }
+    this.#unannounced = []
+    if (started.length > 0) link.tell({ type: C.started, held: started })
+    const ends = this.#ends
+    this.#ends = []
+    let commits: Array<Extract<End, { _tag: "Commit" }>> = []
+    let bytes = 0
+    const fails: Array<Extract<End, { _tag: "Fail" }>> = []
+    const releases: Array<End> = []
+    for (const end of ends) {
+      if (end._tag === "Fail") fails.push(end)
+      else if (end._tag === "Release") releases.push(end)
+      else {
+        const size = end.result.byteLength + (end.effects === undefined ? 0 : effectBytes(end.effects))
+        if (commits.length > 0 && (commits.length >= Limits.batchItemsMax || bytes + size > Limits.batchBytesMax)) {
+          this.#commit(commits)
+          commits = []
+          bytes = 0
+        }
+        commits.push(end)
+        bytes += size
+      }
+    }
+    if (commits.length > 0) this.#commit(commits)
+    for (let i = 0; i < fails.length; i += 128) this.#fail(fails.slice(i, i + 128))
+    for (let i = 0; i < releases.length; i += Limits.batchItemsMax)
+      this.#release(releases.slice(i, i + Limits.batchItemsMax))
+    if (this.#creditDue > 0 && this.#stream >= 0) {
+      link.tell({ type: C.credit, stream: this.#stream, credit: this.#creditDue })
+      this.#creditDue = 0
+    }
+  }
+
+  #commit(ends: ReadonlyArray<Extract<End, { _tag: "Commit" }>>): void {
+    const { link } = this.#client
+    const anyEffects = ends.some(({ effects }) => effects !== undefined)
+    link.ask(
+      {
+        type: C.commit,
+        request: link.nextRequest,
+        tasks: ends.map(({ task }) => task),
+        fences: ends.map(({ fence }) => fence),
+        results: ends.map(({ result }) => result),
+        effects: anyEffects ? ends.map(({ effects }) => effects) : undefined
+      },
+      this.#settling(ends)
+    )
+  }
+
+  #fail(ends: ReadonlyArray<Extract<End, { _tag: "Fail" }>>): void {
+    const { link } = this.#client
+    link.ask(
+      {
+        type: C.fail,
+        request: link.nextRequest,
+        tasks: ends.map(({ task }) => task),
+        fences: ends.map(({ fence }) => fence),
+        failures: ends.map(({ failure }) => failure)
+      },
+      this.#settling(ends)
+    )
+  }
+
+  #release(ends: ReadonlyArray<End>): void {
+    const { link } = this.#client
+    const held = ends.flatMap(({ fence, task }) => [task, fence])
+    link.ask({ type: C.release, request: link.nextRequest, held }, this.#settling(ends))
+  }
+
+  #settling(ends: ReadonlyArray<End>): Settle {
+    this.#reported.add(ends)
+    return (answer) => {
+      // The connection broke: `up` sends them again, or drops them with their leases.
+      if (answer instanceof Error) return
+      this.#reported.delete(ends)
+      if (answer.type === M.refused) this.#log(`the manager refused a report with code ${answer.code}`)
+      else if (answer.type === M.items) {
+        const refused = answer.codes.filter((code) => code !== 0)
+        this.#log(`${refused.length} reports came too late or were refused (codes ${[...new Set(refused)].join(", ")})`)
+      }
+      this.#checkIdle()
+    }
+  }
+
+  #unsubscribe(): void {
+    const { link } = this.#client
+    if (this.#stream < 0 || !link.connected) return
+    link.ask({ type: C.unsubscribe, request: link.nextRequest, stream: this.#stream }, () => {})
+    // What is on its way still arrives, and is released.
+  }
+
+  #checkIdle(): void {
+    if (this.#draining && this.#running.size === 0) this.#idle?.()
+  }
+}
+
+const failureOf = (
+  { fence, task }: { readonly task: number; readonly fence: number },
+  reason: Reason,
+  text: string,
+  error?: Uint8Array,
+  retryAfterMs?: number
+): Extract<End, { _tag: "Fail" }> => ({
+  _tag: "Fail",
+  task,
+  fence,
+  failure: { reason, error, text: text.slice(0, Limits.reasonBytesMax / 4), retryAfterMs }
+})
+
+const effectBytes = (effects: CommitEffects): number =>
+  effects.puts.reduce((bytes, { options, payload }) => bytes + payload.byteLength + 16 + (options?.id?.length ?? 0), 0)
+
+type PutChildError = PayloadInvalid | PayloadTooLarge | LimitExceeded
+
+/** The handler's view; a class, so that a task costs one object and no closures. */
+class RunningTask<P> implements Task<P> {
+  readonly payload: P
+  readonly attempt: number
+  readonly key: string | undefined
+  readonly trace: string | undefined
+  readonly #client: ClientShape
+  readonly #running: Running
+
+  constructor(client: ClientShape, item: Delivery, payload: P, running: Running) {
+    this.payload = payload
+    this.attempt = item.attempt
+    this.key = item.key
+    this.trace = item.trace
+    this.#client = client
+    this.#running = running
+  }
+
+  get id(): string {
+    return taskIdOf(this.#client.link.session?.prefix ?? "", this.#running.task)
+  }
+
+  get put(): Task<P>["put"] {
+    const client = this.#client
+    const running = this.#running
+    return (queue, payload, options) =>
+      Effect.flatMap(client.open(queue), (opened): Effect.Effect<void, PutChildError> => {
+        const bytes = queue.encodePayload(opened, payload)
+        if (bytes instanceof Error) return Effect.fail(bytes)
+        const wire = queue.wireOptions(payload, options)
+        const fault = queue.optionsFault(wire)
+        if (fault !== undefined) return Effect.fail(fault)
+        running.effectBytes += bytes.byteLength + 64
+        const over = (limit: string, value: number, max: number): Effect.Effect<never, LimitExceeded> =>
+          Effect.fail(new LimitExceeded({ limit, value, max }))
+        if (running.effects.length >= Limits.commitEffectsMax) {
+          return over("commitEffectsMax", running.effects.length + 1, Limits.commitEffectsMax)
+        }
+        if (running.effectBytes > Limits.batchBytesMax) {
+          return over("batchBytesMax", running.effectBytes, Limits.batchBytesMax)
+        }
+        running.effects.push({ queue: opened.id, payload: bytes, options: wire })
+        return Effect.void
+      })
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * Worker programs: a handler for the tasks of a queue, run until the scope closes.
+ *
+ * A handler that succeeds commits its result; a typed failure fails the attempt; a defect fails it and keeps its cause;
+ * interruption gives the task back uncounted. Leases are renewed while handlers run. When the scope closes (SIGINT and
+ * SIGTERM under `runMain`), the worker takes nothing new, lets handlers end within the grace period, interrupts the rest,
+ * reports every end, and only then lets go.
+ */
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { Client, requestErrorOf, unexpected } from "../client/Client.ts"
+import type { TaskQueue } from "../client/TaskQueue.ts"
+import { LimitExceeded, type RequestError } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import { ManagerType as M } from "../wire/Vocabulary.ts"
+import { type Handler, Runner } from "./Runner.ts"
+
+export type { Handler } from "./Runner.ts"
+
+export interface WorkerOptions {
+  /** Handlers at a time. Default 1. */
+  readonly concurrency?: number | undefined
+  /**
+   * Tasks leased ahead of free handlers, so that short handlers never wait for the network. Default: as many as
+   * `concurrency`. 0 keeps long tasks free for idle workers.
+   */
+  readonly prefetch?: number | undefined
+  /** Time that running handlers have when the worker stops. Default 10 s. */
+  readonly grace?: Duration.Input | undefined
+}
+
+/** Runs the worker in the current scope; returns when it has subscribed. */
+export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
+  queue: TaskQueue<P, R, E, C>,
+  handler: Handler<P, R, E, Env>,
+  options: WorkerOptions = {}
+): Effect.fn.Return<void, RequestError, Client | Env | Scope.Scope> {
+  const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
+  const prefetch = yield* bounded("prefetch", options.prefetch ?? concurrency, 0, Limits.creditMax)
+  const client = yield* Client
+  const context = yield* Effect.context<Env>()
+  const run = Effect.runForkWith(context)
+  const runner = new Runner(client, queue, handler, { concurrency, prefetch }, context, (text) => {
+    run(Effect.logWarning(text).pipe(Effect.annotateLogs({ room: "worker", queue: queue.name })))
+  })
+  const { link } = client
+  const subscribe = Effect.flatMap(client.open(queue), (opened) =>
+    Effect.callback<number, RequestError>((resume) =>
+      runner.subscribe(opened.id, (answer) => {
+        if (answer instanceof Error) resume(Effect.fail(answer))
+        else if (answer.type === M.refused) resume(Effect.fail(requestErrorOf({ _tag: "Refusal", refused: answer })))
+        else if (answer.type !== M.streaming) resume(Effect.fail(unexpected(answer)))
+        else resume(Effect.succeed(opened.policy.leaseMs))
+      })
+    )
+  )
+  const up = (resumed: boolean): void => {
+    runner.up(resumed)
+    // Lost again meanwhile: the next `up` subscribes. Refused: said once, and the program goes on without this queue.
+    const resubscribe = Effect.catch(subscribe, (error) =>
+      error._tag === "ConnectionLost" || error._tag === "ConnectFailed"
+        ? Effect.void
+        : Effect.logError(`the worker of "${queue.name}" cannot go on: ${error.message}`)
+    )
+    run(Effect.asVoid(resubscribe))
+  }
+  const resident = {
+    held: (into: Array<number>) => runner.held(into),
+    lost: (tasks: ReadonlySet<number>) => runner.lost(tasks),
+    down: () => runner.down(),
+    up
+  }
+  link.residents.add(resident)
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      stop(runner, options.grace ?? Limits.graceMsDefault),
+      Effect.sync(() => link.residents.delete(resident))
+    )
+  )
+  const leaseMs = yield* subscribe
+  // A third of the term: two renewals may be lost before the lease is.
+  const every = Math.max(100, Math.min(Limits.heartbeatMs, Math.floor(leaseMs / 3)))
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.andThen(
+        Effect.sleep(every),
+        Effect.sync(() => link.heartbeat())
+      )
+    )
+  )
+})
+
+/** A worker as a layer: it works as long as the layer lives. */
+export const layer = <P, R, E, C, Env>(
+  queue: TaskQueue<P, R, E, C>,
+  handler: Handler<P, R, E, Env>,
+  options?: WorkerOptions
+): Layer.Layer<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
+  Layer.effectDiscard(start(queue, handler, options)) as Layer.Layer<
+    never,
+    RequestError,
+    Client | Exclude<Env, Scope.Scope>
+  >
+
+/** A worker as an effect that never ends by itself. */
+export const run = <P, R, E, C, Env>(
+  queue: TaskQueue<P, R, E, C>,
+  handler: Handler<P, R, E, Env>,
+  options?: WorkerOptions
+): Effect.Effect<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
+  Effect.scoped(Effect.andThen(start(queue, handler, options), Effect.never)) as Effect.Effect<
+    never,
+    RequestError,
+    Client | Exclude<Env, Scope.Scope>
+  >
+
+const stop = Effect.fnUntraced(function* <P, R, E, C, Env>(runner: Runner<P, R, E, C, Env>, grace: Duration.Input) {
+  const idle = yield* Deferred.make<void>()
+  runner.drain(() => Deferred.doneUnsafe(idle, Effect.void))
+  const ended = yield* Effect.timeoutOption(Deferred.await(idle), grace)
+  if (ended._tag === "None") {
+    yield* Effect.logInfo(`interrupting ${runner.active} handlers after the grace period; their tasks are released`)
+    runner.interruptAll()
+    yield* Effect.timeoutOption(Deferred.await(idle), "1 second")
+  }
+  const settled = Effect.gen(function* () {
+    while (!runner.settled) yield* Effect.sleep("2 millis")
+  })
+  yield* Effect.timeoutOption(settled, "2 seconds")
+}, Effect.uninterruptible)
+
+const bounded = (limit: string, value: number, min: number, max: number): Effect.Effect<number, LimitExceeded> =>
+  Number.isSafeInteger(value) && value >= min && value <= max
+    ? Effect.succeed(value)
+    : Effect.fail(new LimitExceeded({ limit, value, max }))
