@@ -786,8 +786,11 @@ const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
 /** The first tasks that fit into one answer. */
 const within = (tasks: ReadonlyArray<Task>): ReadonlyArray<Task> => {
   let bytes = 0
-  const end = tasks.findIndex((task, i) => i > 0 && (bytes += task.payload.byteLength) > Limits.batchBytesMax)
-  return end < 0 ? tasks : tasks.slice(0, end)
+  for (let i = 0; i < tasks.length; i++) {
+    bytes += tasks[i]!.payload.byteLength
+    if (i > 0 && bytes > Limits.batchBytesMax) return tasks.slice(0, i)
+  }
+  return tasks
 }
 
 /** The first line in which two schema texts differ. */
