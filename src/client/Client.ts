@@ -15,11 +15,13 @@ import { Code } from "../model/Refusal.ts"
 import { type Address, formatAddress, Network } from "../platform/Network.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
-import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M, type QueueStats } from "../wire/Vocabulary.ts"
 import { Link, type LinkOptions, type LoginError, type Resident } from "./Link.ts"
 
 /** What a client needs to know of a queue to open it. */
 export interface OpenableQueue {
+  /** Whether opening it may make it. */
+  readonly create: boolean
   readonly definition: {
     readonly name: string
     readonly fingerprint: Uint8Array
@@ -95,7 +97,7 @@ export const make = (link: Link): ClientShape => {
         fingerprint: definition.fingerprint,
         schema: definition.schema.slice(0, Limits.schemaTextBytesMax / 4),
         accepts: definition.accepts,
-        policy: Policy.toNumbers(definition.policy)
+        policy: queue.create ? Policy.toNumbers(definition.policy) : undefined
       })).pipe(
         Effect.catchTag("Refusal", (refusal) => Effect.fail(requestErrorOf(refusal))),
         Effect.flatMap((answer) => {
@@ -117,6 +119,15 @@ export const make = (link: Link): ClientShape => {
 
 export const unexpected = (answer: ManagerMessages.Answer): Errors.ProtocolViolated =>
   new Errors.ProtocolViolated({ reason: `the manager answered with message ${answer.type}` })
+
+/** Counts of every queue. */
+export const allStats = (client: ClientShape): Effect.Effect<ReadonlyArray<QueueStats>, Errors.RequestError> =>
+  client.ask((request) => ({ type: C.stats, request, queue: undefined })).pipe(
+    Effect.catchTag("Refusal", (refusal) => Effect.fail(requestErrorOf(refusal))),
+    Effect.flatMap((answer) =>
+      answer.type === M.stats ? Effect.succeed(answer.queues) : Effect.fail(unexpected(answer))
+    )
+  )
 
 /** The errors that any request may end with. A refusal that the operation should have handled is a broken protocol. */
 export const requestErrorOf = ({ refused }: Refusal): Errors.RequestError => {

@@ -60,6 +60,8 @@ export interface Options<P, R, E, C> {
   /** The lane of a task. */
   readonly key?: ((payload: P) => string) | undefined
   readonly policy?: PolicyOptions | undefined
+  /** @internal No Schemas: any fingerprint opens it, and the queue is not made unless `create`. */
+  readonly untyped?: { readonly create: boolean } | undefined
   /** Fingerprints (hex) of older definitions whose programs may still open this queue. */
   readonly accepts?: ReadonlyArray<string> | undefined
 }
@@ -122,7 +124,7 @@ export interface Lease<P> {
 }
 
 /** What became of a task. Exactly one per task. */
-export type Outcome<R, E> =
+export type Outcome<R, E, P = unknown> =
   | { readonly _tag: "Success"; readonly taskId: string; readonly attempts: number; readonly result: R }
   | {
       readonly _tag: "Failure"
@@ -135,9 +137,11 @@ export type Outcome<R, E> =
       readonly _tag: "Dead"
       readonly taskId: string
       readonly attempts: number
+      /** Undefined if it does not decode. */
+      readonly payload: P | undefined
       readonly reasons: ReadonlyArray<string>
     }
-  | { readonly _tag: "Cancelled"; readonly taskId: string; readonly attempts: number }
+  | { readonly _tag: "Cancelled"; readonly taskId: string; readonly attempts: number; readonly payload: P | undefined }
 
 export type PutError =
   | Errors.RequestError
@@ -159,6 +163,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   readonly error: Codec<E>
   readonly checkpoint: Codec<C>
   readonly key: ((payload: P) => string) | undefined
+  /** Whether opening it may make it. */
+  readonly create: boolean
 
   constructor(name: string, options: Options<P, R, E, C>) {
     const result = options.result ?? (Schema.Void as unknown as Plain<R>)
@@ -171,10 +177,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     this.error = makeCodec(error)
     this.checkpoint = makeCodec(checkpoint)
     this.key = options.key
+    this.create = options.untyped?.create ?? true
     this.definition = {
       name,
-      fingerprint: hash,
-      schema: text,
+      fingerprint: options.untyped === undefined ? hash : new Uint8Array(),
+      schema: options.untyped === undefined ? text : "",
       accepts: (options.accepts ?? []).map(fromHex),
       policy: policyOf(name, options.policy ?? {})
     }
@@ -441,9 +448,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   outcome(
     taskId: string,
     options: { readonly timeout?: Timeout | undefined } = {}
-  ): Effect.Effect<Outcome<R, E>, OutcomeError, Client> {
+  ): Effect.Effect<Outcome<R, E, P>, OutcomeError, Client> {
     return Effect.flatMap(Client, (client) =>
-      Effect.flatMap(client.open(this), (queue): Effect.Effect<Outcome<R, E>, OutcomeError> => {
+      Effect.flatMap(client.open(this), (queue): Effect.Effect<Outcome<R, E, P>, OutcomeError> => {
         const task = taskNumberOf(client.link.session?.prefix, taskId)
         if (task === undefined) return Effect.fail(new Errors.TaskNotFound({ taskId }))
         return client
@@ -457,7 +464,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
               return Effect.fail(requestErrorOf(refusal))
             }),
             Effect.flatMap(
-              (answer): Effect.Effect<Outcome<R, E>, OutcomeError> =>
+              (answer): Effect.Effect<Outcome<R, E, P>, OutcomeError> =>
                 answer.type === M.outcome
                   ? this.#outcomeOf(client.link.session?.prefix ?? "", answer.outcome)
                   : Effect.fail(unexpected(answer))
@@ -472,7 +479,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    *
    * Goes on over reconnects. A reader that falls out of the retained window fails with `OutcomesGap`.
    */
-  get outcomes(): Stream.Stream<Outcome<R, E>, Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed, Client> {
+  get outcomes(): Stream.Stream<Outcome<R, E, P>, Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed, Client> {
     return Stream.unwrap(
       Effect.gen({ self: this }, function* () {
         const client = yield* Client
@@ -480,9 +487,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         const reader = new OutcomeReader(client, this, queue.outcomesFrom)
         yield* reader.start
         const prefix = client.link.session?.prefix ?? ""
-        type Decoded = readonly [Outcome<R, E>, ...Array<Outcome<R, E>>]
+        type Decoded = readonly [Outcome<R, E, P>, ...Array<Outcome<R, E, P>>]
         const pull = Effect.flatMap(reader.next, (items): Effect.Effect<Decoded, Errors.DecodeFailed> => {
-          const decoded: Array<Outcome<R, E>> = []
+          const decoded: Array<Outcome<R, E, P>> = []
           for (const item of items) {
             const outcome = this.#outcomeExit(prefix, item)
             if (Exit.isFailure(outcome)) return Effect.failCause(outcome.cause)
@@ -788,11 +795,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     }))
   }
 
-  #outcomeOf(prefix: string, item: Wire.Outcome): Effect.Effect<Outcome<R, E>, Errors.DecodeFailed> {
+  #outcomeOf(prefix: string, item: Wire.Outcome): Effect.Effect<Outcome<R, E, P>, Errors.DecodeFailed> {
     return this.#outcomeExit(prefix, item)
   }
 
-  #outcomeExit(prefix: string, item: Wire.Outcome): Exit.Exit<Outcome<R, E>, Errors.DecodeFailed> {
+  #outcomeExit(prefix: string, item: Wire.Outcome): Exit.Exit<Outcome<R, E, P>, Errors.DecodeFailed> {
     const { attempts } = item
     const taskId = taskIdOf(prefix, item.task)
     switch (item.outcome) {
@@ -805,10 +812,13 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         const reasons = item.reasons.map(reasonText)
         return Exit.map(error, (error) => ({ _tag: "Failure", taskId, attempts, error, reasons }))
       }
-      case OutcomeKind.cancelled:
-        return Exit.succeed({ _tag: "Cancelled", taskId, attempts })
-      default:
-        return Exit.succeed({ _tag: "Dead", taskId, attempts, reasons: item.reasons.map(reasonText) })
+      default: {
+        // The body of a task that ended without result or error is its payload, if that decodes at all.
+        const decoded = this.payload.decode(item.body ?? new Uint8Array())
+        const payload = Exit.isSuccess(decoded) ? decoded.value : undefined
+        if (item.outcome === OutcomeKind.cancelled) return Exit.succeed({ _tag: "Cancelled", taskId, attempts, payload })
+        return Exit.succeed({ _tag: "Dead", taskId, attempts, payload, reasons: item.reasons.map(reasonText) })
+      }
     }
   }
 }
@@ -821,6 +831,22 @@ export const make = <P, R = void, E = never, C = void>(
   name: string,
   options: Options<P, R, E, C>
 ): TaskQueue<P, R, E, C> => new TaskQueue(name, options)
+
+/**
+ * A queue by its name alone: payload, result and error are whatever JSON they are. For tools that look at the queues of
+ * others. It opens queues of any Schema; unless `create`, one that does not exist fails with `QueueNotFound`.
+ */
+export const untyped = (
+  name: string,
+  options: { readonly create?: boolean | undefined } = {}
+): TaskQueue<unknown, unknown, unknown, unknown> =>
+  new TaskQueue(name, {
+    payload: Schema.Unknown,
+    result: Schema.Unknown,
+    error: Schema.Unknown,
+    checkpoint: Schema.Unknown,
+    untyped: { create: options.create ?? false }
+  })
 
 const namePattern = /^[A-Za-z0-9._:-]{1,200}$/
 

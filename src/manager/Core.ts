@@ -216,11 +216,10 @@ export class Core implements Out {
   /** One error, then close. */
   #fault(peer: Peer, code: number, text: string): void {
     if (peer.state === "closed") return
-    this.#host.log(code === Code.draining ? "info" : "warn", "connection closed by the manager", {
-      peer: peer.connection.peer,
-      state: peer.state,
-      reason: text
-    })
+    if (!this.#stopped) {
+      const details = { peer: peer.connection.peer, state: peer.state, reason: text }
+      this.#host.log("warn", "connection closed by the manager", details)
+    }
     if (peer.state !== "open") this.#unauthenticated--
     peer.state = "closed"
     this.#peers.delete(peer)

@@ -407,11 +407,11 @@ export class Engine {
     this.#out.queueChanged(queue)
     if (mode === "immediate") {
       for (let task = queue.ready.pop(); task !== undefined; task = queue.ready.pop()) {
-        this.#end(task, Outcome.cancelled, undefined, now)
+        this.#end(task, Outcome.cancelled, task.payload, now)
       }
       for (const task of this.#delayedOf(queue)) {
         this.#undelay(task)
-        this.#end(task, Outcome.cancelled, undefined, now)
+        this.#end(task, Outcome.cancelled, task.payload, now)
       }
     }
     for (const waiter of queue.putWaiters.splice(0)) {
@@ -465,7 +465,7 @@ export class Engine {
         else if (task.state === State.delayed) this.#undelay(task)
         else return
         this.#addReason(task, Reason.expired, "time to live is over")
-        return this.#end(task, Outcome.dead, undefined, now)
+        return this.#end(task, Outcome.dead, task.payload, now)
       }
       case "Wait":
         return this.#timeOut(subject.waiter)
@@ -653,8 +653,8 @@ export class Engine {
     this.#addReason(task, failure.reason, failure.text)
     const final = failure.reason === Reason.killed || failure.reason === Reason.undecodable
     if (final || task.attempt >= queue.policy.maxAttempts) {
-      const outcome = failure.reason === Reason.failed && failure.error !== undefined ? Outcome.failure : Outcome.dead
-      return this.#end(task, outcome, failure.error, now)
+      if (failure.error !== undefined) return this.#end(task, Outcome.failure, failure.error, now)
+      return this.#end(task, Outcome.dead, task.payload, now)
     }
     const wait = failure.retryAfterMs ?? backoffMs(queue.policy, task.attempt, this.#nextRandom())
     // A back-off gives up its place: whatever is put until then goes first.
@@ -669,7 +669,7 @@ export class Engine {
     task.attempt--
     if (++task.releases >= Limits.releasesMax) {
       this.#addReason(task, Reason.releasedTooOften, `released ${task.releases} times`)
-      return this.#end(task, Outcome.dead, undefined, now)
+      return this.#end(task, Outcome.dead, task.payload, now)
     }
     task.queue.ready.giveBack(task)
     this.#out.changed("ready", task)
@@ -683,16 +683,19 @@ export class Engine {
       this.#addReason(task, Reason.leaseLost, "the worker was lost, or outstayed its lease, while the handler ran")
       if (++task.lossesWhileStarted >= Limits.lossesWhileStartedMax) {
         this.#addReason(task, Reason.quarantined, `lost ${task.lossesWhileStarted} times while its handler ran`)
-        return this.#end(task, Outcome.dead, undefined, now)
+        return this.#end(task, Outcome.dead, task.payload, now)
       }
-      if (task.attempt >= task.queue.policy.maxAttempts) return this.#end(task, Outcome.dead, undefined, now)
+      if (task.attempt >= task.queue.policy.maxAttempts) return this.#end(task, Outcome.dead, task.payload, now)
     } else task.attempt--
     task.queue.ready.giveBack(task)
     this.#out.changed("ready", task)
     this.#touched.add(task.queue)
   }
 
-  /** Assumes: the task is in no list. Ensures: exactly one outcome. */
+  /**
+   * Assumes: the task is in no list. Ensures: exactly one outcome. Its body is the result, the typed error, or, where
+   * there is neither, the payload: who reads of a dead task wants to know which one.
+   */
   #end(task: Task, outcome: Outcome, body: Uint8Array | undefined, now: number): void {
     const { queue } = task
     task.state = State.ended

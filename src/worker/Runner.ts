@@ -15,15 +15,15 @@ import type { ClientShape } from "../client/Client.ts"
 import { CodecFault } from "../client/Codec.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
-import { LimitExceeded, type PayloadInvalid, type PayloadTooLarge } from "../Errors.ts"
+import { ConnectFailed, ConnectionLost, Draining, LimitExceeded } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Reason } from "../model/Task.ts"
 import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
 import type { Delivery } from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
-import { type Control, Kill, Release, RetryAfter, type Task } from "./Task.ts"
+import { type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
 
-export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control, Env>
+export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control | PutChildError, Env>
 
 export interface RunnerOptions {
   readonly concurrency: number
@@ -52,7 +52,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   readonly #queue: TaskQueue<P, R, E, QC>
   readonly #handler: Handler<P, R, E, Env>
   readonly #options: RunnerOptions
-  readonly #run: (effect: Effect.Effect<R, E | Control, Env>) => Fiber.Fiber<R, E | Control>
+  readonly #run: (effect: Effect.Effect<R, E | Control | PutChildError, Env>) => Fiber.Fiber<R, E | Control | PutChildError>
   readonly #log: (text: string) => void
   readonly #running = new Map<number, Running>()
   /** Ends that wait to be written, and ends that wait for their answer. */
@@ -235,7 +235,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     return new RunningTask(this.#client, item, payload, running)
   }
 
-  #ended(running: Running, exit: Exit.Exit<R, E | Control>): void {
+  #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
     this.#running.delete(running.task)
     if (running.lost) {
       this.#creditDue++
@@ -245,7 +245,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     this.#checkIdle()
   }
 
-  #endOf(running: Running, exit: Exit.Exit<R, E | Control>): End {
+  #endOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
     const { effects, fence, task } = running
     if (Exit.isSuccess(exit)) {
       const result = this.#queue.result.encode(exit.value)
@@ -278,17 +278,27 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     return failureOf(running, Reason.defect, Cause.pretty(cause))
   }
 
-  #failedEnd(running: Running, error: E | Control): End {
+  #failedEnd(running: Running, error: E | Control | PutChildError): End {
     const { fence, task } = running
-    if (error instanceof Kill) return failureOf(running, Reason.killed, error.reason)
+    if (error instanceof Kill) return failureOf(running, Reason.killed, error.reason, this.#typed(error.error))
     if (error instanceof Release) return { _tag: "Release", task, fence }
-    if (error instanceof RetryAfter) return failureOf(running, Reason.failed, error.reason, undefined, error.ms)
+    if (error instanceof RetryAfter) {
+      return failureOf(running, Reason.failed, error.reason, this.#typed(error.error), error.ms)
+    }
+    if (isLostContact(error)) return { _tag: "Release", task, fence }
     const bytes = this.#queue.error.encode(error as E)
     const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
     if (bytes instanceof CodecFault) {
       return failureOf(running, Reason.defect, `a failure outside the queue's error Schema: ${text}`)
     }
     return failureOf(running, Reason.failed, text, bytes)
+  }
+
+  /** The error of a control as the queue's Schema has it; one that does not fit is left out, its reason stays. */
+  #typed(error: unknown): Uint8Array | undefined {
+    if (error === undefined) return undefined
+    const bytes = this.#queue.error.encode(error as E)
+    return bytes instanceof CodecFault ? undefined : bytes
   }
 
   // ---- reporting
@@ -424,7 +434,9 @@ const failureOf = (
 const effectBytes = (effects: CommitEffects): number =>
   effects.puts.reduce((bytes, { options, payload }) => bytes + payload.byteLength + 16 + (options?.id?.length ?? 0), 0)
 
-type PutChildError = PayloadInvalid | PayloadTooLarge | LimitExceeded
+/** Lost contact is not failure: the task did nothing wrong. */
+const isLostContact = (error: unknown): boolean =>
+  error instanceof ConnectionLost || error instanceof ConnectFailed || error instanceof Draining
 
 /** The handler's view; a class, so that a task costs one object and no closures. */
 class RunningTask<P> implements Task<P> {

@@ -35,7 +35,7 @@ export interface WorkerOptions {
 /** Runs the worker in the current scope; returns when it has subscribed. */
 export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
   queue: TaskQueue<P, R, E, C>,
-  handler: Handler<P, R, E, Env>,
+  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env>,
   options: WorkerOptions = {}
 ): Effect.fn.Return<void, RequestError, Client | Env | Scope.Scope> {
   const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
@@ -96,7 +96,7 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
 /** A worker as a layer: it works as long as the layer lives. */
 export const layer = <P, R, E, C, Env>(
   queue: TaskQueue<P, R, E, C>,
-  handler: Handler<P, R, E, Env>,
+  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env>,
   options?: WorkerOptions
 ): Layer.Layer<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
   Layer.effectDiscard(start(queue, handler, options)) as Layer.Layer<
@@ -108,7 +108,7 @@ export const layer = <P, R, E, C, Env>(
 /** A worker as an effect that never ends by itself. */
 export const run = <P, R, E, C, Env>(
   queue: TaskQueue<P, R, E, C>,
-  handler: Handler<P, R, E, Env>,
+  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env>,
   options?: WorkerOptions
 ): Effect.Effect<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
   Effect.scoped(Effect.andThen(start(queue, handler, options), Effect.never)) as Effect.Effect<

@@ -1,0 +1,106 @@
+/** `millrace crawl URL`: a manager, workers and a report, in one command. */
+import * as Clock from "effect/Clock"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import type { Progress } from "../crawl/Master.ts"
+import { stdoutIsTerminal, terminalColumns, writeOut } from "../platform/Process.ts"
+import * as Options from "./options.ts"
+import { bar, line, size, table } from "./progress.ts"
+import { type CrawlReport, runCrawl } from "./runCrawl.ts"
+import { insecureNetwork } from "./serve.ts"
+import { hostConcurrency } from "./work.ts"
+
+const optionalInt = (name: string, description: string) =>
+  Flag.Int(name).pipe(Flag.withDescription(description), Flag.optional)
+
+export const makeCrawl = (script: string) =>
+  Command.make(
+    "crawl",
+    {
+      url: Argument.String("url").pipe(Argument.withDescription("The first page; its host is the scope of the crawl")),
+      out: Flag.String("out").pipe(Flag.withDescription("Folder for images and report.jsonl"), Flag.withDefault("downloads")),
+      workers: Flag.Int("workers").pipe(Flag.withDescription("Worker processes"), Flag.withDefault(2)),
+      maxPages: optionalInt("max-pages", "Pages to fetch at most (default 10000)"),
+      depth: optionalInt("depth", "Links from the first page to follow at most (default 20)"),
+      hostConcurrency,
+      leaseSeconds: optionalInt("lease", "Seconds after which the tasks of a dead worker return (default 10)"),
+      host: Flag.String("host").pipe(
+        Flag.withDescription("Address the manager listens on, for workers on other machines"),
+        Flag.withDefault("127.0.0.1")
+      ),
+      port: Flag.Int("port").pipe(
+        Flag.withDescription("Port the manager listens on (default: a free one)"),
+        Flag.withDefault(0)
+      ),
+      user: Options.user,
+      ...Options.key,
+      insecureNetwork,
+      json: Options.json
+    },
+    Effect.fn(function* (options) {
+      const named = Option.isSome(options.authkey) || Option.isSome(options.authkeyFile) || Option.isSome(options.authkeyEnv)
+      const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
+      const { host, hostConcurrency, insecureNetwork, json, out, port, url, workers } = options
+      const show = yield* progressTo({ json })
+      const report = yield* runCrawl({
+        ...{ url, out, workers, hostConcurrency, host, port, auth, insecureNetwork, script },
+        maxPages: Option.getOrElse(options.maxPages, () => 10_000),
+        depth: Option.getOrUndefined(options.depth),
+        leaseMs: Option.getOrUndefined(Option.map(options.leaseSeconds, (seconds) => seconds * 1_000)),
+        onProgress: show.update
+      }).pipe(
+        Effect.onInterrupt(() => Effect.andThen(show.end, Effect.logWarning(`interrupted; what is done is in ${out}`))),
+        Effect.ensuring(show.end)
+      )
+      yield* json ? Console.log(jsonLine(report)) : Console.log(summaryTable(report, out))
+    })
+  ).pipe(
+    Command.withDescription("Crawl a site's images with a manager and worker processes, all started here"),
+    Command.withExamples([
+      { command: "millrace crawl http://127.0.0.1:8080/ --out downloads --workers 2", description: "Two workers" }
+    ])
+  )
+
+/** The summary for machines: one line. */
+export const jsonLine = ({ brokenPages, bytes, downloaded, failed, images, leftOut, pages, seconds, workers }: CrawlReport): string =>
+  JSON.stringify({ pages, images, downloaded, failed, bytes, seconds, workers, brokenPages, leftOut })
+
+export const summaryTable = (report: CrawlReport, out: string): string =>
+  table([
+    ["pages", String(report.pages)],
+    ["broken links", String(report.brokenPages)],
+    ["images found", String(report.images)],
+    ["downloaded", String(report.downloaded)],
+    ["failed", String(report.failed)],
+    ["bytes", size(report.bytes)],
+    ["seconds", report.seconds.toFixed(2)],
+    ["workers", String(report.workers)],
+    ...(report.leftOut > 0 ? [["left out by --max-pages", String(report.leftOut)] as const] : [])
+  ]) + `\n  files and report.jsonl in ${out}`
+
+/** Where progress goes: a bar on a terminal, a line every two seconds elsewhere; standard error when JSON is wanted. */
+export const progressTo = Effect.fnUntraced(function* ({ json }: { readonly json: boolean }) {
+  const clock = yield* Clock.Clock
+  const terminal = !json && stdoutIsTerminal()
+  let last: Progress | undefined
+  let saidAt = 0
+  const update = (progress: Progress): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      last = progress
+      if (terminal) return Effect.sync(() => writeOut(bar(progress, terminalColumns())))
+      const now = clock.currentTimeMillisUnsafe()
+      if (now - saidAt < 2_000) return Effect.void
+      saidAt = now
+      return json ? Console.error(line(progress)) : Console.log(line(progress))
+    })
+  const end = Effect.sync(() => {
+    if (terminal && last !== undefined) writeOut("\n")
+    last = undefined
+  })
+  return { update, end }
+})
+

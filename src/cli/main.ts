@@ -1,0 +1,68 @@
+#!/usr/bin/env node
+/**
+ * The `millrace` program. Exit codes: 0 done, 1 a human error or a failure (one line that says what and how to mend it),
+ * 2 wrong usage, 130 interrupted. Everything but results goes to standard error; stack traces only with `--debug`.
+ */
+import { fileURLToPath } from "node:url"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Cause from "effect/Cause"
+import * as CliError from "effect/cli/CliError"
+import * as Command from "effect/cli/Command"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import { makeCrawl } from "./crawl.ts"
+import { get, put, stats } from "./queue.ts"
+import { serve } from "./serve.ts"
+import { work } from "./work.ts"
+
+const version = "0.1.0"
+const args = process.argv.slice(2)
+const debug = args.includes("--debug")
+
+const millrace = Command.make("millrace").pipe(
+  Command.withDescription("Distributed queues and a distributed crawler"),
+  Command.withSubcommands([serve, work, makeCrawl(fileURLToPath(import.meta.url)), put, get, stats])
+)
+
+/** One line a message, on standard error. */
+const logger = Logger.make(({ date, logLevel, message }) => {
+  const text = Array.isArray(message) ? message.map(String).join(" ") : String(message)
+  process.stderr.write(`${date.toISOString().slice(11, 19)} ${logLevel.toUpperCase().padEnd(5)} ${text}\n`)
+})
+
+const explain = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  if (debug) return Cause.pretty(cause)
+  const text = error instanceof Error ? error.message || error.name : String(error)
+  return cause.reasons.some(Cause.isDieReason) ? `internal error: ${text} (run again with --debug for the trace)` : text
+}
+
+const isUsage = (error: unknown): boolean => CliError.isCliError(error)
+
+const program = Command.runWith(millrace, { version })(args.filter((arg) => arg !== "--debug")).pipe(
+  Effect.tapCause((cause) =>
+    Effect.sync(() => {
+      // Usage errors have been shown with the help; an interruption is no error.
+      if (isUsage(Cause.squash(cause)) || Cause.hasInterruptsOnly(cause)) return
+      process.stderr.write(`millrace: ${explain(cause)}\n`)
+    })
+  ),
+  Effect.provide(Layer.mergeAll(NodeServices.layer, Logger.layer([logger])))
+)
+
+/** Services that are asked to stop have done what they should: 0. A crawl cut short has not: 130. */
+const service = args[0] === "serve" || args[0] === "work"
+
+NodeRuntime.runMain(program, {
+  disableErrorReporting: true,
+  teardown: (exit, onExit) => {
+    if (Exit.isSuccess(exit)) return onExit(0)
+    if (Cause.hasInterruptsOnly(exit.cause)) return onExit(service ? 0 : 130)
+    const error = Cause.squash(exit.cause)
+    if (!CliError.isCliError(error)) return onExit(1)
+    onExit(error._tag === "ShowHelp" && error.errors.length === 0 ? 0 : 2)
+  }
+})

@@ -1,0 +1,102 @@
+/** The flags that several commands share, and how a key is found. */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Flag from "effect/cli/Flag"
+import type { Auth } from "../auth/Auth.ts"
+import { generateKey } from "../auth/Credentials.ts"
+import { ConfigurationInvalid } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import { randomBytes } from "../platform/Crypto.ts"
+import { environment, readableByOthers } from "../platform/Process.ts"
+
+export const host = Flag.String("host").pipe(
+  Flag.withDescription("Address of the manager"),
+  Flag.withDefault("127.0.0.1")
+)
+
+export const port = Flag.Int("port").pipe(Flag.withDescription("Port of the manager"), Flag.withDefault(8001))
+
+export const user = Flag.String("user").pipe(Flag.withDescription("Name of the credential"), Flag.withDefault("default"))
+
+const authkeyFile = Flag.String("authkey-file").pipe(
+  Flag.withDescription("File with the shared key; serve makes it when it is not there"),
+  Flag.optional
+)
+const authkeyEnv = Flag.String("authkey-env").pipe(
+  Flag.withDescription("Variable of the environment with the shared key (default MILLRACE_AUTHKEY)"),
+  Flag.optional
+)
+const authkey = Flag.String("authkey").pipe(
+  Flag.withDescription("The shared key itself; other users of this machine can see it"),
+  Flag.optional
+)
+
+/** Where the key comes from. */
+export const key = { authkeyFile, authkeyEnv, authkey }
+
+/** Where the manager is, and with which key. */
+export const connection = { host, port, user, ...key }
+
+export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON for machines"), Flag.withDefault(false))
+
+export interface KeyOptions {
+  readonly authkeyFile: Option.Option<string>
+  readonly authkeyEnv: Option.Option<string>
+  readonly authkey: Option.Option<string>
+}
+
+export const keyVariable = "MILLRACE_AUTHKEY"
+
+/** The credential that the flags name. `generate`: a key file that is not there is made. */
+export const readAuth = Effect.fnUntraced(function* (
+  options: KeyOptions & { readonly user: string },
+  mode: { readonly generate: boolean }
+) {
+  const text = yield* readKey(options, mode)
+  const auth: Auth = { user: options.user, key: Redacted.make(text) }
+  return auth
+})
+
+const readKey = Effect.fnUntraced(function* (options: KeyOptions, mode: { readonly generate: boolean }) {
+  if (Option.isSome(options.authkey)) {
+    yield* Effect.logWarning("--authkey is visible to every user of this machine; prefer --authkey-file or --authkey-env")
+    return yield* nonEmpty("--authkey", options.authkey.value)
+  }
+  if (Option.isSome(options.authkeyFile)) return yield* readKeyFile(options.authkeyFile.value, mode.generate)
+  const variable = Option.getOrElse(options.authkeyEnv, () => keyVariable)
+  const found = environment(variable)
+  if (found !== undefined) return yield* nonEmpty(variable, found)
+  return yield* new ConfigurationInvalid({
+    field: "the key",
+    value: "missing",
+    remedy: `give --authkey-file FILE (millrace serve makes the file), or set ${variable}`
+  })
+})
+
+const readKeyFile = Effect.fnUntraced(function* (file: string, generate: boolean) {
+  const fs = yield* FileSystem.FileSystem
+  const unreadable = (reason: string) => new ConfigurationInvalid({ field: "--authkey-file", value: file, remedy: reason })
+  if (generate && !(yield* Effect.orElseSucceed(fs.exists(file), () => false))) {
+    const key = generateKey(randomBytes(Limits.authkeyGeneratedBytes))
+    yield* fs
+      .writeFileString(file, `${key}\n`, { flag: "wx", mode: 0o600 })
+      .pipe(Effect.mapError(() => unreadable("the file cannot be made; name one in a folder you may write to")))
+    yield* Effect.logInfo(`made a new key in ${file}`)
+    return key
+  }
+  const text = yield* fs
+    .readFileString(file)
+    .pipe(Effect.mapError(() => unreadable("the file cannot be read; check the path, or let millrace serve make it")))
+  const stat = yield* Effect.option(fs.stat(file))
+  if (Option.isSome(stat) && readableByOthers(stat.value.mode) === true) {
+    yield* Effect.logWarning(`${file} can be read by other users; run: chmod 600 ${file}`)
+  }
+  return yield* nonEmpty(file, text.trim())
+})
+
+const nonEmpty = (source: string, text: string): Effect.Effect<string, ConfigurationInvalid> =>
+  text.length > 0
+    ? Effect.succeed(text)
+    : Effect.fail(new ConfigurationInvalid({ field: "the key", value: `empty in ${source}`, remedy: "put a key there" }))

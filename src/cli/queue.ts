@@ -1,0 +1,122 @@
+/** `millrace put`, `millrace get` and `millrace stats`: looking at and into the queues of a running manager. */
+import * as Console from "effect/Console"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Client from "../Client.ts"
+import { ConfigurationInvalid } from "../Errors.ts"
+import * as TaskQueue from "../TaskQueue.ts"
+import * as Options from "./options.ts"
+
+const queue = Argument.String("queue").pipe(Argument.withDescription("Name of the queue"))
+
+const timeout = Flag.Int("timeout").pipe(
+  Flag.withDescription("Seconds to wait; 0 does not wait (default: for ever)"),
+  Flag.optional
+)
+
+const timeoutOf = (seconds: Option.Option<number>): TaskQueue.Timeout =>
+  Option.match(seconds, { onNone: () => "forever", onSome: (value) => Duration.seconds(Math.max(0, value)) })
+
+/** Runs `effect` against the manager that the flags name. */
+const withClient = Effect.fnUntraced(function* <A, E>(
+  options: Options.KeyOptions & { readonly host: string; readonly port: number; readonly user: string },
+  effect: Effect.Effect<A, E, Client.Client>
+) {
+  const auth = yield* Options.readAuth(options, { generate: false })
+  const { host, port } = options
+  return yield* Effect.provide(effect, Client.layerTcp({ host, port, auth }))
+})
+
+/** A name that the protocol does not know would end the connection; say it in words instead. */
+const define = (name: string, create: boolean) =>
+  Effect.try({
+    try: () => TaskQueue.untyped(name, { create }),
+    catch: (error) => new ConfigurationInvalid({ field: "queue", value: name, remedy: String(error) })
+  })
+
+const parsePayload = (text: string): Effect.Effect<unknown, ConfigurationInvalid> =>
+  Effect.try({
+    try: () => JSON.parse(text) as unknown,
+    catch: () =>
+      new ConfigurationInvalid({ field: "payload", value: text, remedy: `write JSON; text needs quotes: '"text"'` })
+  })
+
+export const put = Command.make(
+  "put",
+  {
+    ...Options.connection,
+    queue,
+    payloads: Argument.String("payload").pipe(
+      Argument.withDescription("A payload as JSON"),
+      Argument.variadic({ min: 1 })
+    ),
+    id: Flag.String("id").pipe(Flag.withDescription("Dedupe id (with one payload)"), Flag.optional),
+    create: Flag.Boolean("create").pipe(Flag.withDescription("Make the queue if the manager does not have it"), Flag.withDefault(false)),
+    timeout,
+    json: Options.json
+  },
+  Effect.fn(function* (options) {
+    const payloads = yield* Effect.forEach(options.payloads, parsePayload)
+    const target = yield* define(options.queue, options.create)
+    const id = Option.getOrUndefined(options.id)
+    if (id !== undefined && payloads.length > 1) {
+      return yield* new ConfigurationInvalid({ field: "--id", value: id, remedy: "give one payload with an id" })
+    }
+    const wait = timeoutOf(options.timeout)
+    const receipts = yield* withClient(
+      options,
+      Effect.forEach(payloads, (payload) => target.put(payload, { id, timeout: wait }))
+    )
+    for (const { duplicate, taskId } of receipts) {
+      yield* Console.log(options.json ? JSON.stringify({ taskId, duplicate }) : `${taskId}${duplicate ? " (was there)" : ""}`)
+    }
+  })
+).pipe(Command.withDescription("Put tasks on a queue"))
+
+export const get = Command.make(
+  "get",
+  {
+    ...Options.connection,
+    queue,
+    count: Flag.Int("count").pipe(Flag.withDescription("How many to take"), Flag.withDefault(1)),
+    timeout
+  },
+  Effect.fn(function* (options) {
+    const source = yield* define(options.queue, false)
+    const wait = timeoutOf(options.timeout)
+    const takeOne = Effect.flatMap(source.get({ timeout: wait }), (payload) => Console.log(JSON.stringify(payload)))
+    yield* withClient(options, Effect.repeat(takeOne, { times: Math.max(0, options.count - 1) }))
+  })
+).pipe(Command.withDescription("Take payloads from a queue for good, one JSON value a line"))
+
+export const stats = Command.make(
+  "stats",
+  { ...Options.connection, queue: Argument.optional(queue), json: Options.json },
+  Effect.fn(function* (options) {
+    const all = yield* withClient(options, Client.stats)
+    const name = Option.getOrUndefined(options.queue)
+    const wanted = name === undefined ? all : all.filter((stats) => stats.name === name)
+    if (name !== undefined && wanted.length === 0) {
+      const known = all.map((stats) => stats.name).join(", ") || "none"
+      return yield* new ConfigurationInvalid({ field: "queue", value: name, remedy: `the manager's queues: ${known}` })
+    }
+    if (options.json) {
+      for (const one of wanted) yield* Console.log(JSON.stringify(one))
+      return
+    }
+    if (wanted.length === 0) return yield* Console.log("no queues yet")
+    const columns = ["ready", "delayed", "leased", "done", "dead", "cancelled", "workers"] as const
+    const rows = [
+      ["queue", "durability", ...columns],
+      ...wanted.map((one) => [one.name, one.durability, ...columns.map((column) => String(one[column]))])
+    ]
+    const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
+    for (const row of rows) {
+      yield* Console.log(row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "))
+    }
+  })
+).pipe(Command.withDescription("Show the counts of all queues, or of one"))

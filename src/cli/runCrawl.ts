@@ -1,0 +1,154 @@
+/**
+ * A whole crawl from one command: a manager in this process, worker processes beside it, the master's watch, a report.
+ *
+ * Workers are supervised: one that dies is started again, a few times; what it held comes back to the others when its
+ * lease is over. When none is left the crawl fails. A worker that refuses to start (its folder, its key) is not tried
+ * again: it has said why.
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Path from "effect/Path"
+import * as Semaphore from "effect/Semaphore"
+import type { Auth } from "../auth/Auth.ts"
+import { generateKey } from "../auth/Credentials.ts"
+import * as Crawl from "../crawl/Crawl.ts"
+import * as Master from "../crawl/Master.ts"
+import { ConfigurationInvalid } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
+import * as Manager from "../Manager.ts"
+import { randomBytes } from "../platform/Crypto.ts"
+import { type Child, spawnScript } from "../platform/Process.ts"
+import * as Store from "../Store.ts"
+import { keyText } from "../auth/Auth.ts"
+import { keyVariable } from "./options.ts"
+import { writableFolder } from "./work.ts"
+
+export interface RunCrawlOptions {
+  readonly url: string
+  readonly out: string
+  readonly workers: number
+  readonly maxPages?: number | undefined
+  readonly depth?: number | undefined
+  readonly hostConcurrency: number
+  readonly leaseMs?: number | undefined
+  /** Where the manager listens, for workers on other machines. Default: a free port of this one. */
+  readonly host?: string | undefined
+  readonly port?: number | undefined
+  readonly auth?: Auth | undefined
+  readonly insecureNetwork?: boolean | undefined
+  /** The command-line program that workers are started with. */
+  readonly script: string
+  readonly onProgress: (progress: Master.Progress) => Effect.Effect<void>
+}
+
+export interface CrawlReport extends Master.Summary {
+  readonly seconds: number
+  readonly workers: number
+}
+
+const restartsMax = 3
+
+export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
+  const { depth, host, insecureNetwork, leaseMs, maxPages, port, url, workers } = options
+  if (!Number.isInteger(workers) || workers < 1 || workers > 256) {
+    return yield* new ConfigurationInvalid({ field: "--workers", value: String(workers), remedy: "use 1 to 256" })
+  }
+  if (maxPages !== undefined && maxPages < 1) {
+    return yield* new ConfigurationInvalid({ field: "--max-pages", value: String(maxPages), remedy: "use 1 or more" })
+  }
+  if (depth !== undefined && depth < 0) {
+    return yield* new ConfigurationInvalid({ field: "--depth", value: String(depth), remedy: "use 0 or more" })
+  }
+  if (options.hostConcurrency < 1) {
+    const value = String(options.hostConcurrency)
+    return yield* new ConfigurationInvalid({ field: "--host-concurrency", value, remedy: "use 1 or more" })
+  }
+  const directory = yield* writableFolder(options.out)
+  const auth: Auth = options.auth ?? { key: generateKey(randomBytes(Limits.authkeyGeneratedBytes)) }
+  const { Images, Pages } = Crawl.queues({ maxPages, leaseMs })
+  const live = Manager.layerTcp({ host: host ?? "127.0.0.1", port: port ?? 0, auth, insecureNetwork }).pipe(
+    Layer.provideMerge(Manager.layer({ queues: [Pages, Images] })),
+    Layer.provide(Store.layerMemory)
+  )
+  const crawl = Effect.gen(function* () {
+    const clock = yield* Clock.Clock
+    const startedAt = clock.monotonicTimeNanosUnsafe()
+    const { address } = yield* Manager.Listening
+    const args = [
+      ...["work", "--port", String(address._tag === "Tcp" ? address.port : 0), "--out", directory],
+      ...["--host-concurrency", String(options.hostConcurrency), "--with-parent"]
+    ]
+    const start = Effect.sync(() =>
+      spawnScript(options.script, auth.user === undefined ? args : [...args, "--user", auth.user], {
+        [keyVariable]: keyText(auth)
+      })
+    )
+    const noneLeft = yield* superviseWorkers(start, workers)
+    const report = yield* openReport(directory)
+    const summary = yield* Effect.raceFirst(
+      Master.crawl({ url, depth, onProgress: options.onProgress, onRecord: report }),
+      Effect.flatMap(Deferred.await(noneLeft), Effect.fail)
+    )
+    const seconds = Number((clock.monotonicTimeNanosUnsafe() - startedAt) / 1_000_000n) / 1_000
+    const result: CrawlReport = { ...summary, seconds, workers }
+    return result
+  })
+  return yield* crawl.pipe(Effect.scoped, Effect.provide(live))
+})
+
+/** One JSON object a line, written as outcomes come. */
+const openReport = Effect.fnUntraced(function* (directory: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const file = yield* fs.open(path.join(directory, "report.jsonl"), { flag: "w" })
+  const encoder = new TextEncoder()
+  // Pages and images are read side by side, and a file has one position.
+  const inTurn = Semaphore.makeUnsafe(1).withPermits(1)
+  return (record: Master.Record): Effect.Effect<void> =>
+    inTurn(Effect.orDie(file.writeAll(encoder.encode(`${JSON.stringify(record)}\n`))))
+})
+
+/** Starts the workers and keeps them running until the scope closes. The deferred ends when none can be kept. */
+const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child>, workers: number) {
+  const noneLeft = yield* Deferred.make<ConfigurationInvalid>()
+  const children = new Set<Child>()
+  let kept = workers
+  let stopping = false
+  const keep = Effect.fnUntraced(function* (number: number) {
+    for (let restarts = 0; ; restarts++) {
+      const child = yield* start
+      children.add(child)
+      const { code, signal } = yield* Effect.promise(() => child.exited)
+      children.delete(child)
+      if (stopping) return
+      const how = signal === null ? `with code ${code ?? "?"}` : `by ${signal}`
+      const hopeless = signal === null && (code === 1 || code === 2)
+      if (hopeless || restarts >= restartsMax) {
+        yield* Effect.logError(`worker ${number} ended ${how}${hopeless ? "" : ` for the ${restarts + 1}th time`}`)
+        if (--kept > 0) return
+        yield* Deferred.succeed(
+          noneLeft,
+          new ConfigurationInvalid({ field: "workers", value: "all gone", remedy: "see what they said above" })
+        )
+        return
+      }
+      yield* Effect.logWarning(`worker ${number} ended ${how}; its tasks return when their leases end; starting it again`)
+      yield* Effect.sleep(500)
+    }
+  })
+  for (let number = 1; number <= workers; number++) yield* Effect.forkScoped(keep(number))
+  yield* Effect.addFinalizer(() =>
+    Effect.gen(function* () {
+      stopping = true
+      const running = [...children]
+      for (const child of running) child.kill("SIGTERM")
+      const all = Effect.promise(() => Promise.all(running.map(({ exited }) => exited)))
+      const ended = yield* Effect.timeoutOption(all, Limits.graceMsDefault + 4_000)
+      if (ended._tag === "None") for (const child of children) child.kill("SIGKILL")
+    })
+  )
+  return noneLeft
+})

@@ -1,0 +1,209 @@
+/**
+ * A crawl of pages and their images, as two queues, a worker for each, and a master that watches.
+ *
+ * A page task fetches HTML and puts its links and images as children with its own commit; a child's dedupe id is its
+ * normalised URL, so that a URL becomes one task however often and wherever it is found. An image task downloads one file.
+ * What a worker needs to know of the crawl (scope, depth) travels in the payload: any worker program serves any crawl.
+ *
+ * Invariant: a page that was committed has put all its children; one that was not has put none.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import type * as Path from "effect/Path"
+import * as Schema from "effect/Schema"
+import type { Client } from "../client/Client.ts"
+import * as TaskQueue from "../client/TaskQueue.ts"
+import type { RequestError } from "../Errors.ts"
+import * as Task from "../worker/Task.ts"
+import * as Worker from "../worker/Worker.ts"
+import { download } from "./Download.ts"
+import * as Fetch from "./Fetch.ts"
+import * as HostLimit from "./HostLimit.ts"
+import { fetchPage } from "./Page.ts"
+import * as Url from "./Url.ts"
+
+const PageTask = Schema.Struct({
+  url: Schema.String,
+  referer: Schema.optionalKey(Schema.String),
+  /** Links from the first page. */
+  depth: Schema.Int,
+  depthMax: Schema.Int,
+  /** Hosts whose pages belong to the crawl. */
+  hosts: Schema.Array(Schema.String)
+})
+
+const PageResult = Schema.Struct({
+  url: Schema.String,
+  finalUrl: Schema.String,
+  status: Schema.Int,
+  bytes: Schema.Int,
+  links: Schema.Int,
+  images: Schema.Int,
+  /** Links and images over the cap of one page. */
+  dropped: Schema.Int
+})
+
+const ImageTask = Schema.Struct({ url: Schema.String, page: Schema.String })
+
+export const ImageResult = Schema.Struct({
+  url: Schema.String,
+  /** Below the worker's folder: `ab/cd/<sha256>.<ext>`. */
+  file: Schema.String,
+  bytes: Schema.Int,
+  sha256: Schema.String,
+  contentType: Schema.String,
+  /** The machine whose folder has the file. */
+  host: Schema.String
+})
+
+export interface QueueOptions {
+  /** Page tasks in all; links found after that many are left out, and counted. Default: no bound. */
+  readonly maxPages?: number | undefined
+  /** Term of a lease; what a killed worker held comes back after it. Default 10 s. */
+  readonly leaseMs?: number | undefined
+  /** Default 3. */
+  readonly maxAttempts?: number | undefined
+}
+
+const policyOf = (options: QueueOptions): TaskQueue.PolicyOptions => ({
+  lease: options.leaseMs ?? 10_000,
+  maxAttempts: options.maxAttempts ?? 3,
+  backoff: { base: 500, factor: 2, cap: "30 seconds", jitter: 0.5 }
+})
+
+const makePages = (options: QueueOptions) =>
+  TaskQueue.make("pages", {
+    payload: PageTask,
+    result: PageResult,
+    error: Fetch.FetchError,
+    key: ({ url }) => hostOf(url),
+    policy: { ...policyOf(options), tasksMax: options.maxPages }
+  })
+
+const makeImages = (options: QueueOptions) =>
+  TaskQueue.make("images", {
+    payload: ImageTask,
+    result: ImageResult,
+    error: Fetch.FetchError,
+    key: ({ url }) => hostOf(url),
+    policy: policyOf(options)
+  })
+
+/** The two queues of a crawl; a manager that is to keep a page budget gets its own. */
+export const queues = (options: QueueOptions = {}) => ({ Pages: makePages(options), Images: makeImages(options) })
+
+export const { Images, Pages } = queues()
+
+const hostOf = (url: string): string => Url.parse(url)?.host ?? ""
+
+// ---- workers
+
+export interface CrawlWorkerOptions {
+  /** Where files go. */
+  readonly directory: string
+  /** Name of this machine in reports. */
+  readonly host: string
+  /** Pages at a time. Default 4. */
+  readonly pageConcurrency?: number | undefined
+  /** Images at a time. Default 8. */
+  readonly imageConcurrency?: number | undefined
+  /** Requests of this worker to one host at a time. Default 4. */
+  readonly hostConcurrency?: number | undefined
+  readonly userAgent?: string | undefined
+}
+
+class Settings extends Context.Service<Settings, { readonly directory: string; readonly host: string }>()(
+  "millrace/crawl/Settings"
+) {}
+
+/** What a failed fetch means for its task: another attempt, one after the time the server asks for, or the end. */
+const failedFetch = (error: Fetch.FetchError): Effect.Effect<never, Fetch.FetchError | Task.Control> => {
+  if (!Fetch.retryable(error)) return Task.kill(error.message, error)
+  return error.retryAfterMs === undefined ? Effect.fail(error) : Task.retryAfter(error.retryAfterMs, error.message, error)
+}
+
+const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.Type>) {
+  const { depth, depthMax, hosts, referer, url } = task.payload
+  const limit = yield* HostLimit.HostLimit
+  const scope: Url.Scope = { hosts }
+  const options = { referer, allow: (hop: URL) => Url.inScope(hop, scope) }
+  const page = yield* fetchPage(url, options).pipe(
+    limit.withPermit(hostOf(url)),
+    Effect.catchTag("FetchError", failedFetch)
+  )
+  let links = 0
+  if (depth < depthMax) {
+    for (const link of page.links) {
+      const target = Url.parse(link)
+      if (target === undefined || !Url.inScope(target, scope)) continue
+      links++
+      const child = { url: Url.withoutFragment(target), referer: page.finalUrl, depth: depth + 1, depthMax, hosts }
+      yield* task.put(Pages, child, { id: Url.key(target) })
+    }
+  }
+  for (const image of page.images) {
+    const target = Url.parse(image)
+    if (target === undefined) continue
+    yield* task.put(Images, { url: Url.withoutFragment(target), page: page.finalUrl }, { id: Url.key(target) })
+  }
+  const { bytes, dropped, finalUrl, images, status } = page
+  return { url, finalUrl, status, bytes, links, images: images.length, dropped }
+})
+
+const handleImage = Effect.fnUntraced(function* (task: Task.Task<typeof ImageTask.Type>) {
+  const { page, url } = task.payload
+  const { directory, host } = yield* Settings
+  const limit = yield* HostLimit.HostLimit
+  const { bytes, contentType, file, sha256 } = yield* download({ url, directory, referer: page }).pipe(
+    limit.withPermit(hostOf(url)),
+    Effect.catchTag("FetchError", failedFetch)
+  )
+  return { url, file, bytes, sha256, contentType, host }
+})
+
+/** Workers for pages and images in one program, sharing their connections and their limit per host. */
+export const layerWorker = (
+  options: CrawlWorkerOptions
+): Layer.Layer<never, RequestError, Client | FileSystem.FileSystem | Path.Path> => {
+  const pages = Worker.layer(Pages, handlePage, { concurrency: options.pageConcurrency ?? 4, prefetch: 0 })
+  const images = Worker.layer(Images, handleImage, { concurrency: options.imageConcurrency ?? 8, prefetch: 0 })
+  const hostConcurrency = options.hostConcurrency ?? 4
+  return Layer.mergeAll(pages, images).pipe(
+    Layer.provide([
+      HostLimit.layer(hostConcurrency),
+      Fetch.layerWith({ userAgent: options.userAgent, connectionsPerOrigin: hostConcurrency }),
+      Layer.succeed(Settings, Settings.of({ directory: options.directory, host: options.host }))
+    ])
+  )
+}
+
+// ---- master
+
+export const depthDefault = 20
+
+export interface Seed {
+  readonly url: string
+  /** Links from the first page that are followed. Default 20. */
+  readonly depth?: number | undefined
+}
+
+/** The first page task of a crawl, or why the URL is none. */
+export const seedOf = (seed: Seed): typeof PageTask.Type | undefined => {
+  const url = Url.parse(seed.url)
+  if (url === undefined) return undefined
+  return {
+    url: Url.withoutFragment(url),
+    depth: 0,
+    depthMax: seed.depth ?? depthDefault,
+    hosts: [...(Url.scopeOf(url).hosts ?? [url.host])]
+  }
+}
+
+/** The dedupe id of a seed. */
+export const seedId = (seed: typeof PageTask.Type): string => {
+  const url = Url.parse(seed.url)
+  return url === undefined ? seed.url : Url.key(url)
+}
+

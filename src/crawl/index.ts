@@ -1,0 +1,10 @@
+/** The crawler toolkit: queues, workers and the master of a crawl, and the parts they are made of. */
+export * as Crawl from "./Crawl.ts"
+export * as Download from "./Download.ts"
+export * as Extract from "./Extract.ts"
+export * as Fetch from "./Fetch.ts"
+export * as HostLimit from "./HostLimit.ts"
+export * as Master from "./Master.ts"
+export * as Page from "./Page.ts"
+export * as Srcset from "./Srcset.ts"
+export * as Url from "./Url.ts"

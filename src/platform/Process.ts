@@ -1,0 +1,57 @@
+/**
+ * What a command-line program needs of its process, on Node, Deno and Bun: its own command line to start children with,
+ * their ends, the machine's name, and the end of the parent.
+ */
+import { type ChildProcess, spawn } from "node:child_process"
+import * as os from "node:os"
+import process from "node:process"
+
+export const hostname = (): string => os.hostname()
+
+/** A variable of the environment; undefined when unset or empty. */
+export const environment = (name: string): string | undefined => process.env[name] || undefined
+
+export const stdoutIsTerminal = (): boolean => process.stdout.isTTY === true
+export const writeOut = (text: string): void => void process.stdout.write(text)
+export const terminalColumns = (): number => process.stdout.columns ?? 80
+
+/** Whether a file on this machine may be read by others than its owner. Undefined where modes mean nothing. */
+export const readableByOthers = (mode: number): boolean | undefined =>
+  process.platform === "win32" ? undefined : (mode & 0o077) !== 0
+
+/** A child of this program. */
+export interface Child {
+  readonly pid: number
+  readonly exited: Promise<{ readonly code: number | null; readonly signal: string | null }>
+  readonly kill: (signal: "SIGTERM" | "SIGKILL") => void
+}
+
+/** Calls `closed` when standard input ends: for a child whose parent holds the other end of it. */
+export const onStdinClosed = (closed: () => void): void => {
+  process.stdin.on("end", closed)
+  process.stdin.on("close", closed)
+  process.stdin.on("error", closed)
+  process.stdin.resume()
+}
+
+/**
+ * Starts `script` on the runtime that this program runs on. What it prints goes to our standard error; its standard input
+ * closes when this process ends, however it ends.
+ */
+export const spawnScript = (
+  script: string,
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>>
+): Child => {
+  const runtime = "Deno" in globalThis ? ["run", "--quiet", "-A"] : []
+  const child: ChildProcess = spawn(process.execPath, [...runtime, script, ...args], {
+    env: { ...process.env, ...env },
+    stdio: ["pipe", process.stderr, process.stderr]
+  })
+  child.stdin?.on("error", () => {})
+  const exited = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
+    child.once("exit", (code, signal) => resolve({ code, signal }))
+    child.once("error", () => resolve({ code: 1, signal: null }))
+  })
+  return { pid: child.pid ?? -1, exited, kill: (signal) => void child.kill(signal) }
+}
