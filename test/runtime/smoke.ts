@@ -1,0 +1,84 @@
+/**
+ * The same smoke on every runtime: a manager, a worker over TCP, tasks by hand and by handler, a crawl of the sample site
+ * with worker processes of this runtime. Prints one line a check; exits 0 only if all hold.
+ */
+import assert from "node:assert/strict"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import process from "node:process"
+import { fileURLToPath } from "node:url"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Effect, Layer, Schema, Stream } from "effect"
+import { startSite } from "../../examples/sample-site/site.ts"
+import { runCrawl } from "../../src/cli/runCrawl.ts"
+import { Client, Manager, Store, TaskQueue, Worker } from "../../src/index.ts"
+
+const key = "smoke-0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
+
+const Jobs = TaskQueue.make("jobs", {
+  payload: Schema.Struct({ n: Schema.Int }),
+  result: Schema.Int,
+  policy: { lease: "2 seconds" }
+})
+const Hand = TaskQueue.make("by-hand", { payload: Schema.String, result: Schema.String })
+
+let passed = 0
+const check = (name: string): void => {
+  passed++
+  console.log(`ok   ${name}`)
+}
+
+const queues = Effect.gen(function* () {
+  const { address } = yield* Manager.Listening
+  const port = address._tag === "Tcp" ? address.port : 0
+  const client = Client.layerTcp({ port, auth: { key } })
+  const worker = Worker.layer(Jobs, (task) => Effect.delay(Effect.succeed(task.payload.n * 2), 1), { concurrency: 8 })
+  yield* Effect.gen(function* () {
+    yield* Jobs.putAll(Array.from({ length: 1_000 }, (_, n) => ({ n })))
+    const outcomes = yield* Jobs.outcomes.pipe(Stream.take(1_000), Stream.runCollect)
+    assert.equal(new Set(outcomes.map(({ taskId }) => taskId)).size, 1_000)
+    const sum = outcomes.reduce((sum, outcome) => sum + (outcome._tag === "Success" ? outcome.result : 0), 0)
+    assert.equal(sum, 999_000)
+    check("1000 tasks through a worker, each outcome once")
+    const { taskId } = yield* Hand.put("a")
+    const [lease] = yield* Hand.lease()
+    assert.equal(lease?.taskId, taskId)
+    yield* Hand.commit(lease!, "b")
+    assert.deepEqual(yield* Hand.outcome(taskId), { _tag: "Success", taskId, attempts: 1, result: "b" })
+    check("put, lease, commit and outcome by hand")
+    yield* Hand.put("c")
+    assert.equal(yield* Hand.get(), "c")
+    assert.equal((yield* Effect.flip(Hand.get({ timeout: 0 })))._tag, "Empty")
+    check("get, and Empty")
+  }).pipe(Effect.provide(worker.pipe(Layer.provideMerge(client))))
+  const wrong = Layer.build(Client.layerTcp({ port, auth: { key: `${key}x` } })).pipe(Effect.scoped, Effect.flip)
+  assert.equal((yield* wrong)._tag, "AuthenticationFailed")
+  check("a wrong key is refused")
+}).pipe(
+  Effect.provide(
+    Manager.layerTcp({ port: 0, auth: { key } }).pipe(
+      Layer.provideMerge(Manager.layer({ queues: [Jobs, Hand] })),
+      Layer.provide(Store.layerMemory)
+    )
+  )
+)
+
+const crawl = Effect.gen(function* () {
+  const out = mkdtempSync(join(tmpdir(), "millrace-smoke-"))
+  const site = yield* Effect.promise(() => startSite({ port: 0 }))
+  const script = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
+  const options = { url: site.url, out, workers: 2, hostConcurrency: 4, script, onProgress: () => Effect.void }
+  const report = yield* runCrawl(options).pipe(Effect.provide(NodeServices.layer))
+  const { brokenPages, downloaded, failed, images, pages } = report
+  assert.deepEqual({ pages, brokenPages, images, downloaded, failed }, { pages: 40, brokenPages: 1, images: 301, downloaded: 300, failed: 1 })
+  const lines = readFileSync(join(out, "report.jsonl"), "utf8").trim().split("\n")
+  assert.equal(lines.length, 342)
+  yield* Effect.promise(() => site.close())
+  rmSync(out, { recursive: true })
+  check(`a crawl of the sample site with two worker processes (${report.seconds} s)`)
+})
+
+await Effect.runPromise(Effect.andThen(queues, crawl))
+console.log(`${passed} checks passed`)
+process.exit(passed === 5 ? 0 : 1)
