@@ -44,7 +44,10 @@ const Routes = HttpRouter.add(
   })
 )
 
-const QueueLive = ShoutWorker.pipe(Layer.provideMerge(Manager.layer({ queues: [Shout] })), Layer.provide(Store.layerMemory))
+const QueueLive = ShoutWorker.pipe(
+  Layer.provideMerge(Manager.layer({ queues: [Shout] })),
+  Layer.provide(Store.layerMemory)
+)
 
 const AppLive = HttpRouter.serve(Routes, { disableListenLog: true, disableLogger: true }).pipe(
   Layer.provideMerge(QueueLive),

@@ -29,10 +29,7 @@ const ManagerLive = Manager.layerTcp({
   port,
   auth: { key: authkey },
   insecureNetwork
-}).pipe(
-  Layer.provideMerge(Manager.layer({ queues: [getTaskQueue, getResultQueue] })),
-  Layer.provide(Store.layerMemory)
-)
+}).pipe(Layer.provideMerge(Manager.layer({ queues: [getTaskQueue, getResultQueue] })), Layer.provide(Store.layerMemory))
 
 const master = Effect.gen(function* () {
   for (const url of Array.from({ length: 10 }, (_, i) => `ImageUrl_${i}`)) {

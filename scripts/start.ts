@@ -57,7 +57,9 @@ const findings = async (site: Site): Promise<ReadonlyArray<string>> => {
     const line = byPath.get(`image ${image.path}`)
     if (line?.file === undefined) wrong.push(`image ${image.path} is missing`)
     else {
-      const hash = createHash("sha256").update(await readFile(join(out, line.file))).digest("hex")
+      const hash = createHash("sha256")
+        .update(await readFile(join(out, line.file)))
+        .digest("hex")
       if (hash !== image.sha256 || line.sha256 !== image.sha256) wrong.push(`image ${image.path} has the wrong content`)
     }
   }
@@ -72,12 +74,19 @@ const program = Effect.gen(function* () {
   yield* Effect.promise(() => rm(out, { recursive: true, force: true }))
   const sample = yield* site
   const say = json ? Console.error : Console.log
-  yield* say(`sample site at ${sample.url}: ${sample.manifest.pages.length} pages, ${sample.manifest.images.length} images`)
+  yield* say(
+    `sample site at ${sample.url}: ${sample.manifest.pages.length} pages, ${sample.manifest.images.length} images`
+  )
   const show = yield* progressTo({ json })
   const workers = Number(values.workers ?? "2")
-  const report = yield* runCrawl({ url: sample.url, out, workers, hostConcurrency: 4, script, onProgress: show.update }).pipe(
-    Effect.ensuring(show.end)
-  )
+  const report = yield* runCrawl({
+    url: sample.url,
+    out,
+    workers,
+    hostConcurrency: 4,
+    script,
+    onProgress: show.update
+  }).pipe(Effect.ensuring(show.end))
   const wrong = yield* Effect.promise(() => findings(sample))
   const counts = `${report.pages}/${report.brokenPages}/${report.downloaded}/${report.failed}`
   const expected = `${sample.manifest.pages.length}/1/${sample.manifest.images.length}/1`

@@ -17,7 +17,9 @@ const bin = (file: string): string => join(root, "node_modules", file)
 const run = (name: string, file: string, args: ReadonlyArray<string>): boolean => {
   const startedAt = performance.now()
   const { status } = spawnSync(process.execPath, [bin(file), ...args], { cwd: root, stdio: "inherit" })
-  console.log(`${status === 0 ? "ok    " : "FAILED"} ${name} (${((performance.now() - startedAt) / 1_000).toFixed(1)} s)`)
+  console.log(
+    `${status === 0 ? "ok    " : "FAILED"} ${name} (${((performance.now() - startedAt) / 1_000).toFixed(1)} s)`
+  )
   return status === 0
 }
 
@@ -28,7 +30,13 @@ try {
     run("format and lint", "@biomejs/biome/bin/biome", ["check", "--error-on-warnings", "."]),
     run("types", "typescript/bin/tsc", ["--noEmit"])
   ]
-  const args = ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${results}`, ...process.argv.slice(2)]
+  const args = [
+    "run",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${results}`,
+    ...process.argv.slice(2)
+  ]
   const tests = run("tests", "vitest/vitest.mjs", args)
   let passed = checks.filter((ok) => ok).length
   let failed = checks.length - passed

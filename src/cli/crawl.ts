@@ -1,12 +1,13 @@
 /** `millrace crawl URL`: a manager, workers and a report, in one command. */
 import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
-import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type { Progress } from "../crawl/Master.ts"
+import { ConfigurationInvalid } from "../Errors.ts"
 import { stdoutIsTerminal, terminalColumns, writeOut } from "../platform/Process.ts"
 import * as Options from "./options.ts"
 import { bar, line, size, table } from "./progress.ts"
@@ -22,7 +23,10 @@ export const makeCrawl = (script: string) =>
     "crawl",
     {
       url: Argument.String("url").pipe(Argument.withDescription("The first page; its host is the scope of the crawl")),
-      out: Flag.String("out").pipe(Flag.withDescription("Folder for images and report.jsonl"), Flag.withDefault("downloads")),
+      out: Flag.String("out").pipe(
+        Flag.withDescription("Folder for images and report.jsonl"),
+        Flag.withDefault("downloads")
+      ),
       workers: Flag.Int("workers").pipe(Flag.withDescription("Worker processes"), Flag.withDefault(2)),
       maxPages: optionalInt("max-pages", "Pages to fetch at most (default 10000)"),
       depth: optionalInt("depth", "Links from the first page to follow at most (default 20)"),
@@ -42,7 +46,8 @@ export const makeCrawl = (script: string) =>
       json: Options.json
     },
     Effect.fn(function* (options) {
-      const named = Option.isSome(options.authkey) || Option.isSome(options.authkeyFile) || Option.isSome(options.authkeyEnv)
+      const named =
+        Option.isSome(options.authkey) || Option.isSome(options.authkeyFile) || Option.isSome(options.authkeyEnv)
       const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
       const { host, hostConcurrency, insecureNetwork, json, out, port, url, workers } = options
       const show = yield* progressTo({ json })
@@ -57,6 +62,13 @@ export const makeCrawl = (script: string) =>
         Effect.ensuring(show.end)
       )
       yield* json ? Console.log(jsonLine(report)) : Console.log(summaryTable(report, out))
+      if (report.pages === 0) {
+        return yield* new ConfigurationInvalid({
+          field: "URL",
+          value: JSON.stringify(url),
+          remedy: `no page could be read there (${report.pageFailed ?? "no reason given"}); check the address, and that the server runs`
+        })
+      }
     })
   ).pipe(
     Command.withDescription("Crawl a site's images with a manager and worker processes, all started here"),
@@ -66,7 +78,17 @@ export const makeCrawl = (script: string) =>
   )
 
 /** The summary for machines: one line. */
-export const jsonLine = ({ brokenPages, bytes, downloaded, failed, images, leftOut, pages, seconds, workers }: CrawlReport): string =>
+export const jsonLine = ({
+  brokenPages,
+  bytes,
+  downloaded,
+  failed,
+  images,
+  leftOut,
+  pages,
+  seconds,
+  workers
+}: CrawlReport): string =>
   JSON.stringify({ pages, images, downloaded, failed, bytes, seconds, workers, brokenPages, leftOut })
 
 export const summaryTable = (report: CrawlReport, out: string): string =>
@@ -103,4 +125,3 @@ export const progressTo = Effect.fnUntraced(function* ({ json }: { readonly json
   })
   return { update, end }
 })
-

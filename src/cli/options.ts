@@ -1,9 +1,10 @@
 /** The flags that several commands share, and how a key is found. */
+
+import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Flag from "effect/cli/Flag"
 import type { Auth } from "../auth/Auth.ts"
 import { generateKey } from "../auth/Credentials.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
@@ -18,7 +19,10 @@ export const host = Flag.String("host").pipe(
 
 export const port = Flag.Int("port").pipe(Flag.withDescription("Port of the manager"), Flag.withDefault(8001))
 
-export const user = Flag.String("user").pipe(Flag.withDescription("Name of the credential"), Flag.withDefault("default"))
+export const user = Flag.String("user").pipe(
+  Flag.withDescription("Name of the credential"),
+  Flag.withDefault("default")
+)
 
 const authkeyFile = Flag.String("authkey-file").pipe(
   Flag.withDescription("File with the shared key; serve makes it when it is not there"),
@@ -47,6 +51,28 @@ export interface KeyOptions {
   readonly authkey: Option.Option<string>
 }
 
+/** Refuses a number out of range, in the words of the flag. */
+export const inRange = (
+  flag: string,
+  value: number,
+  min: number,
+  max?: number
+): Effect.Effect<void, ConfigurationInvalid> =>
+  value >= min && value <= (max ?? Number.MAX_SAFE_INTEGER)
+    ? Effect.void
+    : Effect.fail(
+        new ConfigurationInvalid({
+          field: flag,
+          value: String(value),
+          remedy: max === undefined ? `use ${min} or more` : `use ${min} to ${max}`
+        })
+      )
+
+/** A port to connect to. */
+export const portTo = (port: number) => inRange("--port", port, 1, 65_535)
+/** A port to listen on; 0 is a free one. */
+export const portOf = (port: number) => inRange("--port", port, 0, 65_535)
+
 export const keyVariable = "MILLRACE_AUTHKEY"
 
 /** The credential that the flags name. `generate`: a key file that is not there is made. */
@@ -61,7 +87,9 @@ export const readAuth = Effect.fnUntraced(function* (
 
 const readKey = Effect.fnUntraced(function* (options: KeyOptions, mode: { readonly generate: boolean }) {
   if (Option.isSome(options.authkey)) {
-    yield* Effect.logWarning("--authkey is visible to every user of this machine; prefer --authkey-file or --authkey-env")
+    yield* Effect.logWarning(
+      "--authkey is visible to every user of this machine; prefer --authkey-file or --authkey-env"
+    )
     return yield* nonEmpty("--authkey", options.authkey.value)
   }
   if (Option.isSome(options.authkeyFile)) return yield* readKeyFile(options.authkeyFile.value, mode.generate)
@@ -77,7 +105,8 @@ const readKey = Effect.fnUntraced(function* (options: KeyOptions, mode: { readon
 
 const readKeyFile = Effect.fnUntraced(function* (file: string, generate: boolean) {
   const fs = yield* FileSystem.FileSystem
-  const unreadable = (reason: string) => new ConfigurationInvalid({ field: "--authkey-file", value: file, remedy: reason })
+  const unreadable = (reason: string) =>
+    new ConfigurationInvalid({ field: "--authkey-file", value: file, remedy: reason })
   if (generate && !(yield* Effect.orElseSucceed(fs.exists(file), () => false))) {
     const key = generateKey(randomBytes(Limits.authkeyGeneratedBytes))
     yield* fs
@@ -99,4 +128,6 @@ const readKeyFile = Effect.fnUntraced(function* (file: string, generate: boolean
 const nonEmpty = (source: string, text: string): Effect.Effect<string, ConfigurationInvalid> =>
   text.length > 0
     ? Effect.succeed(text)
-    : Effect.fail(new ConfigurationInvalid({ field: "the key", value: `empty in ${source}`, remedy: "put a key there" }))
+    : Effect.fail(
+        new ConfigurationInvalid({ field: "the key", value: `empty in ${source}`, remedy: "put a key there" })
+      )

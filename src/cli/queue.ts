@@ -1,13 +1,14 @@
 /** `millrace put`, `millrace get` and `millrace stats`: looking at and into the queues of a running manager. */
 import * as Console from "effect/Console"
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Client from "../Client.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
 import * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
 
@@ -19,13 +20,22 @@ const timeout = Flag.Int("timeout").pipe(
 )
 
 const timeoutOf = (seconds: Option.Option<number>): TaskQueue.Timeout =>
-  Option.match(seconds, { onNone: () => "forever", onSome: (value) => Duration.seconds(Math.max(0, value)) })
+  Option.match(seconds, { onNone: () => "forever", onSome: (value) => Duration.seconds(value) })
+
+const timeoutIsValid = (seconds: Option.Option<number>) =>
+  Options.inRange(
+    "--timeout",
+    Option.getOrElse(seconds, () => 0),
+    0,
+    Limits.waitMsMax / 1_000
+  )
 
 /** Runs `effect` against the manager that the flags name. */
 const withClient = Effect.fnUntraced(function* <A, E>(
   options: Options.KeyOptions & { readonly host: string; readonly port: number; readonly user: string },
   effect: Effect.Effect<A, E, Client.Client>
 ) {
+  yield* Options.portTo(options.port)
   const auth = yield* Options.readAuth(options, { generate: false })
   const { host, port } = options
   return yield* Effect.provide(effect, Client.layerTcp({ host, port, auth }))
@@ -35,7 +45,12 @@ const withClient = Effect.fnUntraced(function* <A, E>(
 const define = (name: string, create: boolean) =>
   Effect.try({
     try: () => TaskQueue.untyped(name, { create }),
-    catch: (error) => new ConfigurationInvalid({ field: "queue", value: name, remedy: String(error) })
+    catch: () =>
+      new ConfigurationInvalid({
+        field: "queue",
+        value: JSON.stringify(name),
+        remedy: "use 1 to 200 characters of A-Z a-z 0-9 . _ : -"
+      })
   })
 
 const parsePayload = (text: string): Effect.Effect<unknown, ConfigurationInvalid> =>
@@ -55,11 +70,15 @@ export const put = Command.make(
       Argument.variadic({ min: 1 })
     ),
     id: Flag.String("id").pipe(Flag.withDescription("Dedupe id (with one payload)"), Flag.optional),
-    create: Flag.Boolean("create").pipe(Flag.withDescription("Make the queue if the manager does not have it"), Flag.withDefault(false)),
+    create: Flag.Boolean("create").pipe(
+      Flag.withDescription("Make the queue if the manager does not have it"),
+      Flag.withDefault(false)
+    ),
     timeout,
     json: Options.json
   },
   Effect.fn(function* (options) {
+    yield* timeoutIsValid(options.timeout)
     const payloads = yield* Effect.forEach(options.payloads, parsePayload)
     const target = yield* define(options.queue, options.create)
     const id = Option.getOrUndefined(options.id)
@@ -72,7 +91,9 @@ export const put = Command.make(
       Effect.forEach(payloads, (payload) => target.put(payload, { id, timeout: wait }))
     )
     for (const { duplicate, taskId } of receipts) {
-      yield* Console.log(options.json ? JSON.stringify({ taskId, duplicate }) : `${taskId}${duplicate ? " (was there)" : ""}`)
+      yield* Console.log(
+        options.json ? JSON.stringify({ taskId, duplicate }) : `${taskId}${duplicate ? " (was there)" : ""}`
+      )
     }
   })
 ).pipe(Command.withDescription("Put tasks on a queue"))
@@ -86,10 +107,12 @@ export const get = Command.make(
     timeout
   },
   Effect.fn(function* (options) {
+    yield* Options.inRange("--count", options.count, 1)
+    yield* timeoutIsValid(options.timeout)
     const source = yield* define(options.queue, false)
     const wait = timeoutOf(options.timeout)
     const takeOne = Effect.flatMap(source.get({ timeout: wait }), (payload) => Console.log(JSON.stringify(payload)))
-    yield* withClient(options, Effect.repeat(takeOne, { times: Math.max(0, options.count - 1) }))
+    yield* withClient(options, Effect.repeat(takeOne, { times: options.count - 1 }))
   })
 ).pipe(Command.withDescription("Take payloads from a queue for good, one JSON value a line"))
 

@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
 import * as Semaphore from "effect/Semaphore"
 import type { Auth } from "../auth/Auth.ts"
+import { keyText } from "../auth/Auth.ts"
 import { generateKey } from "../auth/Credentials.ts"
 import * as Crawl from "../crawl/Crawl.ts"
 import * as Master from "../crawl/Master.ts"
@@ -22,8 +23,7 @@ import * as Manager from "../Manager.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { type Child, spawnScript } from "../platform/Process.ts"
 import * as Store from "../Store.ts"
-import { keyText } from "../auth/Auth.ts"
-import { keyVariable } from "./options.ts"
+import { inRange, keyVariable, portOf } from "./options.ts"
 import { writableFolder } from "./work.ts"
 
 export interface RunCrawlOptions {
@@ -47,25 +47,21 @@ export interface RunCrawlOptions {
 export interface CrawlReport extends Master.Summary {
   readonly seconds: number
   readonly workers: number
+  /** Why the last page that failed did. */
+  readonly pageFailed: string | undefined
 }
 
 const restartsMax = 3
 
 export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
   const { depth, host, insecureNetwork, leaseMs, maxPages, port, url, workers } = options
-  if (!Number.isInteger(workers) || workers < 1 || workers > 256) {
-    return yield* new ConfigurationInvalid({ field: "--workers", value: String(workers), remedy: "use 1 to 256" })
-  }
-  if (maxPages !== undefined && maxPages < 1) {
-    return yield* new ConfigurationInvalid({ field: "--max-pages", value: String(maxPages), remedy: "use 1 or more" })
-  }
-  if (depth !== undefined && depth < 0) {
-    return yield* new ConfigurationInvalid({ field: "--depth", value: String(depth), remedy: "use 0 or more" })
-  }
-  if (options.hostConcurrency < 1) {
-    const value = String(options.hostConcurrency)
-    return yield* new ConfigurationInvalid({ field: "--host-concurrency", value, remedy: "use 1 or more" })
-  }
+  if (Crawl.seedOf({ url }) === undefined) return yield* Master.urlInvalid(url)
+  yield* inRange("--workers", workers, 1, 256)
+  if (maxPages !== undefined) yield* inRange("--max-pages", maxPages, 1)
+  if (depth !== undefined) yield* inRange("--depth", depth, 0)
+  if (leaseMs !== undefined) yield* inRange("--lease", leaseMs / 1_000, 1, Limits.leaseMsMax / 1_000)
+  yield* inRange("--host-concurrency", options.hostConcurrency, 1, Limits.concurrencyMax)
+  yield* portOf(port ?? 0)
   const directory = yield* writableFolder(options.out)
   const auth: Auth = options.auth ?? { key: generateKey(randomBytes(Limits.authkeyGeneratedBytes)) }
   const { Images, Pages } = Crawl.queues({ maxPages, leaseMs })
@@ -88,12 +84,17 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
     )
     const noneLeft = yield* superviseWorkers(start, workers)
     const report = yield* openReport(directory)
+    let pageFailed: string | undefined
+    const onRecord = (record: Master.Record): Effect.Effect<void> => {
+      if (record.kind === "page" && record.status === "failed") pageFailed = record.reasons?.at(-1)
+      return report(record)
+    }
     const summary = yield* Effect.raceFirst(
-      Master.crawl({ url, depth, onProgress: options.onProgress, onRecord: report }),
+      Master.crawl({ url, depth, onProgress: options.onProgress, onRecord }),
       Effect.flatMap(Deferred.await(noneLeft), Effect.fail)
     )
     const seconds = Number((clock.monotonicTimeNanosUnsafe() - startedAt) / 1_000_000n) / 1_000
-    const result: CrawlReport = { ...summary, seconds, workers }
+    const result: CrawlReport = { ...summary, seconds, workers, pageFailed }
     return result
   })
   return yield* crawl.pipe(Effect.scoped, Effect.provide(live))
@@ -135,7 +136,9 @@ const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child
         )
         return
       }
-      yield* Effect.logWarning(`worker ${number} ended ${how}; its tasks return when their leases end; starting it again`)
+      yield* Effect.logWarning(
+        `worker ${number} ended ${how}; its tasks return when their leases end; starting it again`
+      )
       yield* Effect.sleep(500)
     }
   })

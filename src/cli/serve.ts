@@ -1,8 +1,9 @@
 /** `millrace serve`: a manager, until SIGINT or SIGTERM. */
-import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Manager from "../Manager.ts"
 import { formatAddress } from "../platform/Network.ts"
 import * as Store from "../Store.ts"
@@ -23,6 +24,7 @@ export const serve = Command.make(
     insecureNetwork
   },
   Effect.fn(function* (options) {
+    yield* Options.portOf(options.port)
     const auth = yield* Options.readAuth(options, { generate: true })
     const announce = Effect.gen(function* () {
       const { address } = yield* Manager.Listening
@@ -39,6 +41,9 @@ export const serve = Command.make(
 ).pipe(
   Command.withDescription("Run a manager: it holds the queues that masters and workers connect to"),
   Command.withExamples([
-    { command: "millrace serve --authkey-file millrace.key", description: "On this machine, with a key made at the first start" }
+    {
+      command: "millrace serve --authkey-file millrace.key",
+      description: "On this machine, with a key made at the first start"
+    }
   ])
 )

@@ -1,17 +1,19 @@
 /** `millrace work`: a worker program: the crawler's, or a module of one's own. */
+
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
-import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
+import { generateKey } from "../auth/Credentials.ts"
 import * as Client from "../Client.ts"
 import * as Crawl from "../crawl/Crawl.ts"
 import { sweep } from "../crawl/Download.ts"
-import { generateKey } from "../auth/Credentials.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { hostname, onStdinClosed } from "../platform/Process.ts"
 import * as Options from "./options.ts"
@@ -36,10 +38,9 @@ export const work = Command.make(
     withParent: Flag.Boolean("with-parent").pipe(Flag.withHidden, Flag.withDefault(false))
   },
   Effect.fn(function* (options) {
+    yield* Options.portTo(options.port)
     const auth = yield* Options.readAuth(options, { generate: false })
-    const worker = Option.isSome(options.module)
-      ? yield* loadWorker(options.module.value)
-      : yield* crawlWorker(options)
+    const worker = Option.isSome(options.module) ? yield* loadWorker(options.module.value) : yield* crawlWorker(options)
     const { host, port } = options
     const live = Layer.provide(worker, Client.layerTcp({ host, port, auth, waitForManager: true }))
     const parentGone = options.withParent ? yield* untilParentIsGone : Effect.never
@@ -62,9 +63,8 @@ export interface CrawlWorkerOptions {
 
 const crawlWorker = Effect.fnUntraced(function* (options: CrawlWorkerOptions) {
   for (const field of ["pageConcurrency", "imageConcurrency", "hostConcurrency"] as const) {
-    if (options[field] >= 1) continue
     const flag = `--${field.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
-    return yield* new ConfigurationInvalid({ field: flag, value: String(options[field]), remedy: "use 1 or more" })
+    yield* Options.inRange(flag, options[field], 1, Limits.concurrencyMax)
   }
   const directory = yield* writableFolder(options.out)
   yield* Effect.ignore(sweep(directory))
@@ -101,7 +101,8 @@ const loadWorker = Effect.fnUntraced(function* (file: string) {
     catch: (error) => invalid(`it does not load (${String(error)})`)
   })
   const layer = typeof module === "object" && module !== null && "default" in module ? module.default : undefined
-  if (!Layer.isLayer(layer)) return yield* invalid("its default export must be a layer, such as Worker.layer(queue, handler)")
+  if (!Layer.isLayer(layer))
+    return yield* invalid("its default export must be a layer, such as Worker.layer(queue, handler)")
   return layer as ReturnType<typeof Crawl.layerWorker>
 })
 

@@ -122,12 +122,14 @@ export const unexpected = (answer: ManagerMessages.Answer): Errors.ProtocolViola
 
 /** Counts of every queue. */
 export const allStats = (client: ClientShape): Effect.Effect<ReadonlyArray<QueueStats>, Errors.RequestError> =>
-  client.ask((request) => ({ type: C.stats, request, queue: undefined })).pipe(
-    Effect.catchTag("Refusal", (refusal) => Effect.fail(requestErrorOf(refusal))),
-    Effect.flatMap((answer) =>
-      answer.type === M.stats ? Effect.succeed(answer.queues) : Effect.fail(unexpected(answer))
+  client
+    .ask((request) => ({ type: C.stats, request, queue: undefined }))
+    .pipe(
+      Effect.catchTag("Refusal", (refusal) => Effect.fail(requestErrorOf(refusal))),
+      Effect.flatMap((answer) =>
+        answer.type === M.stats ? Effect.succeed(answer.queues) : Effect.fail(unexpected(answer))
+      )
     )
-  )
 
 /** The errors that any request may end with. A refusal that the operation should have handled is a broken protocol. */
 export const requestErrorOf = ({ refused }: Refusal): Errors.RequestError => {
@@ -191,6 +193,10 @@ export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginErro
         options.path === undefined
           ? { _tag: "Tcp", host: options.host ?? "127.0.0.1", port: options.port ?? 8001 }
           : { _tag: "Unix", path: options.path }
+      if (address._tag === "Tcp" && !(address.port >= 1 && address.port <= 65_535)) {
+        const reason = "a port is a number from 1 to 65535"
+        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(address), reason })))
+      }
       return layerLink({
         address: formatAddress(address),
         dial: (handler) => network.dial(address, Limits.dialMs, handler),

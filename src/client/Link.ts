@@ -183,7 +183,9 @@ export class Link {
   #start = Effect.fnUntraced({ self: this }, function* () {
     const ready = yield* Deferred.make<void, LoginError>()
     yield* Effect.addFinalizer(() => this.#goodbye)
-    yield* Effect.forkScoped(this.#keepConnected(ready))
+    // A defect must not leave the one who waits for the first login waiting for ever.
+    const kept = Effect.tapCause(this.#keepConnected(ready), (cause) => Deferred.failCause(ready, cause))
+    yield* Effect.forkScoped(kept)
     yield* Effect.forkScoped(
       Effect.forever(
         Effect.andThen(
@@ -198,11 +200,13 @@ export class Link {
   #keepConnected = Effect.fnUntraced({ self: this }, function* (ready: Deferred.Deferred<void, LoginError>) {
     let attempt = 0
     let said = false
+    let ever = false
     for (;;) {
       const closed = yield* Deferred.make<string>()
       const exit = yield* Effect.result(this.#login(closed))
       if (exit._tag === "Success") {
-        if (said) yield* Effect.logInfo(`connected to the manager at ${this.address} again`)
+        if (said) yield* Effect.logInfo(`connected to the manager at ${this.address}${ever ? " again" : ""}`)
+        ever = true
         attempt = 0
         said = false
         this.#lastError = undefined
@@ -215,7 +219,7 @@ export class Link {
         this.#lastError = exit.failure
         // A manager that is not there yet may come; a wrong key does not become right by waiting.
         const hopeless = exit.failure._tag !== "ConnectFailed"
-        if (hopeless || !this.#options.waitForManager) yield* Deferred.fail(ready, exit.failure)
+        if (!ever && (hopeless || !this.#options.waitForManager)) return yield* Deferred.fail(ready, exit.failure)
         if (!said) yield* Effect.logWarning(`${exit.failure.message} Trying again until it answers.`)
         said = true
       }

@@ -479,7 +479,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    *
    * Goes on over reconnects. A reader that falls out of the retained window fails with `OutcomesGap`.
    */
-  get outcomes(): Stream.Stream<Outcome<R, E, P>, Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed, Client> {
+  get outcomes(): Stream.Stream<
+    Outcome<R, E, P>,
+    Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed,
+    Client
+  > {
     return Stream.unwrap(
       Effect.gen({ self: this }, function* () {
         const client = yield* Client
@@ -816,7 +820,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         // The body of a task that ended without result or error is its payload, if that decodes at all.
         const decoded = this.payload.decode(item.body ?? new Uint8Array())
         const payload = Exit.isSuccess(decoded) ? decoded.value : undefined
-        if (item.outcome === OutcomeKind.cancelled) return Exit.succeed({ _tag: "Cancelled", taskId, attempts, payload })
+        if (item.outcome === OutcomeKind.cancelled)
+          return Exit.succeed({ _tag: "Cancelled", taskId, attempts, payload })
         return Exit.succeed({ _tag: "Dead", taskId, attempts, payload, reasons: item.reasons.map(reasonText) })
       }
     }

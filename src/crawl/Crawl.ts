@@ -121,7 +121,9 @@ class Settings extends Context.Service<Settings, { readonly directory: string; r
 /** What a failed fetch means for its task: another attempt, one after the time the server asks for, or the end. */
 const failedFetch = (error: Fetch.FetchError): Effect.Effect<never, Fetch.FetchError | Task.Control> => {
   if (!Fetch.retryable(error)) return Task.kill(error.message, error)
-  return error.retryAfterMs === undefined ? Effect.fail(error) : Task.retryAfter(error.retryAfterMs, error.message, error)
+  return error.retryAfterMs === undefined
+    ? Effect.fail(error)
+    : Task.retryAfter(error.retryAfterMs, error.message, error)
 }
 
 const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.Type>) {
@@ -206,4 +208,3 @@ export const seedId = (seed: typeof PageTask.Type): string => {
   const url = Url.parse(seed.url)
   return url === undefined ? seed.url : Url.key(url)
 }
-

@@ -9,7 +9,13 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Client } from "../client/Client.ts"
 import type { Outcome, PutError } from "../client/TaskQueue.ts"
-import { ConfigurationInvalid, type DecodeFailed, type OutcomesGap, type RequestError, type TimedOut } from "../Errors.ts"
+import {
+  ConfigurationInvalid,
+  type DecodeFailed,
+  type OutcomesGap,
+  type RequestError,
+  type TimedOut
+} from "../Errors.ts"
 import { Images, Pages, type Seed, seedId, seedOf } from "./Crawl.ts"
 
 /** One line of a report: what became of one URL. */
@@ -56,16 +62,20 @@ export interface CrawlOptions extends Seed {
 
 export type CrawlError = PutError | RequestError | ConfigurationInvalid | DecodeFailed | OutcomesGap | TimedOut
 
+/** The error of a URL that no crawl can begin at. */
+export const urlInvalid = (url: string): ConfigurationInvalid =>
+  new ConfigurationInvalid({
+    field: "URL",
+    value: JSON.stringify(url),
+    remedy: "use an absolute http or https address, such as http://127.0.0.1:8080/"
+  })
+
 /** Crawls to the end. Interruption leaves the queues as they are. */
-export const crawl = Effect.fnUntraced(function* (options: CrawlOptions): Effect.fn.Return<Summary, CrawlError, Client> {
+export const crawl = Effect.fnUntraced(function* (
+  options: CrawlOptions
+): Effect.fn.Return<Summary, CrawlError, Client> {
   const seed = seedOf(options)
-  if (seed === undefined) {
-    return yield* new ConfigurationInvalid({
-      field: "URL",
-      value: JSON.stringify(options.url),
-      remedy: "use an absolute http or https address, such as http://127.0.0.1:8080/"
-    })
-  }
+  if (seed === undefined) return yield* urlInvalid(options.url)
   const counts = { pages: 0, brokenPages: 0, images: 0, downloaded: 0, failed: 0, bytes: 0, leftOut: 0 }
   const onRecord = options.onRecord ?? (() => Effect.void)
   // Opened before anything is put: the readers start at the first outcome.

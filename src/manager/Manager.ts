@@ -161,6 +161,13 @@ export const layerTcp = (
             "a manager without TLS is only for this machine; bind 127.0.0.1, or say insecureNetwork (--insecure-network) on a network that you trust"
         })
       }
+      if (wanted._tag === "Tcp" && !(wanted.port >= 0 && wanted.port <= 65_535)) {
+        return yield* new ConfigurationInvalid({
+          field: "port",
+          value: String(wanted.port),
+          remedy: "use 1 to 65535, or 0 for a free one"
+        })
+      }
       const gate = yield* makeGate(Array.isArray(options.auth) ? options.auth : [options.auth as Auth])
       const address = yield* network.listen(wanted, (connection) => manager.accept(connection, gate))
       if (wide) {

@@ -52,7 +52,9 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   readonly #queue: TaskQueue<P, R, E, QC>
   readonly #handler: Handler<P, R, E, Env>
   readonly #options: RunnerOptions
-  readonly #run: (effect: Effect.Effect<R, E | Control | PutChildError, Env>) => Fiber.Fiber<R, E | Control | PutChildError>
+  readonly #run: (
+    effect: Effect.Effect<R, E | Control | PutChildError, Env>
+  ) => Fiber.Fiber<R, E | Control | PutChildError>
   readonly #log: (text: string) => void
   readonly #running = new Map<number, Running>()
   /** Ends that wait to be written, and ends that wait for their answer. */
@@ -91,10 +93,12 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     const { link } = this.#client
     const free = this.#options.concurrency + this.#options.prefetch - this.#running.size - this.#buffered
     const credit = Math.max(0, Math.min(Limits.creditMax, free))
+    // What becomes free from here on, be it before the answer, is credit that this subscription has not counted.
+    this.#creditDue = 0
     link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit }, (answer) => {
       if (!(answer instanceof Error) && answer.type === M.streaming) {
         this.#stream = answer.stream
-        this.#creditDue = 0
+        if (this.#creditDue > 0) this.#schedule()
         link.receive(answer.stream, { deliver: (items) => this.#deliver(items) })
         if (this.#draining) this.#unsubscribe()
       }

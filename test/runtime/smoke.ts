@@ -71,7 +71,10 @@ const crawl = Effect.gen(function* () {
   const options = { url: site.url, out, workers: 2, hostConcurrency: 4, script, onProgress: () => Effect.void }
   const report = yield* runCrawl(options).pipe(Effect.provide(NodeServices.layer))
   const { brokenPages, downloaded, failed, images, pages } = report
-  assert.deepEqual({ pages, brokenPages, images, downloaded, failed }, { pages: 40, brokenPages: 1, images: 301, downloaded: 300, failed: 1 })
+  assert.deepEqual(
+    { pages, brokenPages, images, downloaded, failed },
+    { pages: 40, brokenPages: 1, images: 301, downloaded: 300, failed: 1 }
+  )
   const lines = readFileSync(join(out, "report.jsonl"), "utf8").trim().split("\n")
   assert.equal(lines.length, 342)
   yield* Effect.promise(() => site.close())

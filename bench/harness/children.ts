@@ -1,0 +1,123 @@
+/**
+ * The processes of a work. Each role is a program of its own, told what to do over Node's IPC channel.
+ *
+ * A child that ends before it is told to fails everything that waits for it; a parent that ends takes its children with
+ * it (they end when the channel closes). What a child prints goes to standard error.
+ */
+import { type ChildProcess, spawn } from "node:child_process"
+import process from "node:process"
+
+/** Seconds of CPU and bytes of memory of one process so far. */
+export interface Usage {
+  readonly cpuSeconds: number
+  readonly rssBytes: number
+}
+
+export interface Call {
+  readonly id: number
+  readonly command: string
+  readonly argument: unknown
+}
+export type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: string }
+
+export interface ProfileTo {
+  readonly directory: string
+  /** File name without its ending. */
+  readonly name: string
+}
+
+export interface StartOptions {
+  readonly name: string
+  readonly script: URL
+  readonly env?: Readonly<Record<string, string>>
+  readonly profile?: ProfileTo | undefined
+}
+
+export class Child {
+  readonly name: string
+  readonly #process: ChildProcess
+  readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
+  readonly #exited: Promise<void>
+  #nextId = 1
+  #stopping = false
+  #dead: Error | undefined = undefined
+
+  constructor({ env, name, profile, script }: StartOptions) {
+    this.name = name
+    const flags =
+      profile === undefined
+        ? []
+        : ["--cpu-prof", "--cpu-prof-dir", profile.directory, "--cpu-prof-name", `${profile.name}.cpuprofile`]
+    this.#process = spawn(process.execPath, [...flags, script.pathname], {
+      env: { ...process.env, ...env },
+      stdio: ["ignore", 2, 2, "ipc"],
+      serialization: "advanced"
+    })
+    this.#process.on("message", (reply: Reply) => {
+      const waiting = this.#waiting.get(reply.id)
+      this.#waiting.delete(reply.id)
+      if ("error" in reply) waiting?.reject(new Error(`${name}: ${reply.error}`))
+      else waiting?.resolve(reply.value)
+    })
+    this.#exited = new Promise((resolve) => {
+      const ended = (why: string): void => {
+        this.#dead = new Error(`${name} ${why}${this.#stopping ? "" : " before its work was done"}`)
+        for (const { reject } of this.#waiting.values()) reject(this.#dead)
+        this.#waiting.clear()
+        resolve()
+      }
+      this.#process.once("error", (error) => ended(`did not start: ${error.message}`))
+      this.#process.once("exit", (code, signal) => ended(`ended with ${signal ?? `code ${code}`}`))
+    })
+  }
+
+  /** Asks the child and waits for its answer; fails if it ends or takes longer than `timeoutMs`. */
+  call<A>(command: string, argument?: unknown, timeoutMs = 60_000): Promise<A> {
+    if (this.#dead !== undefined) return Promise.reject(this.#dead)
+    return new Promise<A>((resolve, reject) => {
+      const id = this.#nextId++
+      const timer = setTimeout(() => {
+        this.#waiting.delete(id)
+        reject(new Error(`${this.name} did not answer "${command}" within ${timeoutMs} ms`))
+      }, timeoutMs)
+      const settle =
+        <B>(then: (value: B) => void) =>
+        (value: B): void => {
+          clearTimeout(timer)
+          then(value)
+        }
+      this.#waiting.set(id, { resolve: settle((value) => resolve(value as A)), reject: settle(reject) })
+      const call: Call = { id, command, argument }
+      this.#process.send(call, (error) => {
+        if (error !== null) this.#waiting.get(id)?.reject(error)
+      })
+    })
+  }
+
+  /** Ends the child: politely, then after five seconds for good. */
+  async stop(): Promise<void> {
+    this.#stopping = true
+    if (this.#process.connected) this.#process.disconnect()
+    const timer = setTimeout(() => this.#process.kill("SIGKILL"), 5_000)
+    await this.#exited
+    clearTimeout(timer)
+  }
+
+  usage(): Promise<Usage> {
+    return this.call<Usage>("usage")
+  }
+}
+
+/** Runs `use` with a group of children and ends them in reverse order, whatever happens. */
+export const withChildren = async <A>(use: (start: (options: StartOptions) => Child) => Promise<A>): Promise<A> => {
+  const children: Array<Child> = []
+  try {
+    return await use((options) => {
+      const child = new Child(options)
+      children.push(child)
+      return child
+    })
+  } finally {
+    for (const child of children.reverse()) await child.stop()
+  }
+}

@@ -1,0 +1,204 @@
+/**
+ * The master process: puts tasks, reads their outcomes, and checks that each has arrived exactly once.
+ *
+ * `crawlDispatch` runs one pass and answers its seconds. The checks of a pass: every outcome is a success with the URL of
+ * a task of this pass that has had none yet; afterwards every task id that a put returned is the id that came with its
+ * URL; the manager counts as many successes as puts and nothing left over; and nothing more comes.
+ */
+import { setTimeout as sleep } from "node:timers/promises"
+import * as Effect from "effect/Effect"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Stream from "effect/Stream"
+import type { Client } from "../../src/Client.ts"
+import type * as TaskQueue from "../../src/TaskQueue.ts"
+import { monotonicMs, serve } from "../harness/role.ts"
+import { client } from "./connect.ts"
+import { indexOf, Probes, Urls, urlOf } from "./queue.ts"
+
+export interface PassOptions {
+  readonly tasks: number
+  /** Tasks of one `putAll`; 1: one `put` per task. */
+  readonly batch: number
+  /** Calls under way at a time. */
+  readonly inFlight: number
+}
+
+interface Result {
+  readonly url: string
+  readonly ok: boolean
+}
+
+const runtime = ManagedRuntime.make(client)
+
+/** Outcomes may be this late before a pass counts as stuck. */
+const stuckMs = 20_000
+
+class Pass {
+  readonly #urls: ReadonlyArray<string>
+  readonly #seen: Uint8Array
+  /** The id that came with each URL, lower half; all share the upper half. */
+  readonly #ids: Float64Array
+  #prefix: string | undefined = undefined
+  #left: number
+  #fault: string | undefined = undefined
+  #done: () => void = () => {}
+  readonly ended: Promise<void>
+
+  constructor(urls: ReadonlyArray<string>) {
+    this.#urls = urls
+    this.#seen = new Uint8Array(urls.length)
+    this.#ids = new Float64Array(urls.length)
+    this.#left = urls.length
+    this.ended = new Promise((resolve) => {
+      this.#done = resolve
+    })
+  }
+
+  get left(): number {
+    return this.#left
+  }
+
+  take(outcome: TaskQueue.Outcome<Result, never>): void {
+    if (outcome._tag !== "Success") return this.fail(`task ${outcome.taskId} ended as ${outcome._tag}`)
+    const { result, taskId } = outcome
+    const i = indexOf(result.url)
+    if (this.#urls[i] !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
+    if (this.#seen[i] !== 0) return this.fail(`two results for ${result.url}`)
+    this.#seen[i] = 1
+    this.#prefix ??= taskId.slice(0, 16)
+    if (!taskId.startsWith(this.#prefix)) return this.fail(`${taskId} is an id of another manager`)
+    this.#ids[i] = Number.parseInt(taskId.slice(16), 16)
+    if (--this.#left === 0) this.#done()
+  }
+
+  fail(fault: string): void {
+    this.#fault ??= fault
+    this.#done()
+  }
+
+  /** Throws what is wrong with the pass. */
+  verify(receipts: ReadonlyArray<TaskQueue.Receipt | undefined>): void {
+    if (this.#fault !== undefined) throw new Error(this.#fault)
+    if (this.#left > 0) throw new Error(`${this.#left} results are missing`)
+    const ids = new Set<string>()
+    receipts.forEach((receipt, i) => {
+      if (receipt === undefined) throw new Error(`${this.#urls[i]} was put without a receipt`)
+      const { duplicate, taskId } = receipt
+      if (duplicate) throw new Error(`${this.#urls[i]} was taken for a duplicate`)
+      const came = this.#prefix + this.#ids[i]!.toString(16).padStart(16, "0")
+      if (came !== taskId) throw new Error(`${this.#urls[i]} was put as ${taskId} and came back as ${came}`)
+      ids.add(taskId)
+    })
+    if (ids.size !== this.#urls.length) throw new Error(`${this.#urls.length} tasks share ${ids.size} ids`)
+  }
+}
+
+let pass: Pass | undefined
+let passes = 0
+let reading = false
+let putsSoFar = 0
+
+/** One reader for all passes: an outcome that comes too often, or too late, is seen by the next one at the latest. */
+const read: Effect.Effect<void, never, Client> = Urls.outcomes.pipe(
+  Stream.runForEachArray((outcomes) =>
+    Effect.sync(() => {
+      for (const outcome of outcomes) {
+        if (pass === undefined) throw new Error(`an outcome of ${outcome.taskId} after its pass`)
+        pass.take(outcome)
+      }
+    })
+  ),
+  Effect.catchCause((cause) => Effect.sync(() => pass?.fail(`the outcomes ended: ${String(cause)}`)))
+)
+
+/** `inFlight` fibers that put until nothing is left; each holds one call. */
+const putAll = (
+  tasks: ReadonlyArray<{ readonly url: string }>,
+  { batch, inFlight }: PassOptions,
+  receipts: Array<TaskQueue.Receipt | undefined>
+): Effect.Effect<void, TaskQueue.PutError, Client> => {
+  let next = 0
+  const one = Effect.suspend(() => {
+    const at = next++
+    return Effect.map(Urls.put(tasks[at]!), (receipt) => {
+      receipts[at] = receipt
+    })
+  })
+  const many = Effect.suspend(() => {
+    const at = next
+    next += batch
+    return Effect.map(Urls.putAll(tasks.slice(at, at + batch)), (got) => {
+      for (let i = 0; i < got.length; i++) receipts[at + i] = got[i]
+    })
+  })
+  const body = batch === 1 ? one : many
+  const putter = Effect.whileLoop({ while: () => next < tasks.length, body: () => body, step: () => {} })
+  return Effect.all(
+    Array.from({ length: inFlight }, () => putter),
+    { concurrency: "unbounded", discard: true }
+  )
+}
+
+const crawlDispatch = async (options: PassOptions): Promise<{ readonly seconds: number }> => {
+  const number = passes++
+  const tasks = Array.from({ length: options.tasks }, (_, i) => ({ url: urlOf(number, i) }))
+  const receipts = new Array<TaskQueue.Receipt | undefined>(options.tasks).fill(undefined)
+  const current = new Pass(tasks.map(({ url }) => url))
+  pass = current
+  if (!reading) {
+    reading = true
+    // The queue is opened first: the reader starts where the log stands then.
+    await runtime.runPromise(Urls.size)
+    runtime.runFork(read)
+  }
+  let left = current.left
+  const watch = setInterval(() => {
+    if (current.left === left) current.fail(`no result for ${stuckMs} ms, ${left} are missing`)
+    left = current.left
+  }, stuckMs)
+  try {
+    const from = monotonicMs()
+    const putting = runtime.runPromise(putAll(tasks, options, receipts)).catch((error: unknown) => {
+      current.fail(`a put failed: ${String(error)}`)
+    })
+    await current.ended
+    const seconds = (monotonicMs() - from) / 1_000
+    clearInterval(watch)
+    await Promise.race([putting, sleep(5_000, undefined, { ref: false })])
+    // What comes once too often comes now.
+    await sleep(50)
+    current.verify(receipts)
+    putsSoFar += options.tasks
+    const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(Urls.stats)
+    const rest = ready + delayed + leased + dead + cancelled
+    if (done !== putsSoFar || puts !== putsSoFar || rest > 0) {
+      throw new Error(`the manager counts ${puts} puts, ${done} done, ${rest} others; ${putsSoFar} were put`)
+    }
+    return { seconds }
+  } finally {
+    clearInterval(watch)
+    pass = undefined
+  }
+}
+
+/** Puts one probe at a time, with a pause between: milliseconds from the call to the handler's first line. */
+const latency = async ({ samples, pauseMs }: { samples: number; pauseMs: number }): Promise<Float64Array> => {
+  const number = passes++
+  const times = new Float64Array(samples)
+  const probe = (i: number): Effect.Effect<void, unknown, Client> =>
+    Effect.suspend(() => {
+      const url = urlOf(number, i)
+      const from = monotonicMs()
+      return Effect.map(Probes.putWait({ url }), (result) => {
+        if (result.url !== url) throw new Error(`the result of ${result.url} for ${url}`)
+        times[i] = result.startedAtMs - from
+      })
+    })
+  for (let i = 0; i < samples; i++) {
+    await runtime.runPromise(probe(i))
+    await sleep(pauseMs)
+  }
+  return times
+}
+
+serve({ ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency }, () => runtime.dispose())

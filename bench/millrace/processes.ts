@@ -1,0 +1,32 @@
+/** The four processes of a work on Millrace: manager, master and workers. */
+import { randomBytes } from "node:crypto"
+import type { Child, ProfileTo, StartOptions } from "../harness/children.ts"
+
+export interface Processes {
+  readonly manager: Child
+  readonly master: Child
+  readonly workers: ReadonlyArray<Child>
+}
+
+const script = (role: string): URL => new URL(`./${role}.ts`, import.meta.url)
+
+export const startProcesses = async (
+  start: (options: StartOptions) => Child,
+  workers: number,
+  profile: ProfileTo | undefined
+): Promise<Processes> => {
+  const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
+  const profileOf = (name: string): ProfileTo | undefined =>
+    profile && { directory: profile.directory, name: `${profile.name}-${name}` }
+  const launch = (role: string, name: string, env: Readonly<Record<string, string>>): Child =>
+    start({ name, script: script(role), env, profile: profileOf(name) })
+  const manager = launch("manager", "manager", key)
+  const env = { ...key, MILLRACE_BENCH_PORT: String(await manager.call<number>("port")) }
+  const crew = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
+  const master = launch("master", "master", env)
+  await Promise.all([master, ...crew].map((child) => child.call("ready")))
+  return { manager, master, workers: crew }
+}
+
+/** The profiled roles worth showing; a second worker looks like the first. */
+export const shownRoles = ["manager", "worker-1", "master"] as const

@@ -1,0 +1,30 @@
+/** The queue that all works on Millrace use, and how its workers are driven. */
+import * as Schema from "effect/Schema"
+import * as TaskQueue from "../../src/TaskQueue.ts"
+
+export const Urls = TaskQueue.make("bench.urls", {
+  payload: Schema.Struct({ url: Schema.String }),
+  result: Schema.Struct({ url: Schema.String, ok: Schema.Boolean })
+})
+
+/** As above; the result carries when the handler began, on the machine's monotonic clock. */
+export const Probes = TaskQueue.make("bench.probes", {
+  payload: Schema.Struct({ url: Schema.String }),
+  result: Schema.Struct({ url: Schema.String, startedAtMs: Schema.Number })
+})
+
+export const workerOptions = { concurrency: 64, prefetch: 1_024 } as const
+
+const urlBytes = 60
+const urlBase = "https://images.example.org/"
+
+/** The URL of a task: exactly 60 bytes, and another one for every task of every pass. */
+export const urlOf = (pass: number, index: number): string => {
+  const tail = `/${String(index).padStart(9, "0")}.png`
+  const url = `${urlBase}${String(pass).padStart(urlBytes - urlBase.length - tail.length, "0")}${tail}`
+  if (url.length !== urlBytes) throw new Error(`a URL of ${url.length} bytes: ${url}`)
+  return url
+}
+
+/** The index in a URL made by `urlOf`. Compare the whole URL as well. */
+export const indexOf = (url: string): number => Number(url.slice(-13, -4))
