@@ -19,8 +19,14 @@ import { serve } from "./serve.ts"
 import { work } from "./work.ts"
 
 const version = "0.1.0"
-const args = process.argv.slice(2)
-const debug = args.includes("--debug")
+const given = process.argv.slice(2)
+const end = given.includes("--") ? given.indexOf("--") : given.length
+const debug = given.slice(0, end).includes("--debug")
+/** The parser lets a switch swallow a `1` or `true` that follows: `put q --create 1` would lose its payload. */
+const switches: ReadonlySet<string> = new Set(["--create", "--json", "--insecure-network", "--with-parent"])
+const args = given
+  .filter((arg, i) => arg !== "--debug" || i > end)
+  .map((arg, i, all) => (switches.has(arg) && !all.slice(0, i).includes("--") ? `${arg}=true` : arg))
 
 const millrace = Command.make("millrace").pipe(
   Command.withDescription("Distributed queues and a distributed crawler"),
@@ -42,7 +48,7 @@ const explain = (cause: Cause.Cause<unknown>): string => {
 
 const isUsage = (error: unknown): boolean => CliError.isCliError(error)
 
-const program = Command.runWith(millrace, { version })(args.filter((arg) => arg !== "--debug")).pipe(
+const program = Command.runWith(millrace, { version })(args).pipe(
   Effect.tapCause((cause) =>
     Effect.sync(() => {
       // Usage errors have been shown with the help; an interruption is no error.

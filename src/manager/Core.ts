@@ -10,15 +10,14 @@
  * the engine's own record. Time, randomness, the store and logging come in through `Host`.
  */
 
-import type { Verifier } from "../auth/Credentials.ts"
 import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
-import { type Change, Engine, type Out } from "../model/Engine.ts"
+import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
 import * as Policy from "../model/Policy.ts"
 import type { Queue, QueueDefinition } from "../model/Queue.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
 import type { LeaseStream, OutcomeStream, PutStatus, Session } from "../model/Session.ts"
-import { State, type Task } from "../model/Task.ts"
+import { Reason, State, type Task } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
@@ -28,7 +27,7 @@ import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
-import { Peer, PeerSession } from "./Peer.ts"
+import { type Gate, Peer, PeerSession } from "./Peer.ts"
 
 const { ClientType: C, ManagerType: M } = Vocabulary
 
@@ -47,13 +46,6 @@ export interface Host {
 export interface CoreOptions {
   readonly queues: ReadonlyArray<QueueDefinition>
   readonly host: Host
-}
-
-/** Who may log in on a listener. */
-export interface Gate {
-  readonly verifier: (name: string) => Verifier | undefined
-  readonly iterations: ReadonlyArray<number>
-  readonly mockSecret: Uint8Array
 }
 
 export interface Counters {
@@ -89,7 +81,6 @@ export class Core implements Out {
   #scheduled = false
   #committing = false
   #unauthenticated = 0
-  #draining = false
   #stopped = false
 
   constructor(options: CoreOptions) {
@@ -104,8 +95,8 @@ export class Core implements Out {
 
   /** Takes over a connection. `gate` decides who may log in; without one the peer is trusted (in-process). */
   accept(connection: Connection, gate: Gate | undefined): Handler {
-    const peer = new Peer(connection, gate === undefined, this.#host.now())
-    if (this.#stopped || this.#draining) this.#refuseConnection(peer, Code.draining, "the manager is stopping")
+    const peer = new Peer(connection, gate, this.#host.now())
+    if (this.#stopped) this.#refuseConnection(peer, Code.draining, "the manager is stopping")
     else if (this.#unauthenticated >= Limits.connectionsUnauthenticatedMax) {
       this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake")
     } else if (this.#peers.size >= Limits.connectionsMax) {
@@ -130,7 +121,7 @@ export class Core implements Out {
         if (now - peer.acceptedAt >= Limits.handshakeMs) {
           this.#fault(peer, Code.handshakeTimeout, `the handshake took over ${Limits.handshakeMs} ms`)
         }
-      } else if (!peer.trusted && now - peer.lastHeardAt >= Limits.heartbeatDeadMs) {
+      } else if (peer.gate !== undefined && now - peer.lastHeardAt >= Limits.heartbeatDeadMs) {
         this.#fault(peer, Code.protocol, `nothing was heard for ${Limits.heartbeatDeadMs} ms`)
       }
     }
@@ -146,15 +137,23 @@ export class Core implements Out {
     return !this.#scheduled && !this.#committing && this.#arrived.length === 0
   }
 
-  /** Refuses new connections and new work from now on, and says so to every session. */
-  drain(): void {
-    this.#draining = true
+  /** Refuses new work on the connections of one door from now on, and says so to their sessions. */
+  drain(gate: Gate): void {
     for (const peer of this.#peers) {
+      if (peer.gate !== gate) continue
+      peer.draining = true
       if (peer.state !== "open") continue
       peer.send({ type: M.control, kind: 1 })
       this.#touch(peer)
     }
     this.wake()
+  }
+
+  /** Closes the connections of one door. */
+  close(gate: Gate): void {
+    for (const peer of [...this.#peers]) {
+      if (peer.gate === gate) this.#fault(peer, Code.draining, "the manager has stopped listening")
+    }
   }
 
   /** Closes every connection. */
@@ -216,7 +215,7 @@ export class Core implements Out {
   /** One error, then close. */
   #fault(peer: Peer, code: number, text: string): void {
     if (peer.state === "closed") return
-    if (!this.#stopped) {
+    if (code !== Code.draining) {
       const details = { peer: peer.connection.peer, state: peer.state, reason: text }
       this.#host.log("warn", "connection closed by the manager", details)
     }
@@ -467,14 +466,14 @@ export class Core implements Out {
     }
     switch (m.type) {
       case C.put:
-        if (this.#draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       case C.commit:
         return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
       case C.open:
         return this.#open(session, m)
       case C.lease:
-        if (this.#draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         return engine.lease(session, m.request, m.queue, m.count, m.waitMs, m.get, now)
       case C.subscribe: {
         const queue = this.#streamable(session, m.request, m.queue)
@@ -495,7 +494,7 @@ export class Core implements Out {
       case C.release:
         return engine.release(session, m.request, m.held, now)
       case C.fail:
-        return engine.fail(session, m.request, m.tasks, m.fences, m.failures as never, now)
+        return engine.fail(session, m.request, m.tasks, m.fences, m.failures.map(failureOf), now)
       case C.renew:
         return engine.renew(session, m.request, m.held, now)
       case C.join:
@@ -714,6 +713,14 @@ export class Core implements Out {
     this.#touch(peer)
   }
 }
+
+/** A client reports what its handlers did; the other reasons are the engine's own to give. */
+const reportable = new Set<number>([Reason.failed, Reason.killed, Reason.defect, Reason.timeout, Reason.undecodable])
+
+const failureOf = (failure: Client.Failure): Failure => ({
+  ...failure,
+  reason: reportable.has(failure.reason) ? (failure.reason as Failure["reason"]) : Reason.failed
+})
 
 const record = (change: Change, task: Task): StoreRecord => {
   const { attempt, n, queue } = task

@@ -18,7 +18,8 @@ import { randomBytes } from "../platform/Crypto.ts"
 import { type Address, type Connection, formatAddress, type Handler, Network } from "../platform/Network.ts"
 import { pair } from "../platform/Pair.ts"
 import { Store } from "../store/Store.ts"
-import { Core, type Counters, type Gate, type Host } from "./Core.ts"
+import { Core, type Counters, type Host } from "./Core.ts"
+import type { Gate } from "./Peer.ts"
 
 export interface ManagerOptions {
   /** Queues this manager defines. Its definitions win over those of clients. */
@@ -32,8 +33,8 @@ export class Manager extends Context.Service<
     readonly connect: (handler: (connection: Connection) => Handler) => Connection
     /** Takes over a connection from a listener. */
     readonly accept: (connection: Connection, gate: Gate) => Handler
-    /** Refuses new work, tells every session, and returns when what was under way has been answered. */
-    readonly drain: Effect.Effect<void>
+    /** Closes a door: refuses new work, tells its sessions, lets what is under way be answered, then closes them. */
+    readonly close: (gate: Gate) => Effect.Effect<void>
     readonly counters: Effect.Effect<Readonly<Counters>>
   }
 >()("millrace/manager/Manager") {}
@@ -99,10 +100,14 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
         ),
         scope
       )
-      const drain = Effect.gen(function* () {
-        core.drain()
-        while (!core.idle) yield* Effect.sleep("5 millis")
+      const idle = Effect.gen(function* () {
+        while (!core.idle) yield* Effect.sleep("2 millis")
       })
+      const close = (gate: Gate): Effect.Effect<void> =>
+        Effect.sync(() => core.drain(gate)).pipe(
+          Effect.andThen(Effect.timeoutOption(idle, "2 seconds")),
+          Effect.andThen(Effect.sync(() => core.close(gate)))
+        )
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           stopped = true
@@ -113,7 +118,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       return Manager.of({
         connect: (handler) => pair((connection) => core.accept(connection, undefined), handler)[1],
         accept: (connection, gate) => core.accept(connection, gate),
-        drain,
+        close,
         counters: Effect.sync(() => ({ ...core.counters }))
       })
     })
@@ -175,7 +180,7 @@ export const layerTcp = (
           `${formatAddress(address)} is open to the network without TLS (insecureNetwork): tasks travel in clear text.`
         )
       }
-      yield* Effect.addFinalizer(() => Effect.asVoid(Effect.timeoutOption(manager.drain, "2 seconds")))
+      yield* Effect.addFinalizer(() => manager.close(gate))
       return Listening.of({ address })
     })
   )

@@ -6,6 +6,7 @@
  * Before `open` nothing but the handshake is parsed, in small frames and few; a fault is answered once, then the
  * connection closes. A session outlives its connection: the newest connection that proves itself for it takes over.
  */
+import type { Verifier } from "../auth/Credentials.ts"
 import type { ServerState } from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import type { LeaseStream } from "../model/Session.ts"
@@ -16,6 +17,13 @@ import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
 
 export type PeerState = "hello" | "challenge" | "proof" | "session" | "open" | "closed"
+
+/** Who may log in on a listener. */
+export interface Gate {
+  readonly verifier: (name: string) => Verifier | undefined
+  readonly iterations: ReadonlyArray<number>
+  readonly mockSecret: Uint8Array
+}
 
 /** The engine's session with what the manager knows about it. */
 export class PeerSession extends Session {
@@ -49,8 +57,10 @@ export class Peer {
   dirty = false
   readonly acceptedAt: number
   readonly connection: Connection
-  /** An in-process peer has proven itself by being here. */
-  readonly trusted: boolean
+  /** The door it came through; an in-process peer has none, and has proven itself by being here. */
+  readonly gate: Gate | undefined
+  /** Its door is closing: no new work. */
+  draining = false
   readonly reader = new FrameReader(Limits.preAuthFrameBytesMax)
   readonly out = new FrameWriter()
   #delivering: LeaseStream | undefined = undefined
@@ -58,9 +68,9 @@ export class Peer {
   #arrayAt = 0
   #delivered = 0
 
-  constructor(connection: Connection, trusted: boolean, now: number) {
+  constructor(connection: Connection, gate: Gate | undefined, now: number) {
     this.connection = connection
-    this.trusted = trusted
+    this.gate = gate
     this.acceptedAt = now
     this.lastHeardAt = now
   }

@@ -359,6 +359,15 @@ export class Engine {
       task.state = State.ended
       this.#out.changed("acknowledged", task)
       this.#touched.add(task.queue)
+      const waiting = task.queue.outcomeWaiters.get(task.n)
+      if (waiting === undefined) continue
+      // Whoever waited for its outcome will not get one.
+      task.queue.outcomeWaiters.delete(task.n)
+      for (const waiter of waiting) {
+        this.#endWait(waiter)
+        const why = refusal(Code.taskNotFound, task.queue.definition.name, task.n)
+        this.#out.refused(waiter.session, waiter.request, why)
+      }
     }
   }
 
@@ -409,10 +418,7 @@ export class Engine {
       for (let task = queue.ready.pop(); task !== undefined; task = queue.ready.pop()) {
         this.#end(task, Outcome.cancelled, task.payload, now)
       }
-      for (const task of this.#delayedOf(queue)) {
-        this.#undelay(task)
-        this.#end(task, Outcome.cancelled, task.payload, now)
-      }
+      for (const task of this.#delayedOf(queue)) this.#cancel(task, now)
     }
     for (const waiter of queue.putWaiters.splice(0)) {
       this.#endWait(waiter)
@@ -454,18 +460,16 @@ export class Engine {
         const { task } = subject
         task.due = undefined
         task.queue.delayed--
-        task.queue.ready.giveBack(task)
-        this.#out.changed("ready", task)
-        return void this.#touched.add(task.queue)
+        return this.#giveBack(task, now)
       }
       case "Expiry": {
         const { task } = subject
         task.expiry = undefined
+        task.expired = true
         if (task.state === State.ready) task.queue.ready.remove(task)
         else if (task.state === State.delayed) this.#undelay(task)
-        else return
-        this.#addReason(task, Reason.expired, "time to live is over")
-        return this.#end(task, Outcome.dead, task.payload, now)
+        else return // Leased: it may still end well; if it comes back, it is over.
+        return this.#expire(task, now)
       }
       case "Wait":
         return this.#timeOut(subject.waiter)
@@ -515,6 +519,7 @@ export class Engine {
     else queue.ready.push(task)
     this.#out.changed("put", task)
     this.#touched.add(queue)
+    if (queue.closed === "immediate") this.#cancel(task, now) // a child: what waits in this queue is cancelled
     return n
   }
 
@@ -561,6 +566,13 @@ export class Engine {
     if (task.due !== undefined) this.timers.remove(task.due)
     task.due = undefined
     task.queue.delayed--
+  }
+
+  /** Assumes: the task waits, ready or delayed. */
+  #cancel(task: Task, now: number): void {
+    if (task.state === State.delayed) this.#undelay(task)
+    else task.queue.ready.remove(task)
+    this.#end(task, Outcome.cancelled, task.payload, now)
   }
 
   #delayedOf(queue: Queue): ReadonlyArray<Task> {
@@ -656,6 +668,8 @@ export class Engine {
       if (failure.error !== undefined) return this.#end(task, Outcome.failure, failure.error, now)
       return this.#end(task, Outcome.dead, task.payload, now)
     }
+    if (task.expired) return this.#expire(task, now)
+    if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
     const wait = failure.retryAfterMs ?? backoffMs(queue.policy, task.attempt, this.#nextRandom())
     // A back-off gives up its place: whatever is put until then goes first.
     task.place = this.#nextTask
@@ -671,9 +685,7 @@ export class Engine {
       this.#addReason(task, Reason.releasedTooOften, `released ${task.releases} times`)
       return this.#end(task, Outcome.dead, task.payload, now)
     }
-    task.queue.ready.giveBack(task)
-    this.#out.changed("ready", task)
-    this.#touched.add(task.queue)
+    this.#giveBack(task, now)
   }
 
   /** The lease ran out. Lost before the handler began: the attempt is given back. */
@@ -687,9 +699,22 @@ export class Engine {
       }
       if (task.attempt >= task.queue.policy.maxAttempts) return this.#end(task, Outcome.dead, task.payload, now)
     } else task.attempt--
-    task.queue.ready.giveBack(task)
+    this.#giveBack(task, now)
+  }
+
+  /** Puts a task back where it waited, unless its time is over or its queue takes nothing back. */
+  #giveBack(task: Task, now: number): void {
+    const { queue } = task
+    if (task.expired) return this.#expire(task, now)
+    if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
+    queue.ready.giveBack(task)
     this.#out.changed("ready", task)
-    this.#touched.add(task.queue)
+    this.#touched.add(queue)
+  }
+
+  #expire(task: Task, now: number): void {
+    this.#addReason(task, Reason.expired, "its time to live is over")
+    this.#end(task, Outcome.dead, task.payload, now)
   }
 
   /**

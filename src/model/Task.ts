@@ -75,6 +75,8 @@ export class Task {
   /** The entry that makes a delayed task ready, and the one that ends its time to live. */
   due: Timer | undefined = undefined
   expiry: Timer | undefined = undefined
+  /** Its time to live is over: it may end, and not come back. */
+  expired = false
   reasons: Array<AttemptReason> | undefined = undefined
   checkpoint: Uint8Array | undefined = undefined
   /** The dense number of the task: its identity inside the namespace, and its first place in the order. */
