@@ -35,6 +35,8 @@ export interface StartOptions {
 
 export class Child {
   readonly name: string
+  /** Resolves when the process has ended without being told to. */
+  readonly died: Promise<Error>
   readonly #process: ChildProcess
   readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
   readonly #exited: Promise<void>
@@ -59,16 +61,24 @@ export class Child {
       if ("error" in reply) waiting?.reject(new Error(`${name}: ${reply.error}`))
       else waiting?.resolve(reply.value)
     })
+    let exited = (): void => {}
+    let died = (_error: Error): void => {}
     this.#exited = new Promise((resolve) => {
-      const ended = (why: string): void => {
-        this.#dead = new Error(`${name} ${why}${this.#stopping ? "" : " before its work was done"}`)
-        for (const { reject } of this.#waiting.values()) reject(this.#dead)
-        this.#waiting.clear()
-        resolve()
-      }
-      this.#process.once("error", (error) => ended(`did not start: ${error.message}`))
-      this.#process.once("exit", (code, signal) => ended(`ended with ${signal ?? `code ${code}`}`))
+      exited = resolve
     })
+    this.died = new Promise((resolve) => {
+      died = resolve
+    })
+    const ended = (why: string): void => {
+      const error = new Error(`${name} ${why}${this.#stopping ? "" : " before its work was done"}`)
+      this.#dead = error
+      for (const { reject } of this.#waiting.values()) reject(error)
+      this.#waiting.clear()
+      if (!this.#stopping) died(error)
+      exited()
+    }
+    this.#process.once("error", (error) => ended(`did not start: ${error.message}`))
+    this.#process.once("exit", (code, signal) => ended(`ended with ${signal ?? `code ${code}`}`))
   }
 
   /** Asks the child and waits for its answer; fails if it ends or takes longer than `timeoutMs`. */
@@ -108,16 +118,18 @@ export class Child {
   }
 }
 
-/** Runs `use` with a group of children and ends them in reverse order, whatever happens. */
-export const withChildren = async <A>(use: (start: (options: StartOptions) => Child) => Promise<A>): Promise<A> => {
+/** Runs `use` with a group of children and ends them in reverse order, whatever happens. One that dies fails the group. */
+export const withChildren = <A>(use: (start: (options: StartOptions) => Child) => Promise<A>): Promise<A> => {
   const children: Array<Child> = []
-  try {
-    return await use((options) => {
+  return new Promise<A>((resolve, reject) => {
+    const start = (options: StartOptions): Child => {
       const child = new Child(options)
       children.push(child)
+      void child.died.then(reject)
       return child
-    })
-  } finally {
+    }
+    use(start).then(resolve, reject)
+  }).finally(async () => {
     for (const child of children.reverse()) await child.stop()
-  }
+  })
 }

@@ -6,12 +6,13 @@ import type { Call, Reply, Usage } from "./children.ts"
 
 export type Commands = Readonly<Record<string, (argument: never) => unknown>>
 
-const usage = (): Usage => {
+/** What this process has used so far. */
+export const usage = (): Usage => {
   const { system, user } = process.cpuUsage()
   return { cpuSeconds: (user + system) / 1e6, rssBytes: process.memoryUsage.rss() }
 }
 
-/** Seconds on the machine's own clock, which all its processes share. */
+/** Milliseconds on the machine's own clock, which all its processes share. */
 export const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
 
 /** `stop` is called once, when the parent lets go; the process ends when it has. */

@@ -13,6 +13,7 @@ export const Probes = TaskQueue.make("bench.probes", {
   result: Schema.Struct({ url: Schema.String, startedAtMs: Schema.Number })
 })
 
+/** 64 handlers at a time; more are leased ahead, so that a handler that ends at once never waits for the network. */
 export const workerOptions = { concurrency: 64, prefetch: 1_024 } as const
 
 const urlBytes = 60

@@ -63,13 +63,14 @@ export class FrameReader {
   }
 }
 
+/** A buffer that grew larger is not kept: one large write must not cost an idle connection its memory. */
+const keptBytesMax = 1_048_576
+
 /** Collects messages into frames of about `frameBytesTarget`, ready for one write. */
 export class FrameWriter {
   #writer = new Writer(4_096)
   #frameAt = -1
   #messages = 0
-  /** The size of the last flush: the next buffer begins with it. */
-  #last = 4_096
 
   get empty(): boolean {
     return this.#frameAt < 0 && this.#writer.position === 0
@@ -98,13 +99,17 @@ export class FrameWriter {
     return this.#writer
   }
 
-  /** All that was written since the last call. The bytes are the caller's. */
+  /**
+   * All that was written since the last call. The bytes are the caller's.
+   *
+   * The writer keeps its grown buffer and hands out a copy of the right size: one allocation and one memcpy per write to
+   * the network, where a new buffer each time would be zeroed, outgrown and copied again (14 % of a manager's time).
+   */
   flush(): Uint8Array {
     this.#closeFrame()
-    const writer = this.#writer
-    const bytes = writer.bytes.subarray(0, writer.position)
-    this.#last = Math.max(512, Math.min(writer.position + (writer.position >> 3), 1_048_576))
-    this.#writer = new Writer(this.#last)
+    const bytes = this.#writer.bytes.slice(0, this.#writer.position)
+    this.#writer.position = 0
+    if (this.#writer.bytes.byteLength > keptBytesMax) this.#writer = new Writer(4_096)
     return bytes
   }
 
