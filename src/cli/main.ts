@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as References from "effect/References"
 import { makeCrawl } from "./crawl.ts"
 import { get, put, stats } from "./queue.ts"
 import { serve } from "./serve.ts"
@@ -34,9 +35,13 @@ const millrace = Command.make("millrace").pipe(
 )
 
 /** One line a message, on standard error. */
-const logger = Logger.make(({ date, logLevel, message }) => {
+const logger = Logger.make(({ date, fiber, logLevel, message }) => {
   const text = Array.isArray(message) ? message.map(String).join(" ") : String(message)
-  process.stderr.write(`${date.toISOString().slice(11, 19)} ${logLevel.toUpperCase().padEnd(5)} ${text}\n`)
+  const details = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
+    .filter(([name]) => name !== "room")
+    .map(([name, value]) => `${name}: ${String(value)}`)
+  const line = details.length === 0 ? text : `${text} (${details.join(", ")})`
+  process.stderr.write(`${date.toISOString().slice(11, 19)} ${logLevel.toUpperCase().padEnd(5)} ${line}\n`)
 })
 
 const explain = (cause: Cause.Cause<unknown>): string => {
@@ -58,6 +63,10 @@ const program = Command.runWith(millrace, { version })(args).pipe(
   ),
   Effect.provide(Layer.mergeAll(NodeServices.layer, Logger.layer([logger])))
 )
+
+// Whoever read the output has gone (`millrace get ... | head -1`): end in order, as on Ctrl-C, and without a trace.
+process.stdout.on("error", () => void process.emit("SIGINT"))
+process.stderr.on("error", () => {})
 
 /** Services that are asked to stop have done what they should: 0. A crawl cut short has not: 130. */
 const service = args[0] === "serve" || args[0] === "work"

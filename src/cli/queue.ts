@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Client from "../Client.ts"
-import { ConfigurationInvalid } from "../Errors.ts"
+import { ConfigurationInvalid, QueueNotFound } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
@@ -38,8 +38,17 @@ const withClient = Effect.fnUntraced(function* <A, E>(
   yield* Options.portTo(options.port)
   const auth = yield* Options.readAuth(options, { generate: false })
   const { host, port } = options
-  return yield* Effect.provide(effect, Client.layerTcp({ host, port, auth }))
+  return yield* Effect.provide(effect, Client.layerTcp({ host, port, auth })).pipe(
+    Effect.mapError((error) => (error instanceof QueueNotFound ? notThere(error.queue) : error))
+  )
 })
+
+const notThere = (name: string): ConfigurationInvalid =>
+  new ConfigurationInvalid({
+    field: "queue",
+    value: JSON.stringify(name),
+    remedy: "the manager has no such queue; see millrace stats, or make it with millrace put --create"
+  })
 
 /** A name that the protocol does not know would end the connection; say it in words instead. */
 const define = (name: string, create: boolean) =>
@@ -125,7 +134,11 @@ export const stats = Command.make(
     const wanted = name === undefined ? all : all.filter((stats) => stats.name === name)
     if (name !== undefined && wanted.length === 0) {
       const known = all.map((stats) => stats.name).join(", ") || "none"
-      return yield* new ConfigurationInvalid({ field: "queue", value: name, remedy: `the manager's queues: ${known}` })
+      return yield* new ConfigurationInvalid({
+        field: "queue",
+        value: JSON.stringify(name),
+        remedy: `the manager's queues: ${known}`
+      })
     }
     if (options.json) {
       for (const one of wanted) yield* Console.log(JSON.stringify(one))

@@ -53,6 +53,9 @@ export interface CrawlReport extends Master.Summary {
 
 const restartsMax = 3
 
+/** Where a listener is reached from this machine: one that listens everywhere, on the loopback. */
+const reachable = (host: string): string => (host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host)
+
 export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
   const { depth, host, insecureNetwork, leaseMs, maxPages, port, url, workers } = options
   if (Crawl.seedOf({ url }) === undefined) return yield* Master.urlInvalid(url)
@@ -74,7 +77,10 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
     const startedAt = clock.monotonicTimeNanosUnsafe()
     const { address } = yield* Manager.Listening
     const args = [
-      ...["work", "--port", String(address._tag === "Tcp" ? address.port : 0), "--out", directory],
+      ...(address._tag === "Tcp"
+        ? ["work", "--host", reachable(address.host), "--port", String(address.port)]
+        : ["work"]),
+      ...["--out", directory],
       ...["--host-concurrency", String(options.hostConcurrency), "--with-parent"]
     ]
     const start = Effect.sync(() =>

@@ -15,6 +15,7 @@ import { sweep } from "../crawl/Download.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { randomBytes } from "../platform/Crypto.ts"
+import { formatAddress } from "../platform/Network.ts"
 import { hostname, onStdinClosed } from "../platform/Process.ts"
 import * as Options from "./options.ts"
 
@@ -42,7 +43,13 @@ export const work = Command.make(
     const auth = yield* Options.readAuth(options, { generate: false })
     const worker = Option.isSome(options.module) ? yield* loadWorker(options.module.value) : yield* crawlWorker(options)
     const { host, port } = options
-    const live = Layer.provide(worker, Client.layerTcp({ host, port, auth, waitForManager: true }))
+    // The workers of a crawl are told of by the crawl.
+    const at = formatAddress({ _tag: "Tcp", host, port })
+    const announce = options.withParent ? Effect.void : Effect.logInfo(`working for the manager at ${at}`)
+    const live = Layer.effectDiscard(announce).pipe(
+      Layer.provide(worker),
+      Layer.provide(Client.layerTcp({ host, port, auth, waitForManager: true }))
+    )
     const parentGone = options.withParent ? yield* untilParentIsGone : Effect.never
     yield* Effect.raceFirst(Layer.launch(live), parentGone)
   })

@@ -142,7 +142,8 @@ export class Core implements Out {
     for (const peer of this.#peers) {
       if (peer.gate !== gate) continue
       peer.draining = true
-      if (peer.state !== "open") continue
+      if (peer.state !== "open" || peer.session === undefined) continue
+      for (const stream of [...peer.session.leaseStreams.keys()]) this.engine.unsubscribe(peer.session, stream)
       peer.send({ type: M.control, kind: 1 })
       this.#touch(peer)
     }
@@ -476,6 +477,7 @@ export class Core implements Out {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         return engine.lease(session, m.request, m.queue, m.count, m.waitMs, m.get, now)
       case C.subscribe: {
+        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         const queue = this.#streamable(session, m.request, m.queue)
         if (queue === undefined) return
         const { id } = engine.subscribe(session, queue, m.credit)
@@ -687,7 +689,7 @@ export class Core implements Out {
       // As many as fill a frame; results may be large.
       let upTo = cursor
       for (let bytes = 0; upTo < end && bytes < Limits.frameBytesTarget; upTo++) {
-        bytes += 32 + (log.body(upTo)?.byteLength ?? 0)
+        bytes += 32 + log.size(upTo)
       }
       const w = peer.message()
       Wire.openOutcomes(w, stream.id, upTo, upTo - cursor)

@@ -52,7 +52,6 @@ export class Peer {
   inbound = 0
   paused = false
   lastHeardAt: number
-  partialSince = 0
   /** Set when something is written; the round flushes it. */
   dirty = false
   readonly acceptedAt: number

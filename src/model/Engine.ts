@@ -189,6 +189,7 @@ export class Engine {
         return this.#out.refused(session, request, why)
       }
     }
+    if (payloads.length === 0) return this.#out.putDone(session, request, this.#nextTask, 0)
     const room = policy.capacity - queue.waiting
     const inTurn = waitMs === 0 || queue.putWaiters.length === 0
     if (options === undefined && payloads.length <= room && inTurn && policy.tasksMax === 0) {
@@ -482,7 +483,8 @@ export class Engine {
       case "Outcomes": {
         const { queue } = subject
         queue.evictTimer = undefined
-        this.#evict(queue, now)
+        // Dropped by `dispatch`, after its readers have been given what ended just now.
+        this.#touched.add(queue)
       }
     }
   }
@@ -497,6 +499,7 @@ export class Engine {
   #accept(queue: Queue, payload: Uint8Array, options: TaskOptions | undefined, now: number): number {
     const id = options?.id
     if (id !== undefined) {
+      this.#forgetIds(queue, now)
       const first = queue.ids.get(id)
       if (first !== undefined) {
         queue.duplicates++
@@ -525,8 +528,20 @@ export class Engine {
 
   /** Takes in as much of the batch as there is room for; all or nothing of an atomic one. */
   #enter(queue: Queue, batch: PutBatch, now: number): void {
-    const { capacity } = queue.policy
-    if (batch.atomic && batch.payloads.length > capacity - queue.waiting) return
+    const { capacity, tasksMax } = queue.policy
+    this.#forgetIds(queue, now)
+    if (batch.atomic) {
+      if (batch.payloads.length > capacity - queue.waiting) return
+      const fresh = tasksMax > 0 ? this.#fresh(queue, batch) : 0
+      if (fresh > 0 && queue.puts + fresh > tasksMax) {
+        queue.refused += batch.payloads.length
+        for (let i = 0; i < batch.payloads.length; i++) {
+          batch.tasks.push(0)
+          batch.statuses.push(PutStatus.spent)
+        }
+        return
+      }
+    }
     for (let i = batch.tasks.length; i < batch.payloads.length; i++) {
       const options = batch.options?.[i]
       const known = options?.id !== undefined && queue.ids.has(options.id)
@@ -535,6 +550,16 @@ export class Engine {
       batch.tasks.push(Math.abs(n))
       batch.statuses.push(n > 0 ? PutStatus.accepted : n < 0 ? PutStatus.duplicate : PutStatus.spent)
     }
+  }
+
+  /** Items of the batch whose dedupe id is not taken yet. */
+  #fresh(queue: Queue, batch: PutBatch): number {
+    let fresh = 0
+    for (let i = 0; i < batch.payloads.length; i++) {
+      const id = batch.options?.[i]?.id
+      if (id === undefined || !queue.ids.has(id)) fresh++
+    }
+    return fresh
   }
 
   #answerPut(session: Session, request: number, queue: Queue, batch: PutBatch): void {
@@ -758,6 +783,11 @@ export class Engine {
     }
     if (options?.id === undefined) return
     queue.idsEnded.push({ id: options.id, until: now + queue.policy.dedupeKeptMs })
+    this.#forgetIds(queue, now)
+  }
+
+  /** Drops the dedupe ids whose retention is over, by age and by number. */
+  #forgetIds(queue: Queue, now: number): void {
     const kept = (): number => queue.idsEnded.length - queue.idsEndedFrom
     while (kept() > 0) {
       const oldest = queue.idsEnded[queue.idsEndedFrom]!
@@ -828,6 +858,8 @@ export class Engine {
     this.#unlist(waiter)
     switch (waiter.kind) {
       case "put":
+        // What waited behind it may fit where it did not.
+        this.#touched.add(queue)
         return this.#answerPut(session, request, queue, waiter.put!)
       case "lease":
         return this.#out.refused(session, request, refusal(Code.empty, queue.definition.name))
@@ -931,6 +963,11 @@ export class Engine {
       const task = queue.ready.pop()
       if (task === undefined) break
       bytes += task.payload.byteLength
+      // The first may be as large as a queue allows; with others beside it, it would not fit one frame.
+      if (tasks.length > 0 && bytes > Limits.batchBytesMax) {
+        queue.ready.giveBack(task)
+        break
+      }
       this.#grant(task, session, now)
       tasks.push(task)
     }

@@ -53,7 +53,7 @@ export class OutcomeLog {
     segment.outcomes[offset] = outcome
     segment.bodies[offset] = body
     segment.reasons[offset] = reasons
-    if (body !== undefined) this.bytes += body.byteLength
+    this.bytes += this.size(cursor)
     return cursor
   }
 
@@ -69,8 +69,7 @@ export class OutcomeLog {
       const offset = cursor % segmentSize
       const segment = this.#segments[0]!
       dropped(segment.tasks[offset]!)
-      const body = segment.bodies[offset]
-      if (body !== undefined) this.bytes -= body.byteLength
+      this.bytes -= this.size(cursor)
       segment.bodies[offset] = undefined
       segment.reasons[offset] = undefined
       if (offset === segmentSize - 1) {
@@ -83,6 +82,13 @@ export class OutcomeLog {
   /** When the oldest entry grows too old; `undefined` for an empty log. */
   nextEviction(): number | undefined {
     return this.first < this.next ? this.endedAt(this.first) + this.#keepMs : undefined
+  }
+
+  /** Bytes of the body and, at most, of the reasons as UTF-8. */
+  size(cursor: number): number {
+    const body = this.body(cursor)?.byteLength ?? 0
+    const reasons = this.reasons(cursor)
+    return reasons === undefined ? body : reasons.reduce((bytes, { text }) => bytes + 3 * text.length, body)
   }
 
   task(cursor: number): number {

@@ -97,7 +97,9 @@ export const fromNumbers = (numbers: ReadonlyArray<number>): Policy => {
  * Jitter"): workers that failed together do not come back together.
  */
 export const backoffMs = (policy: Policy, attempt: number, random: number): number => {
-  const grown = policy.backoffBaseMs * (policy.backoffFactorPercent / 100) ** (attempt - 1)
+  // Nothing times an overflowed factor would be no number.
+  const factor = Math.min(Number.MAX_SAFE_INTEGER, (policy.backoffFactorPercent / 100) ** (attempt - 1))
+  const grown = policy.backoffBaseMs * factor
   const full = Math.min(policy.backoffCapMs, grown)
   return Math.round(full * (1 - (policy.backoffJitterPercent / 100) * random))
 }

@@ -8,10 +8,13 @@
 import { Heap } from "./Heap.ts"
 import { State, type Task } from "./Task.ts"
 
+/** A task that backed off has the place of the next put, and goes before it. */
+const before = (a: Task, b: Task): boolean => a.place < b.place || (a.place === b.place && a.n < b.n)
+
 class Bucket {
   head: Task | undefined = undefined
   tail: Task | undefined = undefined
-  readonly returned = new Heap<Task>((a, b) => a.place < b.place)
+  readonly returned = new Heap<Task>(before)
 }
 
 export class Ready {
@@ -47,7 +50,7 @@ export class Ready {
       if (bucket !== undefined) {
         const head = bucket.head
         const back = bucket.returned.peek()
-        if (back !== undefined && (head === undefined || back.place < head.place)) {
+        if (back !== undefined && (head === undefined || before(back, head))) {
           this.size--
           return bucket.returned.pop()
         }
@@ -83,12 +86,12 @@ export class Ready {
     for (let p = this.#lowest; p < 256 && found.length < count; p++) {
       const bucket = this.#buckets[p]
       if (bucket === undefined) continue
-      const back = bucket.returned.toArray().sort((a, b) => a.place - b.place)
+      const back = bucket.returned.toArray().sort((a, b) => (before(a, b) ? -1 : 1))
       let i = 0
       let task = bucket.head
       while (found.length < count && (task !== undefined || i < back.length)) {
         const returned = back[i]
-        if (returned !== undefined && (task === undefined || returned.place < task.place)) {
+        if (returned !== undefined && (task === undefined || before(returned, task))) {
           found.push(returned)
           i++
         } else if (task !== undefined) {
@@ -98,6 +101,20 @@ export class Ready {
       }
     }
     return found
+  }
+
+  /** The lists as they are, for `Invariants`. */
+  lists(): ReadonlyArray<{
+    readonly priority: number
+    readonly head: Task | undefined
+    readonly tail: Task | undefined
+    readonly returned: ReadonlyArray<Task>
+  }> {
+    return this.#buckets.flatMap((bucket, priority) =>
+      bucket === undefined
+        ? []
+        : [{ priority, head: bucket.head, tail: bucket.tail, returned: bucket.returned.toArray() }]
+    )
   }
 
   #bucket(priority: number): Bucket {

@@ -2,7 +2,8 @@
  * Why the manager refuses a request: a code of the protocol and the data that explains it.
  *
  * The list is closed; `docs/protocol.md` prints it, `Errors.ts` gives each a typed error at the client. Codes below 64
- * answer a request and the connection goes on; codes from 64 close the connection. Every refusal is definite.
+ * answer a request, definitely, and the connection goes on. Codes from 64 close the connection, and so may
+ * `limitExceeded` and `draining`: what was in flight on a connection that closes is indefinite, whatever closed it.
  */
 export const Code = {
   queueNotFound: 1,

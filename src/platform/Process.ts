@@ -13,7 +13,7 @@ export const environment = (name: string): string | undefined => process.env[nam
 
 export const stdoutIsTerminal = (): boolean => process.stdout.isTTY === true
 export const writeOut = (text: string): void => void process.stdout.write(text)
-export const terminalColumns = (): number => process.stdout.columns ?? 80
+export const terminalColumns = (): number => process.stdout.columns || 80
 
 /** Whether a file on this machine may be read by others than its owner. Undefined where modes mean nothing. */
 export const readableByOthers = (mode: number): boolean | undefined =>

@@ -407,9 +407,9 @@ const body = (r: Reader, type: number): ClientMessage => {
         type,
         request: r.uint(),
         name: name(r),
-        fingerprint: r.bin(32),
+        fingerprint: fingerprint(r),
         schema: r.str(Limits.schemaTextBytesMax),
-        accepts: list(r, Limits.acceptedFingerprintsMax, () => r.bin(32)),
+        accepts: list(r, Limits.acceptedFingerprintsMax, () => fingerprint(r)),
         policy: r.nil() ? undefined : list(r, 64, () => r.uint())
       }
     case T.put: {
@@ -538,6 +538,13 @@ const held = (r: Reader): ReadonlyArray<number> => {
   return values
 }
 
+/** SHA-256, or nothing at all for a client that brings no Schemas. */
+const fingerprint = (r: Reader): Uint8Array => {
+  const bytes = r.bin(32)
+  if (bytes.byteLength !== 0 && bytes.byteLength !== 32) throw new Malformed("a fingerprint has 32 bytes, or none")
+  return bytes
+}
+
 const isName = /^[A-Za-z0-9._:-]{1,200}$/
 
 const name = (r: Reader): string => {
@@ -598,12 +605,14 @@ const decodeEffects = (r: Reader): CommitEffects => {
   const length = r.array(32)
   if (length < 4) throw new Malformed("the effects of a commit are four lists")
   const puts = list(r, Limits.commitEffectsMax, () => {
-    if (r.array(2) !== 2) throw new Malformed("a child put has a queue and an item")
+    const length = r.array(32)
+    if (length < 2) throw new Malformed("a child put has a queue and an item")
     const queue = r.uint()
-    if (r.atBin) return { queue, payload: r.bin(Limits.payloadBytesCeiling), options: undefined }
-    const size = r.array(32)
+    const size = r.atBin ? 0 : r.array(32)
     const payload = r.bin(Limits.payloadBytesCeiling)
-    return { queue, payload, options: taskOptions(r, size) }
+    const options = size === 0 ? undefined : taskOptions(r, size)
+    r.skip(length - 2)
+    return { queue, payload, options }
   })
   let others = 0
   for (let i = 1; i < length; i++) {

@@ -519,7 +519,8 @@ const decodeOutcome = (r: Reader): OutcomeItem => {
   const kind = r.uint(15)
   const attempts = r.uint()
   const endedAtMs = r.uint()
-  const body = r.binOrNil(Limits.payloadBytesMax)
+  // The body of a dead task is its payload.
+  const body = r.binOrNil(Limits.payloadBytesCeiling)
   const reasons =
     length > 5
       ? list(r, Limits.reasonsKeptMax, () => {

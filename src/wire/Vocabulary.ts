@@ -1,7 +1,8 @@
 /**
  * The words of protocol version 1: message types, and the pieces that several messages share.
  *
- * Types below 0x40 go from client to manager, types from 0x40 to 0x5f from manager to client. 0x60-0x6f are reserved
+ * Types below 0x40 go from client to manager, types from 0x40 to 0x5f from manager to client (0x5f is
+ * kept for `Moved{namespace, addresses, epoch}`). 0x60-0x6f are reserved
  * for shared objects, 0x70-0x7f for actors, from 0x80 on for streams. `docs/protocol.md` is the contract; a message may
  * grow at its end, and a reader passes over elements that it does not know.
  */

@@ -48,12 +48,12 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
   })
   const { link } = client
   const subscribe = Effect.flatMap(client.open(queue), (opened) =>
-    Effect.callback<number, RequestError>((resume) =>
+    Effect.callback<void, RequestError>((resume) =>
       runner.subscribe(opened.id, (answer) => {
         if (answer instanceof Error) resume(Effect.fail(answer))
         else if (answer.type === M.refused) resume(Effect.fail(requestErrorOf({ _tag: "Refusal", refused: answer })))
         else if (answer.type !== M.streaming) resume(Effect.fail(unexpected(answer)))
-        else resume(Effect.succeed(opened.policy.leaseMs))
+        else resume(Effect.void)
       })
     )
   )
@@ -65,7 +65,7 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
         ? Effect.void
         : Effect.logError(`the worker of "${queue.name}" cannot go on: ${error.message}`)
     )
-    run(Effect.asVoid(resubscribe))
+    run(resubscribe)
   }
   const resident = {
     held: (into: Array<number>) => runner.held(into),
@@ -73,16 +73,10 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
     down: () => runner.down(),
     up
   }
-  link.residents.add(resident)
-  yield* Effect.addFinalizer(() =>
-    Effect.andThen(
-      stop(runner, options.grace ?? Limits.graceMsDefault),
-      Effect.sync(() => link.residents.delete(resident))
-    )
-  )
-  const leaseMs = yield* subscribe
   // A third of the term: two renewals may be lost before the lease is.
-  const every = Math.max(100, Math.min(Limits.heartbeatMs, Math.floor(leaseMs / 3)))
+  const { policy } = yield* client.open(queue)
+  const every = Math.max(100, Math.min(Limits.heartbeatMs, Math.floor(policy.leaseMs / 3)))
+  // Before the finalizer, hence interrupted after it: a handler that ends during the drain still has its lease.
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.andThen(
@@ -91,6 +85,14 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
       )
     )
   )
+  link.residents.add(resident)
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      stop(runner, options.grace ?? Limits.graceMsDefault),
+      Effect.sync(() => link.residents.delete(resident))
+    )
+  )
+  yield* subscribe
 })
 
 /** A worker as a layer: it works as long as the layer lives. */

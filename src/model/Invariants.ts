@@ -1,0 +1,260 @@
+/**
+ * What must hold of an engine between rounds, checked from the outside and without mercy for cost.
+ *
+ * Tests and the simulator call `check` after every step; the manager never does. Each violation is a sentence that names
+ * the queue, task or session; none means that the engine's lists, counts, timers and logs agree with each other.
+ */
+import * as Limits from "../Limits.ts"
+import type { Engine } from "./Engine.ts"
+import type { Queue } from "./Queue.ts"
+import type { Waiter } from "./Session.ts"
+import { State, Task } from "./Task.ts"
+
+/** Assumes: `dispatch` has run since the last command. Ensures: nothing is changed. */
+export const check = (engine: Engine): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  const say = (holds: boolean, text: () => string): void => {
+    if (!holds) found.push(text())
+  }
+  for (const queue of engine.queues) {
+    conservation(queue, say)
+    readyTasks(engine, queue, say)
+    leasedTasks(engine, queue, say)
+    dedupeIds(engine, queue, say)
+    outcomeLog(engine, queue, say)
+    streams(engine, queue, say)
+    nobodyStuck(queue, say)
+  }
+  timers(engine, say)
+  sessions(engine, say)
+  return found
+}
+
+type Say = (holds: boolean, text: () => string) => void
+
+const nameOf = (queue: Queue): string => `queue "${queue.definition.name}"`
+
+const conservation = (queue: Queue, say: Say): void => {
+  const { acknowledged, cancelled, dead, delayed, done, leased, puts, ready } = queue
+  const parts = { ready: ready.size, delayed, leased, done, dead, cancelled, acknowledged }
+  const sum = Object.values(parts).reduce((a, b) => a + b, 0)
+  say(puts === sum, () => `${nameOf(queue)}: ${puts} puts are not the sum of ${JSON.stringify(parts)}`)
+  for (const [name, count] of Object.entries(parts)) {
+    say(count >= 0, () => `${nameOf(queue)}: ${name} is ${count}`)
+  }
+}
+
+const living = (engine: Engine, queue: Queue, task: Task, state: State, say: Say): void => {
+  say(task.state === state, () => `task ${task.n}: state ${task.state} in a list of state ${state}`)
+  say(task.queue === queue, () => `task ${task.n} is in a list of ${nameOf(queue)} and belongs to another`)
+  say(engine.tasks.owner(task.n) === task, () => `task ${task.n} is in a list and not in the table`)
+  say(task.attempt >= 0 && task.attempt <= task.leases, () => `task ${task.n}: attempt ${task.attempt}`)
+  say(task.releases < Limits.releasesMax, () => `task ${task.n} lives after ${task.releases} releases`)
+  say(task.lossesWhileStarted < Limits.lossesWhileStartedMax, () => `task ${task.n} lives after its last loss`)
+  say((task.holder !== undefined) === (state === State.leased), () => `task ${task.n}: holder in state ${state}`)
+  say((task.due !== undefined) === (state === State.delayed), () => `task ${task.n}: due timer in state ${state}`)
+}
+
+const readyTasks = (engine: Engine, queue: Queue, say: Say): void => {
+  const { ready } = queue
+  let count = 0
+  for (const { head, priority, returned, tail } of ready.lists()) {
+    let before: Task | undefined
+    // A corrupt list may be a ring.
+    for (let task = head; task !== undefined && count <= ready.size; task = task.next) {
+      const { n, place } = task
+      const previous = before
+      count++
+      living(engine, queue, task, State.ready, say)
+      say(task.prev === previous, () => `task ${n}: the ready list of priority ${priority} is not linked back`)
+      say(task.priority === priority, () => `task ${n}: in the ready list of priority ${priority}`)
+      say(previous === undefined || previous.place < place, () => `task ${n}: place ${place} out of order`)
+      before = task
+    }
+    const last = before
+    say(tail === last, () => `${nameOf(queue)}: the ready list of priority ${priority} does not end at its tail`)
+    returned.forEach((task, i) => {
+      count++
+      living(engine, queue, task, State.ready, say)
+      say(task.priority === priority, () => `task ${task.n}: returned to priority ${priority}`)
+      const parent = i === 0 ? undefined : returned[(i - 1) >> 1]
+      const ordered = parent === undefined || parent.place < task.place
+      say(ordered || parent.place === task.place, () => `task ${task.n}: the heap of returned tasks is out of order`)
+    })
+  }
+  const listed = count
+  say(listed === ready.size, () => `${nameOf(queue)}: ready.size is ${ready.size}, ${listed} are listed`)
+  const order = ready.peek(ready.size)
+  say(order.length === ready.size, () => `${nameOf(queue)}: ${order.length} of ${ready.size} ready tasks can be leased`)
+  for (let i = 1; i < order.length; i++) {
+    const a = order[i - 1]!
+    const b = order[i]!
+    const rising = a.priority < b.priority || (a.priority === b.priority && a.place <= b.place)
+    say(rising, () => `${nameOf(queue)}: task ${b.n} is leased after task ${a.n}`)
+  }
+}
+
+const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
+  let count = 0
+  let before: Task | undefined
+  for (let task = queue.leaseHead; task !== undefined && count <= queue.leased; task = task.next) {
+    const { at, holder, n } = task
+    const previous = before
+    count++
+    living(engine, queue, task, State.leased, say)
+    say(task.prev === previous, () => `task ${n}: the lease list is not linked back`)
+    say(previous === undefined || previous.at <= at, () => `task ${n}: its lease ends before an earlier one`)
+    say(holder !== undefined && engine.sessions.has(holder), () => `task ${n}: leased by nobody`)
+    before = task
+  }
+  const last = before
+  const listed = count
+  say(queue.leaseTail === last, () => `${nameOf(queue)}: the lease list does not end at its tail`)
+  say(listed === queue.leased, () => `${nameOf(queue)}: leased is ${queue.leased}, ${listed} are listed`)
+  const { leaseHead, leaseTimer } = queue
+  say(
+    leaseHead === undefined || (leaseTimer !== undefined && leaseTimer.at <= leaseHead.at),
+    () => `${nameOf(queue)}: no timer watches the next lease to expire`
+  )
+}
+
+const dedupeIds = (engine: Engine, queue: Queue, say: Say): void => {
+  const retained = new Set<string>()
+  for (const { id } of queue.idsEnded.slice(queue.idsEndedFrom)) {
+    say(!retained.has(id), () => `${nameOf(queue)}: id "${id}" is retained twice`)
+    say(queue.ids.has(id), () => `${nameOf(queue)}: retained id "${id}" is not known`)
+    retained.add(id)
+  }
+  say(retained.size <= queue.policy.dedupeKept, () => `${nameOf(queue)}: ${retained.size} ids are retained`)
+  for (const [id, n] of queue.ids) {
+    const owner = engine.tasks.owner(n)
+    const lives = owner instanceof Task && owner.queue === queue && owner.options?.id === id
+    say(lives !== retained.has(id), () => `${nameOf(queue)}: id "${id}" points at no living or retained task`)
+  }
+}
+
+const outcomeLog = (engine: Engine, queue: Queue, say: Say): void => {
+  const { cancelled, dead, done, log, policy } = queue
+  const kept = log.next - log.first
+  say(kept >= 0 && kept <= policy.outcomesKept, () => `${nameOf(queue)}: ${kept} outcomes are kept`)
+  say(log.bytes >= 0 && log.bytes <= Limits.outcomesKeptBytes, () => `${nameOf(queue)}: the log has ${log.bytes} bytes`)
+  say(
+    log.next === done + dead + cancelled,
+    () => `${nameOf(queue)}: ${log.next} outcomes of ${done + dead + cancelled}`
+  )
+  say(
+    queue.deadLetters.size <= Limits.deadLettersKeptMax,
+    () => `${nameOf(queue)}: ${queue.deadLetters.size} dead letters`
+  )
+  for (let cursor = log.first; cursor < log.next; cursor++) {
+    const n = log.task(cursor)
+    const found = engine.tasks.owner(n) === queue && engine.tasks.cursor(n) === cursor
+    say(found, () => `${nameOf(queue)}: the table does not lead to the outcome of task ${n}`)
+  }
+}
+
+const streams = (engine: Engine, queue: Queue, say: Say): void => {
+  for (const stream of queue.leaseStreams) {
+    const known = stream.session.leaseStreams.get(stream.id) === stream && engine.sessions.has(stream.session)
+    say(known, () => `lease stream ${stream.id} is unknown to its session`)
+    say(stream.credit >= 0 && stream.credit <= Limits.creditMax, () => `stream ${stream.id}: credit ${stream.credit}`)
+  }
+  for (const stream of queue.outcomeStreams) {
+    const known = stream.session.outcomeStreams.get(stream.id) === stream && engine.sessions.has(stream.session)
+    say(known, () => `outcome stream ${stream.id} is unknown to its session`)
+    say(stream.cursor <= queue.log.next, () => `outcome stream ${stream.id} is ahead of its log`)
+    say(stream.credit >= 0 && stream.credit <= Limits.creditMax, () => `stream ${stream.id}: credit ${stream.credit}`)
+  }
+}
+
+/** A wish and what would grant it do not both wait. */
+const nobodyStuck = (queue: Queue, say: Say): void => {
+  if (queue.ready.size > 0) {
+    say(queue.leaseWaiters.length === 0, () => `${nameOf(queue)}: a lease request waits beside a ready task`)
+    const hungry = queue.leaseStreams.find((stream) => stream.credit > 0 && !stream.session.congested)
+    say(hungry === undefined, () => `${nameOf(queue)}: stream ${hungry?.id} has credit beside a ready task`)
+  }
+  const first = queue.putWaiters[0]?.put
+  if (first !== undefined) {
+    const room = queue.policy.capacity - queue.waiting
+    const wanted = first.atomic ? first.payloads.length : 1
+    say(room < wanted, () => `${nameOf(queue)}: a put of ${wanted} waits beside room for ${room}`)
+  }
+  say(queue.joinWaiters.length === 0 || queue.unfinished > 0, () => `${nameOf(queue)}: a join waits for an empty queue`)
+  say(
+    queue.closed === "open" || queue.unfinished > 0 || queue.leaseWaiters.length === 0,
+    () => `${nameOf(queue)}: a lease request waits for a queue that is closed and done`
+  )
+}
+
+const timers = (engine: Engine, say: Say): void => {
+  const heap = engine.timers.entries()
+  const delayed = new Map<Queue, number>()
+  heap.forEach((timer, i) => {
+    const { at, slot, subject } = timer
+    say(slot === i, () => `a ${subject._tag} timer in slot ${i} believes it is in ${slot}`)
+    const parent = i === 0 ? undefined : heap[(i - 1) >> 1]
+    say(parent === undefined || parent.at <= at, () => `the timer heap is out of order at slot ${i}`)
+    switch (subject._tag) {
+      case "Due": {
+        const { task } = subject
+        delayed.set(task.queue, (delayed.get(task.queue) ?? 0) + 1)
+        say(task.due === timer && task.at === at, () => `task ${task.n}: not its due timer`)
+        return living(engine, task.queue, task, State.delayed, say)
+      }
+      case "Expiry": {
+        const { task } = subject
+        return say(task.expiry === timer && task.state !== State.ended, () => `a timer of ended task ${task.n}`)
+      }
+      case "Wait":
+        return say(subject.waiter.timer === timer && !subject.waiter.ended, () => "a timer of a wait that is over")
+      case "Leases":
+        return say(subject.queue.leaseTimer === timer, () => `${nameOf(subject.queue)}: a stray lease timer`)
+      case "Outcomes":
+        return say(subject.queue.evictTimer === timer, () => `${nameOf(subject.queue)}: a stray eviction timer`)
+    }
+  })
+  for (const queue of engine.queues) {
+    const count = delayed.get(queue) ?? 0
+    say(count === queue.delayed, () => `${nameOf(queue)}: delayed is ${queue.delayed}, ${count} have a timer`)
+    for (const timer of [queue.leaseTimer, queue.evictTimer]) {
+      say(timer === undefined || heap[timer.slot] === timer, () => `${nameOf(queue)}: a timer that will never ring`)
+    }
+  }
+}
+
+const sessions = (engine: Engine, say: Say): void => {
+  const leased = new Map<unknown, number>()
+  const queued = new Set<Waiter>()
+  for (const queue of engine.queues) {
+    let guard = queue.leased
+    for (let task = queue.leaseHead; task !== undefined && guard-- > 0; task = task.next) {
+      leased.set(task.holder, (leased.get(task.holder) ?? 0) + 1)
+    }
+    const lists = [queue.putWaiters, queue.leaseWaiters, queue.joinWaiters, ...queue.outcomeWaiters.values()]
+    for (const waiter of lists.flat()) {
+      queued.add(waiter)
+      say(waiter.queue === queue && !waiter.ended, () => `${nameOf(queue)}: keeps a ${waiter.kind} that is over`)
+      say(waiter.session.waiting.has(waiter), () => `${nameOf(queue)}: a ${waiter.kind} unknown to its session`)
+      say(engine.sessions.has(waiter.session), () => `${nameOf(queue)}: a ${waiter.kind} of a session that is over`)
+    }
+    for (const [n, waiting] of queue.outcomeWaiters) {
+      const owner = engine.tasks.owner(n)
+      say(waiting.length > 0, () => `${nameOf(queue)}: an empty list of waits for task ${n}`)
+      say(owner instanceof Task && owner.queue === queue, () => `${nameOf(queue)}: task ${n} is gone and waited for`)
+    }
+  }
+  for (const session of engine.sessions) {
+    const count = leased.get(session) ?? 0
+    say(count === session.leased, () => `session ${session.id}: leased is ${session.leased}, it holds ${count}`)
+    for (const waiter of session.waiting) {
+      say(queued.has(waiter), () => `session ${session.id}: its ${waiter.kind} is in no queue`)
+    }
+    for (const stream of session.leaseStreams.values()) {
+      say(stream.queue.leaseStreams.includes(stream), () => `lease stream ${stream.id} is unknown to its queue`)
+    }
+    for (const stream of session.outcomeStreams.values()) {
+      say(stream.queue.outcomeStreams.includes(stream), () => `outcome stream ${stream.id} is unknown to its queue`)
+    }
+  }
+}
