@@ -1,0 +1,348 @@
+/** The command line as a stranger meets it: exit codes, one clear line per human error, no stack trace unless asked. */
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { afterAll, beforeAll } from "vitest"
+import {
+  assertOneLine,
+  freePort,
+  key,
+  millrace,
+  run,
+  type Serving,
+  serve,
+  stopAll,
+  temporaryFolder
+} from "./support.ts"
+
+const page = "http://127.0.0.1:1/"
+let manager: Serving
+let port: string
+
+beforeAll(async () => {
+  manager = await serve()
+  port = String(manager.port)
+})
+afterAll(stopAll)
+
+describe.concurrent("human errors end with code 1 and one line", () => {
+  it("nobody listens: the line names the address and the remedy", async () => {
+    const free = await freePort()
+    const pattern = new RegExp(`127\\.0\\.0\\.1:${free} \\(connection refused\\).*millrace serve`)
+    assertOneLine(await run(["stats", "--port", String(free)]), pattern)
+  })
+
+  it("the host name is not known", async () => {
+    assertOneLine(await run(["stats", "--host", "no-such-host.invalid"]), /no-such-host\.invalid:8001 \(the host name /)
+  })
+
+  it("a wrong key is refused by every command, and no worker waits for it to become right", async () => {
+    const env = { MILLRACE_AUTHKEY: "another key" }
+    const commands = [["stats"], ["put", "q", "1"], ["work", "--out", temporaryFolder()]]
+    for (const ended of await Promise.all(commands.map((args) => run([...args, "--port", port], { env })))) {
+      assertOneLine(ended, /Authentication with 127\.0\.0\.1:\d+ failed .*same key/)
+    }
+  })
+
+  it("the manager says who was refused and why", async () => {
+    await run(["stats", "--port", port, "--user", "mallory"])
+    assert.match(manager.program.stderr, /WARN {2}login refused \(peer: 127\.0\.0\.1:\d+, reason: .+\)/)
+  })
+
+  it("an unknown user is refused like a wrong key", async () => {
+    assertOneLine(await run(["stats", "--port", port, "--user", "nobody"]), /Authentication .* failed/)
+  })
+
+  it("no key at all: the line says how to give one", async () => {
+    const ended = await run(["stats", "--port", port], { env: { MILLRACE_AUTHKEY: undefined } })
+    assertOneLine(ended, /key is missing.*--authkey-file.*MILLRACE_AUTHKEY/)
+  })
+
+  it("a named variable that is not set", async () => {
+    assertOneLine(await run(["stats", "--port", port, "--authkey-env", "NOT_SET_HERE"]), /set NOT_SET_HERE/)
+  })
+
+  it("a key file that cannot be read, or not be made", async () => {
+    const folder = temporaryFolder()
+    assertOneLine(await run(["stats", "--authkey-file", join(folder, "none")]), /--authkey-file .*cannot be read/)
+    assertOneLine(await run(["serve", "--authkey-file", join(folder, "a/b")]), /--authkey-file .*cannot be made/)
+  })
+
+  it("the port is in use", async () => {
+    assertOneLine(await run(["serve", "--port", port]), /Cannot listen on 127\.0\.0\.1:\d+: the address is in use/)
+  })
+
+  it("ports that do not exist", async () => {
+    for (const args of [
+      ["serve", "--port", "70000"],
+      ["serve", "--port", "-5"],
+      ["stats", "--port", "70000"]
+    ]) {
+      assertOneLine(await run(args), /--port is (70000|-5): use \d to 65535/)
+    }
+  })
+
+  it("a wide bind without --insecure-network", async () => {
+    assertOneLine(await run(["serve", "--host", "0.0.0.0", "--port", "0"]), /0\.0\.0\.0.*--insecure-network/)
+  })
+
+  it("a folder that cannot be written to, for crawls and for workers", async () => {
+    const file = join(temporaryFolder(), "file")
+    writeFileSync(file, "")
+    const out = join(file, "below")
+    assertOneLine(await run(["crawl", page, "--out", out]), /--out is .*cannot be written to/)
+    assertOneLine(await run(["work", "--port", port, "--out", out]), /--out is .*cannot be written to/)
+  })
+
+  it("a URL that is none, before any folder is made", async () => {
+    const cwd = temporaryFolder()
+    for (const url of ["example", "ftp://example/", "file:///etc/passwd"]) {
+      assertOneLine(await run(["crawl", url], { cwd }), /URL is ".*": use an absolute http or https address/)
+    }
+    assert.isFalse(existsSync(join(cwd, "downloads")))
+  })
+
+  it("numbers of a crawl that make no sense", async () => {
+    const cwd = temporaryFolder()
+    const flags = [
+      ["--workers", "0"],
+      ["--depth", "-1"],
+      ["--max-pages", "0"],
+      ["--lease", "0"],
+      ["--host-concurrency", "0"],
+      ["--port", "70000"]
+    ]
+    for (const [flag = "", value = ""] of flags) {
+      assertOneLine(await run(["crawl", page, flag, value], { cwd }), new RegExp(`${flag} is ${value}: use \\d`))
+    }
+  })
+
+  it("a payload that is no JSON: the line shows how text is written", async () => {
+    assertOneLine(await run(["put", "q", "{bad", "--port", port]), /payload is \{bad: write JSON/)
+  })
+
+  it("a name that no queue can have", async () => {
+    for (const command of [
+      ["put", "bad name!", "1"],
+      ["get", "bad name!"]
+    ]) {
+      assertOneLine(await run([...command, "--port", port]), /queue is "bad name!": use 1 to 200 characters/)
+    }
+  })
+
+  it("a queue that the manager does not have", async () => {
+    assertOneLine(
+      await run(["put", "none", "1", "--port", port]),
+      /queue is "none": the manager has no such queue.*put --create/
+    )
+    assertOneLine(
+      await run(["get", "none", "--timeout", "0", "--port", port]),
+      /queue is "none": the manager has no such queue.*put --create/
+    )
+    assertOneLine(await run(["stats", "none", "--port", port]), /queue is "none": the manager's queues: /)
+  })
+
+  it("counts and waits below their bounds", async () => {
+    assertOneLine(await run(["get", "q", "--count", "0", "--port", port]), /--count is 0: use 1 or more/)
+    assertOneLine(await run(["get", "q", "--timeout", "-1", "--port", port]), /--timeout is -1: use 0 to/)
+  })
+
+  it("one id for several payloads", async () => {
+    assertOneLine(await run(["put", "q", "1", "2", "--id", "x", "--port", port]), /--id is x: give one payload/)
+  })
+
+  it("--debug shows where it happened", async () => {
+    const ended = await run(["stats", "--port", String(await freePort()), "--debug"])
+    assert.strictEqual(ended.code, 1)
+    assert.match(ended.stderr, /ConnectFailed/)
+    assert.match(ended.stderr, /\n\s+at /)
+  })
+
+  it("a first page that cannot be had: the summary, then the reason, and code 1", async () => {
+    const ended = await run(["crawl", page, "--json", "--workers", "1", "--out", temporaryFolder()])
+    assert.strictEqual(ended.code, 1)
+    assert.strictEqual(JSON.parse(ended.stdout).brokenPages, 1)
+    assert.match(ended.stderr, /millrace: URL is .*no page could be read there .*ECONNREFUSED/)
+    assert.notMatch(ended.stderr, /\n\s+at /)
+  })
+})
+
+describe.concurrent("wrong usage ends with code 2 and says what is wrong", () => {
+  const cases: ReadonlyArray<readonly [name: string, args: ReadonlyArray<string>, said: RegExp]> = [
+    ["an unknown flag", ["serve", "--nonsense"], /Unrecognized flag: --nonsense/],
+    ["a missing argument", ["crawl"], /Missing required argument: url/],
+    ["a missing payload", ["put", "q"], /payload/],
+    ["an unknown command", ["nonsense"], /Unknown subcommand "nonsense"/],
+    ["a port that is no number", ["serve", "--port", "abc"], /--port.*abc/]
+  ]
+  for (const [name, args, said] of cases) {
+    it(name, async () => {
+      const ended = await run(args)
+      assert.strictEqual(ended.code, 2, ended.stderr)
+      assert.match(ended.stderr, said)
+      assert.notMatch(ended.stderr, /\n\s+at /)
+    })
+  }
+})
+
+describe.concurrent("help", () => {
+  for (const command of [[], ["serve"], ["work"], ["crawl"], ["put"], ["get"], ["stats"]]) {
+    it(`millrace ${[...command, "--help"].join(" ")} ends with code 0`, async () => {
+      const ended = await run([...command, "--help"])
+      assert.strictEqual(ended.code, 0)
+      assert.match(ended.stdout, /USAGE\n +millrace/)
+      assert.strictEqual(ended.stderr, "")
+    })
+  }
+
+  it("--version is the version of the package", async () => {
+    const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"))
+    const ended = await run(["--version"])
+    assert.strictEqual(ended.stdout, `millrace v${version}\n`)
+    assert.strictEqual(ended.code, 0)
+  })
+})
+
+describe("keys", () => {
+  it("serve makes a key file that only its owner can read, and takes it again at the next start", async () => {
+    const file = join(temporaryFolder(), "millrace.key")
+    const options = { env: { MILLRACE_AUTHKEY: undefined } }
+    const first = await serve(["--authkey-file", file], options)
+    assert.strictEqual(statSync(file).mode & 0o777, 0o600)
+    const made = readFileSync(file, "utf8")
+    assert.isAbove(made.trim().length, 40)
+    assert.include(first.program.stderr, `made a new key in ${file}`)
+    assert.notInclude(first.program.stderr, made.trim())
+    first.program.kill("SIGTERM")
+    await first.program.ended(5_000)
+
+    const second = await serve(["--authkey-file", file], options)
+    assert.strictEqual(readFileSync(file, "utf8"), made)
+    assert.notInclude(second.program.stderr, "made a new key")
+    const ended = await run(["stats", "--authkey-file", file, "--port", String(second.port)], options)
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    assert.strictEqual(ended.stdout, "no queues yet\n")
+    second.program.kill("SIGTERM")
+    await second.program.ended(5_000)
+  })
+
+  it("a key on the command line works, with a warning that does not repeat it", async () => {
+    const ended = await run(["stats", "--authkey", key, "--port", port])
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    assert.match(ended.stderr, /WARN .*--authkey is visible to every user/)
+    assert.notInclude(ended.stderr, key)
+  })
+
+  it("a key file that others can read is taken with a warning", async () => {
+    const file = join(temporaryFolder(), "open.key")
+    writeFileSync(file, `${key}\n`, { mode: 0o644 })
+    const ended = await run(["stats", "--authkey-file", file, "--port", port])
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    assert.match(ended.stderr, /can be read by other users; run: chmod 600/)
+  })
+})
+
+describe("serve", () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    it(`ends with code 0 on ${signal}, promptly`, async () => {
+      const { program } = await serve()
+      program.kill(signal)
+      const ended = await program.ended(5_000)
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.strictEqual(ended.stdout, "")
+    })
+  }
+
+  it("ends promptly with a client that waits, which hears that the manager is gone", async () => {
+    const { port, program } = await serve()
+    const at = ["--port", String(port)]
+    assert.strictEqual((await run(["put", "idle", "1", "--create", ...at])).code, 0)
+    // The second get is on its way as soon as the first has been printed.
+    const waiting = millrace(["get", "idle", "--count", "2", ...at])
+    await waiting.said(/^1$/m)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    program.kill("SIGTERM")
+    assert.strictEqual((await program.ended(5_000)).code, 0)
+    const ended = await waiting.ended(5_000)
+    assert.strictEqual(ended.code, 1)
+    assert.match(ended.stderr, /millrace: The (manager is draining|connection to .* was lost)/)
+  })
+
+  it("says that it is open to the network when it is", async () => {
+    const { program } = await serve(["--host", "0.0.0.0", "--insecure-network"])
+    await program.said(/WARN .*open to the network without TLS/)
+    program.kill("SIGTERM")
+    assert.strictEqual((await program.ended(5_000)).code, 0)
+  })
+})
+
+describe("put, get and stats", () => {
+  const at = (...args: ReadonlyArray<string>) => run([...args, "--port", port])
+
+  it("what is put comes out in order, one JSON value a line", async () => {
+    const put = await at("put", "orders", "--create", "1", '"two"', '{"three":[3]}')
+    assert.strictEqual(put.code, 0, put.stderr)
+    assert.lengthOf(put.stdout.trim().split("\n"), 3)
+    assert.strictEqual(put.stderr, "")
+    const got = await at("get", "orders", "--count", "3")
+    assert.deepStrictEqual(got, { code: 0, signal: null, stdout: '1\n"two"\n{"three":[3]}\n', stderr: "" })
+  })
+
+  it("a switch before a payload does not swallow it, and what follows -- is never a flag", async () => {
+    assert.strictEqual((await at("put", "switched", "--json", "--create", "true", "1")).code, 0)
+    const ended = await run(["put", "switched", "--port", port, "--", "-1"])
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    assert.strictEqual((await at("get", "switched", "--count", "3")).stdout, "true\n1\n-1\n")
+  })
+
+  it("an empty queue is a clear error when the call does not wait, at once or after its time", async () => {
+    assert.strictEqual((await at("put", "empty", "--create", "1")).code, 0)
+    assert.strictEqual((await at("get", "empty", "--timeout", "0")).stdout, "1\n")
+    assertOneLine(await at("get", "empty", "--timeout", "0"), /Queue "empty" is empty\./)
+    assertOneLine(await at("get", "empty", "--timeout", "1"), /Queue "empty" is empty\./)
+  })
+
+  it("a get that asks for more than there is prints what there was", async () => {
+    assert.strictEqual((await at("put", "few", "--create", "1", "2")).code, 0)
+    const ended = await at("get", "few", "--count", "3", "--timeout", "0")
+    assert.strictEqual(ended.stdout, "1\n2\n")
+    assert.strictEqual(ended.code, 1)
+  })
+
+  it("ends quietly when nobody reads its output any more, and takes no more tasks", async () => {
+    const payloads = Array.from({ length: 2_000 }, (_, i) => String(i))
+    assert.strictEqual((await at("put", "piped", "--create", ...payloads)).code, 0)
+    const reading = millrace(["get", "piped", "--count", "2001", "--port", port])
+    reading.child.stdout?.once("data", () => reading.child.stdout?.destroy())
+    const ended = await reading.ended(10_000)
+    assert.strictEqual(ended.code, 130)
+    assert.strictEqual(ended.stderr, "")
+    const { acknowledged, ready } = JSON.parse((await at("stats", "piped", "--json")).stdout)
+    assert.isAbove(ready, 0)
+    assert.strictEqual(acknowledged + ready, 2_000)
+  })
+
+  it("a second put with the same id is the same task", async () => {
+    const [first, second] = [
+      JSON.parse((await at("put", "once", "1", "--create", "--id", "a", "--json")).stdout),
+      JSON.parse((await at("put", "once", "1", "--id", "a", "--json")).stdout)
+    ]
+    assert.strictEqual(first.duplicate, false)
+    assert.deepStrictEqual(second, { taskId: first.taskId, duplicate: true })
+    assert.match((await at("put", "once", "1", "--id", "a")).stdout, /^\S+ \(was there\)\n$/)
+  })
+
+  it("stats are a table for people and a line of JSON a queue for machines", async () => {
+    assert.strictEqual((await at("put", "counted", "--create", "1", "2")).code, 0)
+    const table = await at("stats", "counted")
+    assert.strictEqual(table.code, 0)
+    const [head = "", row = "", ...rest] = table.stdout.trim().split("\n")
+    assert.match(head, /^queue +durability +ready +delayed +leased +done +dead +cancelled +workers$/)
+    assert.match(row, /^counted +memory +2 +0 +0 +0 +0 +0 +0$/)
+    assert.lengthOf(rest, 0)
+    const all = (await at("stats", "--json")).stdout.trim().split("\n")
+    const counted = all.map((line) => JSON.parse(line)).find(({ name }) => name === "counted")
+    assert.strictEqual(counted.ready, 2)
+    assert.strictEqual(counted.durability, "memory")
+  })
+})

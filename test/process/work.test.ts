@@ -1,0 +1,177 @@
+/** `millrace work --module`: a worker of one's own against a real manager, its stops, and the manager's. */
+import { join } from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { afterAll } from "vitest"
+import { Jobs } from "./fixtures/jobs.ts"
+import {
+  asClient,
+  assertOneLine,
+  fixture,
+  freePort,
+  millrace,
+  run,
+  serve,
+  stopAll,
+  temporaryFolder
+} from "./support.ts"
+
+const startWorker = (port: number) => millrace(["work", "--module", fixture("worker.ts"), "--port", String(port)])
+const put = (port: number, name: string, ms: number) => asClient(port, Jobs.put({ name, ms }, { id: name }))
+const stats = (port: number) => asClient(port, Jobs.stats)
+const resultOf = (port: number, taskId: string) => asClient(port, Jobs.outcome(taskId))
+const times = (text: string, pattern: RegExp): number => text.match(new RegExp(pattern, "g"))?.length ?? 0
+
+afterAll(stopAll)
+
+describe.concurrent("a worker that is asked to stop", () => {
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    it(`on ${signal} ends what runs, commits its result, and takes nothing new`, async () => {
+      const { port } = await serve()
+      const worker = startWorker(port)
+      const receipts = []
+      for (const name of ["a", "b", "c"]) receipts.push(await put(port, name, 2_500))
+      await worker.said(/begin b/)
+      worker.kill(signal)
+      const ended = await worker.ended(10_000)
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.match(ended.stderr, /end a/)
+      assert.match(ended.stderr, /end b/)
+      assert.notMatch(ended.stderr, /begin c/)
+      const { done, leased, ready } = await stats(port)
+      assert.deepStrictEqual({ done, leased, ready }, { done: 2, leased: 0, ready: 1 })
+      const outcome = await resultOf(port, receipts[0]!.taskId)
+      assert.strictEqual(outcome._tag, "Success")
+      assert.deepStrictEqual(outcome._tag === "Success" && outcome.result, { name: "a", attempt: 1 })
+    })
+  }
+
+  it("interrupts what outlasts the grace period; its task returns at once, uncounted", async () => {
+    const { port } = await serve()
+    const worker = startWorker(port)
+    await put(port, "long", 60_000)
+    await worker.said(/begin long 1/)
+    const stoppedAt = performance.now()
+    worker.kill("SIGTERM")
+    const ended = await worker.ended(12_000)
+    const took = performance.now() - stoppedAt
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    assert.notMatch(ended.stderr, /end long/)
+    assert.isAbove(took, 3_900)
+    const [lease] = await asClient(port, Jobs.lease({ timeout: 0 }))
+    assert.strictEqual(lease?.payload.name, "long")
+    assert.strictEqual(lease?.attempt, 1)
+  })
+
+  it("with nothing to do it ends at once", async () => {
+    const { port } = await serve()
+    const worker = startWorker(port)
+    await put(port, "only", 0)
+    await worker.said(/end only/)
+    worker.kill("SIGTERM")
+    // Well below the grace period.
+    assert.strictEqual((await worker.ended(3_000)).code, 0)
+  })
+})
+
+describe.concurrent("a worker and a manager that is not there", () => {
+  it("waits for a manager that has not started yet, says so once, and works when it comes", async () => {
+    const port = await freePort()
+    const worker = startWorker(port)
+    await worker.said(/No manager answers at .* Trying again/)
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    await serve(["--port", String(port)])
+    await worker.said(/connected to the manager/)
+    await worker.said(/working for the manager at/)
+    await put(port, "first", 1)
+    await worker.said(/end first/)
+    assert.strictEqual(times(worker.stderr, /No manager answers/), 1)
+    assert.notMatch(worker.stderr, /again\n/)
+    worker.kill("SIGTERM")
+    assert.strictEqual((await worker.ended(5_000)).code, 0)
+  })
+
+  it("stops while it waits for one", async () => {
+    const worker = startWorker(await freePort())
+    await worker.said(/Trying again/)
+    worker.kill("SIGTERM")
+    assert.strictEqual((await worker.ended(5_000)).code, 0)
+  })
+
+  it("outlives a manager that is killed, says so once, and works for the next one at the same port", async () => {
+    const port = await freePort()
+    const first = await serve(["--port", String(port)])
+    const worker = startWorker(port)
+    await put(port, "before", 1)
+    await worker.said(/end before/)
+    // Two jobs are under way in the old manager's memory: they die with it, and must not hold the worker's places.
+    await put(port, "lost-1", 60_000)
+    await put(port, "lost-2", 60_000)
+    await worker.said(/begin lost-2/)
+    first.program.kill("SIGKILL")
+    await first.program.ended(5_000)
+    await worker.said(/connection to .* was lost/)
+    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    await serve(["--port", String(port)])
+    await worker.said(/connected to the manager at .* again/)
+    for (const name of ["after-1", "after-2", "after-3", "after-4"]) await put(port, name, 300)
+    await worker.said(/end after-4/)
+    assert.strictEqual(times(worker.stderr, /was lost/), 1, worker.stderr)
+    assert.strictEqual(times(worker.stderr, /No manager answers/), 0, worker.stderr)
+    assert.notMatch(worker.stderr, /end lost/)
+    const { done, leased, ready } = await stats(port)
+    assert.deepStrictEqual({ done, leased, ready }, { done: 4, leased: 0, ready: 0 })
+    worker.kill("SIGTERM")
+    assert.strictEqual((await worker.ended(5_000)).code, 0)
+  })
+
+  it("a worker killed with SIGKILL loses its lease, and another one does the task as its next attempt", async () => {
+    const { port } = await serve()
+    const first = startWorker(port)
+    const { taskId } = await put(port, "twice", 60_000)
+    await first.said(/begin twice 1/)
+    // The word that it has begun travels behind it; a lease that is lost before that word is not counted.
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    first.kill("SIGKILL")
+    const second = startWorker(port)
+    await second.said(/begin twice 2/)
+    const outcome = await resultOf(port, taskId)
+    assert.deepStrictEqual(outcome._tag === "Success" && outcome.result, { name: "twice", attempt: 2 })
+    assert.strictEqual((await stats(port)).done, 1)
+    second.kill("SIGTERM")
+    assert.strictEqual((await second.ended(5_000)).code, 0)
+  })
+})
+
+describe.concurrent("a module that is no worker ends with code 1 and one line", () => {
+  const work = (module: string) => run(["work", "--module", module])
+
+  it("it is not there", async () => {
+    assertOneLine(
+      await work(join(temporaryFolder(), "none.ts")),
+      /--module is .*none\.ts: it does not load .*Cannot find/
+    )
+  })
+
+  it("it throws", async () => {
+    assertOneLine(await work(fixture("throws.ts")), /throws\.ts: it does not load .*fails when it loads/)
+  })
+
+  it("it exports no layer", async () => {
+    assertOneLine(await work(fixture("noLayer.ts")), /noLayer\.ts: its default export must be a layer/)
+  })
+})
+
+it("a payload that does not decode goes to the dead letters and does not end the worker", async () => {
+  const { port } = await serve()
+  const worker = startWorker(port)
+  await put(port, "good", 1)
+  // A payload that no handler can read: it goes to the dead letters, and the next one is done.
+  await run(["put", "jobs", '{"name":1}', "--port", String(port)])
+  const { taskId } = await put(port, "next", 1)
+  await worker.said(/end next/)
+  assert.strictEqual((await resultOf(port, taskId))._tag, "Success")
+  const { dead, done } = await stats(port)
+  assert.deepStrictEqual({ dead, done }, { dead: 1, done: 2 })
+  worker.kill("SIGTERM")
+  assert.strictEqual((await worker.ended(5_000)).code, 0)
+})
