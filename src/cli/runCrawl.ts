@@ -16,6 +16,7 @@ import type { Auth } from "../auth/Auth.ts"
 import { keyText } from "../auth/Auth.ts"
 import { generateKey } from "../auth/Credentials.ts"
 import * as Crawl from "../crawl/Crawl.ts"
+import { sweep } from "../crawl/Download.ts"
 import * as Master from "../crawl/Master.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
@@ -88,7 +89,7 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
         [keyVariable]: keyText(auth)
       })
     )
-    const noneLeft = yield* superviseWorkers(start, workers)
+    const noneLeft = yield* superviseWorkers(start, workers, directory)
     const report = yield* openReport(directory)
     let pageFailed: string | undefined
     const onRecord = (record: Master.Record): Effect.Effect<void> => {
@@ -119,7 +120,7 @@ const openReport = Effect.fnUntraced(function* (directory: string) {
 })
 
 /** Starts the workers and keeps them running until the scope closes. The deferred ends when none can be kept. */
-const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child>, workers: number) {
+const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child>, workers: number, directory: string) {
   const noneLeft = yield* Deferred.make<ConfigurationInvalid>()
   const children = new Set<Child>()
   let kept = workers
@@ -157,6 +158,8 @@ const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child
       const all = Effect.promise(() => Promise.all(running.map(({ exited }) => exited)))
       const ended = yield* Effect.timeoutOption(all, Limits.graceMsDefault + 4_000)
       if (ended._tag === "None") for (const child of children) child.kill("SIGKILL")
+      // A worker that was killed could not tidy up; nobody writes here any more.
+      yield* Effect.ignore(sweep(directory, 0))
     })
   )
   return noneLeft

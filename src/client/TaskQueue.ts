@@ -347,7 +347,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     return Effect.flatMap(Client, (client): Effect.Effect<void, LeaseError | Errors.PayloadInvalid> => {
       const bytes = this.#encode("error", this.error, error)
       if (bytes instanceof Error) return Effect.fail(bytes)
-      const retryAfterMs = options.retryAfter === undefined ? undefined : Duration.toMillis(options.retryAfter)
+      const retryAfterMs =
+        options.retryAfter === undefined
+          ? undefined
+          : Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(options.retryAfter))))
       return this.#failAs(client, lease.handle, Reason.failed, String(error), bytes, retryAfterMs)
     })
   }
@@ -933,7 +936,7 @@ const taskNumberOf = (prefix: string | undefined, taskId: string): number | unde
 
 const utf8 = new TextEncoder()
 const utf8Bytes = (text: string | undefined): number =>
-  text === undefined ? 0 : text.length * 3 <= 1_024 ? text.length : utf8.encode(text).byteLength
+  text === undefined ? 0 : text.length * 3 <= Limits.labelBytesMax ? text.length : utf8.encode(text).byteLength
 
 const toHex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
 

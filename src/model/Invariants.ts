@@ -190,7 +190,7 @@ const nobodyStuck = (queue: Queue, say: Say): void => {
 const timers = (engine: Engine, say: Say): void => {
   const heap = engine.timers.entries()
   const delayed = new Map<Queue, number>()
-  heap.forEach((timer, i) => {
+  for (const [i, timer] of heap.entries()) {
     const { at, slot, subject } = timer
     say(slot === i, () => `a ${subject._tag} timer in slot ${i} believes it is in ${slot}`)
     const parent = i === 0 ? undefined : heap[(i - 1) >> 1]
@@ -200,20 +200,24 @@ const timers = (engine: Engine, say: Say): void => {
         const { task } = subject
         delayed.set(task.queue, (delayed.get(task.queue) ?? 0) + 1)
         say(task.due === timer && task.at === at, () => `task ${task.n}: not its due timer`)
-        return living(engine, task.queue, task, State.delayed, say)
+        living(engine, task.queue, task, State.delayed, say)
+        break
       }
       case "Expiry": {
         const { task } = subject
-        return say(task.expiry === timer && task.state !== State.ended, () => `a timer of ended task ${task.n}`)
+        say(task.expiry === timer && task.state !== State.ended, () => `a timer of ended task ${task.n}`)
+        break
       }
       case "Wait":
-        return say(subject.waiter.timer === timer && !subject.waiter.ended, () => "a timer of a wait that is over")
+        say(subject.waiter.timer === timer && !subject.waiter.ended, () => "a timer of a wait that is over")
+        break
       case "Leases":
-        return say(subject.queue.leaseTimer === timer, () => `${nameOf(subject.queue)}: a stray lease timer`)
+        say(subject.queue.leaseTimer === timer, () => `${nameOf(subject.queue)}: a stray lease timer`)
+        break
       case "Outcomes":
-        return say(subject.queue.evictTimer === timer, () => `${nameOf(subject.queue)}: a stray eviction timer`)
+        say(subject.queue.evictTimer === timer, () => `${nameOf(subject.queue)}: a stray eviction timer`)
     }
-  })
+  }
   for (const queue of engine.queues) {
     const count = delayed.get(queue) ?? 0
     say(count === queue.delayed, () => `${nameOf(queue)}: delayed is ${queue.delayed}, ${count} have a timer`)

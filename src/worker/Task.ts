@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { PutOptions, TaskQueue } from "../client/TaskQueue.ts"
 import type { LimitExceeded, PayloadInvalid, PayloadTooLarge, RequestError } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
 
 export interface Task<P> {
   readonly id: string
@@ -59,7 +60,7 @@ export const retryAfter = (
   reason = "retry later",
   error?: unknown
 ): Effect.Effect<never, RetryAfter> => {
-  const ms = Math.max(0, Math.ceil(Duration.toMillis(duration)))
+  const ms = Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(duration))))
   return Effect.fail(error === undefined ? new RetryAfter({ ms, reason }) : new RetryAfter({ ms, reason, error }))
 }
 

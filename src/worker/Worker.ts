@@ -59,13 +59,12 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
   )
   const up = (resumed: boolean): void => {
     runner.up(resumed)
-    // Lost again meanwhile: the next `up` subscribes. Refused: said once, and the program goes on without this queue.
-    const resubscribe = Effect.catch(subscribe, (error) =>
-      error._tag === "ConnectionLost" || error._tag === "ConnectFailed"
-        ? Effect.void
-        : Effect.logError(`the worker of "${queue.name}" cannot go on: ${error.message}`)
+    // Refused: said once, and the program goes on without this queue.
+    run(
+      Effect.catch(unlessLost(subscribe), (error) =>
+        Effect.logError(`the worker of "${queue.name}" cannot go on: ${error.message}`)
+      )
     )
-    run(resubscribe)
   }
   const resident = {
     held: (into: Array<number>) => runner.held(into),
@@ -74,7 +73,7 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
     up
   }
   // A third of the term: two renewals may be lost before the lease is.
-  const { policy } = yield* client.open(queue)
+  const { policy } = (yield* unlessLost(client.open(queue))) ?? queue.definition
   const every = Math.max(100, Math.min(Limits.heartbeatMs, Math.floor(policy.leaseMs / 3)))
   // Before the finalizer, hence interrupted after it: a handler that ends during the drain still has its lease.
   yield* Effect.forkScoped(
@@ -92,8 +91,12 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
       Effect.sync(() => link.residents.delete(resident))
     )
   )
-  yield* subscribe
+  yield* unlessLost(subscribe)
 })
+
+/** A connection lost meanwhile is no error here: when the link is up again, it subscribes. */
+const unlessLost = <A, R>(effect: Effect.Effect<A, RequestError, R>): Effect.Effect<A | undefined, RequestError, R> =>
+  Effect.catchTag(effect, ["ConnectionLost", "ConnectFailed"], () => Effect.undefined)
 
 /** A worker as a layer: it works as long as the layer lives. */
 export const layer = <P, R, E, C, Env>(
