@@ -5,6 +5,7 @@
  * environment, in process or across the network. Payload, result, error and checkpoint are checked against their Schemas
  * here, before anything is sent; the manager sees bytes.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -466,12 +467,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
               }
               return Effect.fail(requestErrorOf(refusal))
             }),
-            Effect.flatMap(
-              (answer): Effect.Effect<Outcome<R, E, P>, OutcomeError> =>
-                answer.type === M.outcome
-                  ? this.#outcomeOf(client.link.session?.prefix ?? "", answer.outcome)
-                  : Effect.fail(unexpected(answer))
-            )
+            Effect.flatMap((answer): Effect.Effect<Outcome<R, E, P>, OutcomeError> => {
+              if (answer.type !== M.outcome) return Effect.fail(unexpected(answer))
+              const outcome = this.#outcomeOf(client.link.session?.prefix ?? "", answer.outcome)
+              return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
+            })
           )
       })
     )
@@ -498,9 +498,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         const pull = Effect.flatMap(reader.next, (items): Effect.Effect<Decoded, Errors.DecodeFailed> => {
           const decoded: Array<Outcome<R, E, P>> = []
           for (const item of items) {
-            const outcome = this.#outcomeExit(prefix, item)
-            if (Exit.isFailure(outcome)) return Effect.failCause(outcome.cause)
-            decoded.push(outcome.value)
+            const outcome = this.#outcomeOf(prefix, item)
+            if (outcome instanceof Error) return Effect.fail(outcome)
+            decoded.push(outcome)
           }
           return Effect.succeed(decoded as unknown as Decoded)
         })
@@ -520,15 +520,13 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   #decode<A>(what: Errors.DecodeFailed["what"], codec: Codec<A>, bytes: Uint8Array): Exit.Exit<A, Errors.DecodeFailed> {
     const decoded = codec.decode(bytes)
-    if (Exit.isSuccess(decoded)) return Exit.succeed(decoded.value)
-    const fault = decoded.cause.reasons.find((reason) => reason._tag === "Fail")?.error
-    return Exit.fail(
-      new Errors.DecodeFailed({
-        queue: this.name,
-        what,
-        reason: fault ? `at ${fault.path}: ${fault.reason}` : "unknown"
-      })
-    )
+    return Exit.isSuccess(decoded) ? Exit.succeed(decoded.value) : Exit.fail(this.#decodeFailed(what, decoded.cause))
+  }
+
+  #decodeFailed(what: Errors.DecodeFailed["what"], cause: Cause.Cause<CodecFault>): Errors.DecodeFailed {
+    const fault = cause.reasons.find(Cause.isFailReason)?.error
+    const reason = fault === undefined ? "unknown" : `at ${fault.path}: ${fault.reason}`
+    return new Errors.DecodeFailed({ queue: this.name, what, reason })
   }
 
   #tooLarge(bytes: number): Errors.PayloadTooLarge {
@@ -802,34 +800,34 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     }))
   }
 
-  #outcomeOf(prefix: string, item: Wire.Outcome): Effect.Effect<Outcome<R, E, P>, Errors.DecodeFailed> {
-    return this.#outcomeExit(prefix, item)
-  }
-
-  #outcomeExit(prefix: string, item: Wire.Outcome): Exit.Exit<Outcome<R, E, P>, Errors.DecodeFailed> {
+  /** A plain value: outcomes come by the thousand, and each would cost an `Exit` or two. */
+  #outcomeOf(prefix: string, item: Wire.Outcome): Outcome<R, E, P> | Errors.DecodeFailed {
     const { attempts } = item
     const taskId = taskIdOf(prefix, item.task)
+    const body = item.body ?? noBytes
     switch (item.outcome) {
       case OutcomeKind.success: {
-        const result = this.#decode("result", this.result, item.body ?? new Uint8Array())
-        return Exit.map(result, (result) => ({ _tag: "Success", taskId, attempts, result }))
+        const result = this.result.decode(body)
+        if (Exit.isFailure(result)) return this.#decodeFailed("result", result.cause)
+        return { _tag: "Success", taskId, attempts, result: result.value }
       }
       case OutcomeKind.failure: {
-        const error = this.#decode("error", this.error, item.body ?? new Uint8Array())
-        const reasons = item.reasons.map(reasonText)
-        return Exit.map(error, (error) => ({ _tag: "Failure", taskId, attempts, error, reasons }))
+        const error = this.error.decode(body)
+        if (Exit.isFailure(error)) return this.#decodeFailed("error", error.cause)
+        return { _tag: "Failure", taskId, attempts, error: error.value, reasons: item.reasons.map(reasonText) }
       }
       default: {
         // The body of a task that ended without result or error is its payload, if that decodes at all.
-        const decoded = this.payload.decode(item.body ?? new Uint8Array())
+        const decoded = this.payload.decode(body)
         const payload = Exit.isSuccess(decoded) ? decoded.value : undefined
-        if (item.outcome === OutcomeKind.cancelled)
-          return Exit.succeed({ _tag: "Cancelled", taskId, attempts, payload })
-        return Exit.succeed({ _tag: "Dead", taskId, attempts, payload, reasons: item.reasons.map(reasonText) })
+        if (item.outcome === OutcomeKind.cancelled) return { _tag: "Cancelled", taskId, attempts, payload }
+        return { _tag: "Dead", taskId, attempts, payload, reasons: item.reasons.map(reasonText) }
       }
     }
   }
 }
+
+const noBytes = new Uint8Array()
 
 /**
  * Defines a queue. Throws `DefinitionInvalid` for a name or a policy out of range: a definition is made once, at module
