@@ -64,7 +64,8 @@ export class Refusal {
 }
 
 export const make = (link: Link): ClientShape => {
-  const queues = new Map<string, OpenQueue>()
+  // By definition, not by name: another definition of the same name must face the manager's comparison of its own.
+  const queues = new Map<OpenableQueue["definition"], OpenQueue>()
   let generation = link.generation
   const fresh = (): void => {
     // A new session may be with another life of the manager: numbers and cursors of the old one mean nothing there.
@@ -83,7 +84,7 @@ export const make = (link: Link): ClientShape => {
     })
   const opened: ClientShape["opened"] = (queue) => {
     fresh()
-    return queues.get(queue.definition.name)
+    return queues.get(queue.definition)
   }
   const open: ClientShape["open"] = (queue) =>
     Effect.suspend(() => {
@@ -109,7 +110,7 @@ export const make = (link: Link): ClientShape => {
             durability: answer.durability,
             outcomesFrom: answer.outcomesNext
           }
-          queues.set(definition.name, open)
+          queues.set(definition, open)
           return Effect.succeed(open)
         })
       )

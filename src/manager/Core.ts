@@ -385,7 +385,7 @@ export class Core implements Out {
       this.#host.commit(records, () => {
         this.#committing = false
         this.#letOut()
-        if (this.#arrived.length > 0 || this.#gone.length > 0) this.wake()
+        this.wake() // whatever arrived, fell due or was drained meanwhile
       })
     } else this.#letOut()
     this.#host.alarm(this.engine.nextDeadline)

@@ -1,0 +1,416 @@
+import { assert, describe, it } from "@effect/vitest"
+import { type CommitEffects, Engine, type Failure } from "../../../src/model/Engine.ts"
+import { check } from "../../../src/model/Invariants.ts"
+import { Session } from "../../../src/model/Session.ts"
+import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
+import { Random } from "../random.ts"
+import { Collected, definition } from "./collected.ts"
+import { type Item, type QueuePolicy, Reference } from "./Reference.ts"
+
+const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
+const opsPerSeed = 200
+const fenceBase = 2 ** 32
+
+const payload = (item: Item): Uint8Array => new Uint8Array(item.bytes)
+const optionsOf = ({ bytes: _, ...options }: Item): TaskOptions | undefined =>
+  Object.keys(options).length === 0 ? undefined : options
+
+/**
+ * One seeded run. Commands come at whole hundreds of milliseconds, and each kind of wait has its own remainder, so that
+ * two deadlines of which only one may win do not fall on the same millisecond.
+ */
+class Run {
+  readonly #random: Random
+  readonly #out = new Collected()
+  readonly #engine: Engine
+  readonly #reference: Reference
+  readonly #policies: ReadonlyArray<QueuePolicy>
+  readonly #sessions: Array<{ session: Session; attached: boolean; number: number }> = []
+  readonly #expiries = new Set<number>()
+  readonly ops: Array<string> = []
+  readonly counts = new Map<string, number>()
+  #now = 1_000_000
+  #request = 1
+  #sessionNumber = 1
+
+  constructor(seed: number, make = (policies: ReadonlyArray<QueuePolicy>) => new Reference(policies)) {
+    this.#random = new Random(seed)
+    const r = this.#random
+    this.#policies = [0, 1, 2].map(() => ({
+      capacity: r.pick([2, 3, 5, 20]),
+      tasksMax: r.chance(15) ? 15 + r.int(20) : 0,
+      leaseMs: r.pick([1_010, 2_010]),
+      maxAttempts: 1 + r.int(4),
+      backoffBaseMs: r.pick([0, 120, 320]),
+      backoffFactor: r.pick([1, 2, 3]),
+      backoffCapMs: r.pick([220, 10_020]),
+      payloadBytesMax: 8,
+      outcomesKept: r.pick([0, 2, 5, 1_000]),
+      outcomesKeptMs: r.pick([500, 3_000, 86_400_000]),
+      dedupeKept: r.pick([0, 1, 3, 1_000]),
+      dedupeKeptMs: r.pick([700, 86_400_000])
+    }))
+    this.#engine = new Engine({ epoch: 1, seed, out: this.#out })
+    this.#reference = make(this.#policies)
+    this.#policies.forEach(({ backoffFactor, ...policy }, i) => {
+      this.#engine.declare(definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 }))
+    })
+    for (let i = 0; i < 4; i++) this.#connect(i)
+  }
+
+  go(count: number): void {
+    for (let i = 0; i < count; ) {
+      for (let inRound = 1 + this.#random.int(4); inRound > 0 && i < count; inRound--, i++) this.#command()
+      this.#settle()
+      if (this.#random.chance(60)) this.#advance(100 * (1 + this.#random.int(this.#random.chance(20) ? 40 : 8)))
+    }
+    this.#advance(200_000)
+  }
+
+  #connect(slot: number): void {
+    const session = this.#engine.connect((id) => new Session(id))
+    this.#sessions[slot] = { session, attached: true, number: this.#sessionNumber++ }
+  }
+
+  /** To every deadline on the way, then to the hundred. */
+  #advance(ms: number): void {
+    const end = this.#now + ms
+    for (;;) {
+      const next = Math.min(this.#engine.nextDeadline, this.#reference.nextDeadline())
+      this.#now = Math.min(end, Math.max(next, this.#now + 1))
+      this.#engine.tick(this.#now)
+      this.#reference.tick(this.#now)
+      this.#settle()
+      if (this.#now === end) return
+    }
+  }
+
+  #settle(): void {
+    this.#out.grants = new Map()
+    this.#out.published = new Map()
+    this.#out.admitting = []
+    this.#engine.dispatch(this.#now)
+    const published = this.#reference.dispatch(this.#now, this.#out.grants, this.#out.admitting)
+    const differ = (what: string, engine: unknown, reference: unknown): void => {
+      assert.deepStrictEqual(engine, reference, what)
+    }
+    differ("published outcomes", sorted(this.#out.published), sorted(published))
+    differ("answers", sorted(this.#out.answers), sorted(this.#reference.answers))
+    assert.deepStrictEqual(this.#out.faults, [])
+    assert.deepStrictEqual(check(this.#engine), [])
+    for (const queue of this.#engine.queues) {
+      const ref = this.#reference.queues[queue.id]!
+      const count = (...states: Parameters<Reference["of"]> extends [number, ...infer S] ? S : never): number =>
+        this.#reference.of(queue.id, ...states).length
+      differ(
+        `counts of queue ${queue.id}`,
+        {
+          ready: queue.ready.peek(1_000).map(({ n }) => n),
+          delayed: queue.delayed,
+          leased: queue.leased,
+          done: queue.done,
+          dead: queue.dead,
+          cancelled: queue.cancelled,
+          acknowledged: queue.acknowledged,
+          duplicates: queue.duplicates,
+          refused: queue.refused,
+          outcomes: [queue.log.first, queue.log.next],
+          closed: queue.closed
+        },
+        {
+          ready: this.#reference.ready(queue.id).map(({ n }) => n),
+          delayed: count("delayed"),
+          leased: count("leased"),
+          done: count("success"),
+          dead: count("dead", "failure"),
+          cancelled: count("cancelled"),
+          acknowledged: count("acknowledged"),
+          duplicates: ref.duplicates,
+          refused: ref.refused,
+          outcomes: [ref.kept, ref.log.length],
+          closed: ref.closed
+        }
+      )
+      // Within one millisecond the order of ends is the engine's own.
+      const log = Array.from({ length: queue.log.next - queue.log.first }, (_, i) => queue.log.first + i)
+      differ(
+        `outcomes of queue ${queue.id}`,
+        log.map((cursor) => `${queue.log.endedAt(cursor)} ${queue.log.task(cursor)}`).sort(),
+        ref.log
+          .slice(ref.kept)
+          .map(({ at, task }) => `${at} ${task.n}`)
+          .sort()
+      )
+    }
+    for (const answer of this.#out.answers.values()) this.#count(answer._tag === "Refused" ? answer.why : answer._tag)
+    this.#out.answers.clear()
+    this.#reference.answers = new Map()
+  }
+
+  #count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1)
+  }
+
+  #item(): Item {
+    const r = this.#random
+    const item: { -readonly [K in keyof Item]: Item[K] } = { bytes: r.chance(2) ? 9 : r.int(9) }
+    if (r.chance(50)) return item
+    if (r.chance(40)) item.id = `id${r.int(8)}`
+    if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
+    if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
+    if (r.chance(20)) {
+      let ttlMs = 103 + 100 * r.int(20)
+      while (this.#expiries.has(this.#now + ttlMs)) ttlMs += 100
+      this.#expiries.add(this.#now + ttlMs)
+      item.ttlMs = ttlMs
+    }
+    return item
+  }
+
+  #wait(): number | undefined {
+    const r = this.#random
+    return r.chance(30) ? 0 : r.chance(20) ? undefined : 2 + 100 * (1 + r.int(12))
+  }
+
+  /** Leases to speak of: mostly the session's own, sometimes another's, an old fence, or a task that is no more. */
+  #held(session: number): ReadonlyArray<readonly [number, number]> {
+    const r = this.#random
+    const own = this.#reference.leases(session).filter(() => r.chance(60))
+    const held: Array<readonly [number, number]> = own.map(({ leases, n }) => [n, leases])
+    if (r.chance(20) && this.#reference.tasks.length > 0) {
+      const any = r.pick(this.#reference.tasks)
+      held.push([any.n, Math.max(0, any.leases - r.int(2))])
+    }
+    if (r.chance(3)) held.push([1_000_000, 1])
+    return held
+  }
+
+  #command(): void {
+    const r = this.#random
+    const slot = r.int(this.#sessions.length)
+    const { attached, number, session } = this.#sessions[slot]!
+    const now = this.#now
+    const request = this.#request++
+    const queue = r.chance(1) ? 7 : r.int(3)
+    const streamable = queue === 7 ? 0 : queue
+    const say = (name: string, ...args: ReadonlyArray<unknown>): void => {
+      this.#count(name)
+      this.ops.push(`${now} #${request} s${number} ${name} ${JSON.stringify(args)}`)
+    }
+    const flat = (held: ReadonlyArray<readonly [number, number]>): Array<number> =>
+      held.flatMap(([n, fence]) => [n, fenceBase + fence])
+    if (!attached) {
+      if (r.chance(60)) {
+        const held = this.#held(number)
+        say("resume", held)
+        this.#sessions[slot]!.attached = true
+        const lost = this.#engine.resume(session, flat(held), now)
+        return assert.deepStrictEqual(lost, this.#reference.resume(number, held, now), "lost at resume")
+      }
+      say("goodbye")
+      this.#engine.goodbye(session, now)
+      this.#reference.goodbye(number, now)
+      return this.#connect(slot)
+    }
+    const kind = r.int(100)
+    if (kind < 30) {
+      const items = Array.from({ length: 1 + r.int(r.chance(20) ? 8 : 3) }, () => this.#item())
+      const plain = items.every((item) => optionsOf(item) === undefined)
+      const atomic = r.chance(30)
+      const waitMs = this.#wait()
+      say("put", queue, atomic, waitMs, items)
+      const options = plain ? undefined : items.map(optionsOf)
+      this.#engine.put(session, request, queue, atomic, waitMs, items.map(payload), options, now)
+      return this.#reference.put(number, request, queue, atomic, waitMs, items, now)
+    }
+    if (kind < 40) {
+      const count = 1 + r.int(3)
+      const waitMs = this.#wait()
+      say("lease", queue, count, waitMs)
+      this.#engine.lease(session, request, queue, count, waitMs, r.chance(50), now)
+      return this.#reference.lease(number, request, queue, count, waitMs, now)
+    }
+    if (kind < 46) {
+      const credit = r.int(4)
+      say("subscribe", streamable, credit)
+      const { id } = this.#engine.subscribe(session, this.#engine.queues[streamable]!, credit)
+      return this.#reference.subscribe(number, streamable, id, credit)
+    }
+    if (kind < 49) {
+      const { log } = this.#engine.queues[streamable]!
+      const cursor = r.int(log.next + 1)
+      const credit = r.int(6)
+      say("follow", streamable, cursor, credit)
+      const { id } = this.#engine.follow(session, this.#engine.queues[streamable]!, cursor, credit)
+      return this.#reference.follow(number, streamable, id, cursor, credit)
+    }
+    const streams = [...session.leaseStreams.keys(), ...session.outcomeStreams.keys(), 99_999]
+    if (kind < 55) {
+      const stream = r.pick(streams)
+      const credit = r.int(4)
+      say("credit", stream, credit)
+      this.#engine.credit(session, stream, credit)
+      return this.#reference.credit(number, stream, credit)
+    }
+    if (kind < 57) {
+      const stream = r.pick(streams)
+      say("unsubscribe", stream)
+      this.#engine.unsubscribe(session, stream)
+      return this.#reference.unsubscribe(number, stream)
+    }
+    if (kind < 68) {
+      const items = this.#held(number).map(([n, fence]) => {
+        const puts = r.chance(30) ? [{ queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }] : []
+        return { n, fence, puts }
+      })
+      say("commit", items)
+      const effects = items.map(({ puts }): CommitEffects | undefined =>
+        puts.length === 0
+          ? undefined
+          : {
+              puts: puts.map(({ item, queue }) => ({ queue, payload: payload(item), options: optionsOf(item) })),
+              others: 0
+            }
+      )
+      this.#engine.commit(
+        session,
+        request,
+        items.map(({ n }) => n),
+        items.map(({ fence }) => fenceBase + fence),
+        items.map(() => new Uint8Array(3)),
+        effects.some((effect) => effect !== undefined) ? effects : undefined,
+        now
+      )
+      return this.#reference.commit(number, request, items, now)
+    }
+    if (kind < 73) {
+      const items = this.#held(number).map(([n, fence]) => {
+        const reason = r.pick([Reason.failed, Reason.failed, Reason.defect, Reason.timeout, Reason.killed])
+        const typed = r.chance(50)
+        const retryAfterMs = r.chance(20) ? 20 + 100 * r.int(10) : undefined
+        return { n, fence, reason, final: reason === Reason.killed, typed, retryAfterMs }
+      })
+      say("fail", items)
+      this.#engine.fail(
+        session,
+        request,
+        items.map(({ n }) => n),
+        items.map(({ fence }) => fenceBase + fence),
+        items.map(({ reason, retryAfterMs, typed }): Failure => {
+          return { reason, error: typed ? new Uint8Array(2) : undefined, text: "", retryAfterMs }
+        }),
+        now
+      )
+      return this.#reference.fail(number, request, items, now)
+    }
+    const held = this.#held(number)
+    if (kind < 76) {
+      say("release", held)
+      this.#engine.release(session, request, flat(held), now)
+      return this.#reference.release(number, request, held, now)
+    }
+    if (kind < 79) {
+      say("renew", held)
+      this.#engine.renew(session, request, flat(held), now)
+      return this.#reference.renew(number, request, held, now)
+    }
+    if (kind < 83) {
+      say("started", held)
+      this.#engine.started(session, flat(held))
+      return this.#reference.started(number, held)
+    }
+    if (kind < 86) {
+      say("heartbeat", held)
+      const lost = this.#engine.heartbeat(session, flat(held), now)
+      return assert.deepStrictEqual(lost, this.#reference.heartbeat(number, held, now), "lost at heartbeat")
+    }
+    if (kind < 89) {
+      say("acknowledge", held)
+      this.#engine.acknowledge(session, flat(held), now)
+      return this.#reference.acknowledge(number, held, now)
+    }
+    if (kind < 93) {
+      const n = r.chance(90) && this.#reference.tasks.length > 0 ? r.pick(this.#reference.tasks).n : 1_000_000
+      const waitMs = this.#wait()
+      const home = r.chance(90) ? (this.#reference.tasks.find((task) => task.n === n)?.queue ?? queue) : queue
+      say("outcome", home, n, waitMs)
+      this.#engine.outcome(session, request, home, n, waitMs, now)
+      return this.#reference.outcome(number, request, home, n, waitMs, now)
+    }
+    if (kind < 95) {
+      const waitMs = this.#wait()
+      say("join", queue, waitMs)
+      this.#engine.join(session, request, queue, waitMs, now)
+      return this.#reference.join(number, request, queue, waitMs, now)
+    }
+    if (kind < 97) {
+      const congested = r.chance(50)
+      say("congested", congested)
+      this.#engine.congested(session, congested)
+      if (congested) this.#reference.congested.add(number)
+      else this.#reference.congested.delete(number)
+      return
+    }
+    if (kind < 98 && r.chance(15)) {
+      const mode = r.pick(["drain", "immediate"] as const)
+      say("close", queue, mode)
+      this.#engine.close(session, request, queue, mode, now)
+      return this.#reference.close(request, queue, mode, now)
+    }
+    if (kind < 99) {
+      say("detach")
+      this.#sessions[slot]!.attached = false
+      this.#engine.detach(session, now)
+      return this.#reference.detach(number, now)
+    }
+    say("goodbye")
+    this.#engine.goodbye(session, now)
+    this.#reference.goodbye(number, now)
+    this.#connect(slot)
+  }
+}
+
+const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number, A]> =>
+  [...map].sort(([a], [b]) => a - b)
+
+const kinds = [
+  ..."put lease subscribe follow credit unsubscribe commit fail release renew started heartbeat acknowledge".split(" "),
+  ..."outcome join congested close detach resume goodbye".split(" "),
+  ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
+]
+
+describe("the engine beside the reference", () => {
+  it(
+    "gives the same answers, deliveries and counts for every seed, and its invariants hold after every round",
+    () => {
+      const counts = new Map<string, number>()
+      for (let seed = 1; seed <= seeds; seed++) {
+        const run = new Run(seed)
+        try {
+          run.go(opsPerSeed)
+        } catch (error) {
+          throw new Error(`seed ${seed}: ${String(error)}\n${run.ops.slice(-60).join("\n")}`, { cause: error })
+        }
+        for (const [kind, count] of run.counts) counts.set(kind, (counts.get(kind) ?? 0) + count)
+      }
+      console.log(`engine: ${seeds} seeds x ${opsPerSeed} ops; ${JSON.stringify(Object.fromEntries(counts))}`)
+      for (const kind of kinds) assert.isAbove(counts.get(kind) ?? 0, 0, `${kind} never happened`)
+    },
+    60_000 + seeds * 100
+  )
+
+  it("a planted difference is found", () => {
+    class Forgetful extends Reference {
+      override started(): void {}
+    }
+    const found: Array<number> = []
+    for (let seed = 1; seed <= 20; seed++) {
+      try {
+        new Run(seed, (policies) => new Forgetful(policies)).go(opsPerSeed)
+      } catch {
+        found.push(seed)
+      }
+    }
+    assert.isAbove(found.length, 0, "20 seeds did not notice that `started` does nothing")
+  })
+})

@@ -1,0 +1,342 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Engine, type Out } from "../../../src/model/Engine.ts"
+import { check } from "../../../src/model/Invariants.ts"
+import { defaults } from "../../../src/model/Policy.ts"
+import { Session, Waiter } from "../../../src/model/Session.ts"
+import { State, Task } from "../../../src/model/Task.ts"
+
+const silent: Out = {
+  changed: () => {},
+  queueChanged: () => {},
+  refused: () => {},
+  done: () => {},
+  putDone: () => {},
+  putItems: () => {},
+  leased: () => {},
+  items: () => {},
+  deliver: () => {},
+  outcomes: () => {},
+  outcomesGap: () => {},
+  outcome: () => {}
+}
+
+const bytes = new Uint8Array(1)
+
+/** Two ready, two returned, two delayed, two leased, one ended task; a wait of each kind; a stream of each kind. */
+const scene = () => {
+  const engine = new Engine({ epoch: 1, seed: 1, out: silent })
+  const policy = { ...defaults, capacity: 7, outcomesKept: 3, dedupeKept: 3 }
+  const base = { name: "q", fingerprint: bytes, schema: "", accepts: [], policy, durability: "memory" } as const
+  const queue = engine.declare(base)
+  const idle = engine.declare({ ...base, name: "idle" })
+  const session = engine.connect((id) => new Session(id))
+  engine.put(session, 1, 0, false, undefined, [bytes, bytes, bytes, bytes, bytes], undefined, 0)
+  engine.lease(session, 2, 0, 5, 0, false, 0)
+  const held = (n: number): ReadonlyArray<number> => [n, 2 ** 32 + 1]
+  engine.commit(session, 3, [1], [2 ** 32 + 1], [bytes], undefined, 1)
+  engine.release(session, 4, [...held(2), ...held(3)], 2)
+  engine.renew(session, 5, held(4), 3)
+  engine.put(session, 6, 0, false, undefined, [bytes, bytes], [{ id: "a", ttlMs: 9_000 }, { id: "b" }], 3)
+  engine.put(session, 7, 0, false, undefined, [bytes, bytes], [{ delayMs: 50 }, { delayMs: 40 }], 4)
+  engine.lease(session, 8, 1, 1, 5_000, false, 5)
+  engine.put(session, 9, 0, true, 5_000, [bytes, bytes], undefined, 5)
+  engine.join(session, 10, 0, undefined, 5)
+  engine.outcome(session, 11, 0, 4, 7_000, 5)
+  const leases = engine.subscribe(session, idle, 3)
+  const outcomes = engine.follow(session, queue, 0, 9)
+  engine.dispatch(5)
+  const living = (n: number): Task => {
+    const owner = engine.tasks.owner(n)
+    assert.instanceOf(owner, Task)
+    return owner
+  }
+  return { engine, queue, idle, session, leases, outcomes, living }
+}
+type Scene = ReturnType<typeof scene>
+
+const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene) => void, said: RegExp]> = [
+  ["a put that is nowhere", ({ queue }) => void queue.puts++, /are not the sum of/],
+  [
+    "a negative count",
+    ({ queue }) => {
+      queue.done -= 9
+      queue.dead += 9
+    },
+    /done is -8/
+  ],
+  ["a wrong ready size", ({ queue }) => void queue.ready.size++, /ready\.size is 5/],
+  [
+    "a ready list not linked back",
+    ({ living }) => {
+      living(7).prev = undefined
+    },
+    /not linked back/
+  ],
+  [
+    "a ready list that is a ring",
+    ({ living }) => {
+      living(7).next = living(6)
+    },
+    /not linked back/
+  ],
+  [
+    "a ready list that lost its end",
+    ({ living }) => {
+      living(6).next = undefined
+    },
+    /does not end at its tail/
+  ],
+  [
+    "a ready place out of order",
+    ({ living }) => {
+      living(6).place = 99
+    },
+    /out of order/
+  ],
+  [
+    "a returned place out of order",
+    ({ living }) => {
+      living(2).place = 99
+    },
+    /heap of returned tasks/
+  ],
+  [
+    "a wrong state",
+    ({ living }) => {
+      living(6).state = State.leased
+    },
+    /state 2 in a list of state 0/
+  ],
+  [
+    "a ready task with a holder",
+    ({ living, session }) => {
+      living(6).holder = session
+    },
+    /holder in state 0/
+  ],
+  ["a list of another queue", ({ idle, living }) => void Reflect.set(living(6), "queue", idle), /belongs to another/],
+  ["a task missing in the table", ({ engine }) => engine.tasks.remove(6), /not in the table/],
+  [
+    "an attempt without a lease",
+    ({ living }) => {
+      living(6).attempt = 1
+    },
+    /attempt 1/
+  ],
+  [
+    "a task that was released too often",
+    ({ living }) => {
+      living(6).releases = 1_000
+    },
+    /after 1000 releases/
+  ],
+  [
+    "a task that was lost too often",
+    ({ living }) => {
+      living(4).lossesWhileStarted = 3
+    },
+    /its last loss/
+  ],
+  [
+    "a lease list not linked back",
+    ({ living }) => {
+      living(4).prev = undefined
+    },
+    /not linked back/
+  ],
+  [
+    "a lease list that lost its end",
+    ({ queue }) => {
+      queue.leaseTail = undefined
+    },
+    /does not end at its tail/
+  ],
+  [
+    "leases out of order",
+    ({ living }) => {
+      living(4).at = 1
+    },
+    /ends before an earlier one/
+  ],
+  [
+    "a lease held by nobody",
+    ({ living }) => {
+      living(4).holder = undefined
+    },
+    /leased by nobody/
+  ],
+  [
+    "a wrong leased count",
+    ({ queue }) => {
+      queue.leased++
+      queue.puts++
+    },
+    /leased is 3/
+  ],
+  [
+    "no timer for leases",
+    ({ queue }) => {
+      queue.leaseTimer = undefined
+    },
+    /no timer watches/
+  ],
+  ["a session that counts wrong", ({ session }) => void session.leased++, /session 1: leased is 3/],
+  ["a session that is gone", ({ engine, session }) => void engine.sessions.delete(session), /leased by nobody/],
+  ["an id that points nowhere", ({ queue }) => void queue.ids.set("x", 1_000), /no living or retained task/],
+  ["an id retained and living", ({ queue }) => void queue.idsEnded.push({ id: "a", until: 9 }), /living or retained/],
+  ["an unknown retained id", ({ queue }) => void queue.idsEnded.push({ id: "z", until: 9 }), /is not known/],
+  [
+    "an id retained twice",
+    ({ queue }) => void queue.idsEnded.push({ id: "z", until: 9 }, { id: "z", until: 9 }),
+    /retained twice/
+  ],
+  [
+    "too many retained ids",
+    ({ queue }) => void "cdef".split("").map((id) => queue.idsEnded.push({ id, until: 9 })),
+    /4 ids are retained/
+  ],
+  ["a log ahead of the counts", ({ queue }) => void queue.log.next++, /2 outcomes of 1/],
+  [
+    "a log of negative size",
+    ({ queue }) => {
+      queue.log.bytes = -1
+    },
+    /the log has -1 bytes/
+  ],
+  [
+    "a log that keeps too much",
+    ({ queue }) => void Reflect.set(queue.policy, "outcomesKept", 0),
+    /1 outcomes are kept/
+  ],
+  ["an outcome the table forgot", ({ engine }) => engine.tasks.remove(1), /does not lead to the outcome/],
+  ["a stream its session forgot", ({ leases, session }) => void session.leaseStreams.delete(leases.id), /lease stream/],
+  ["a stream its queue forgot", ({ idle }) => void idle.leaseStreams.pop(), /unknown to its queue/],
+  ["an outcome stream its queue forgot", ({ queue }) => void queue.outcomeStreams.pop(), /unknown to its queue/],
+  [
+    "an outcome stream its session forgot",
+    ({ outcomes, session }) => void session.outcomeStreams.delete(outcomes.id),
+    /unknown to its session/
+  ],
+  [
+    "negative credit",
+    ({ leases }) => {
+      leases.credit = -1
+    },
+    /credit -1/
+  ],
+  [
+    "a cursor ahead of the log",
+    ({ outcomes }) => {
+      outcomes.cursor = 5
+    },
+    /ahead of its log/
+  ],
+  [
+    "a lease request beside a ready task",
+    ({ queue, session }) => {
+      const waiter = new Waiter("lease", session, 99, queue, 1, false, undefined)
+      queue.leaseWaiters.push(waiter)
+      session.waiting.add(waiter)
+    },
+    /a lease request waits beside a ready task/
+  ],
+  [
+    "a hungry stream beside a ready task",
+    ({ engine, queue, session }) => void engine.subscribe(session, queue, 1),
+    /has credit beside a ready task/
+  ],
+  ["a put beside room", ({ queue }) => void Reflect.set(queue.policy, "capacity", 99), /waits beside room/],
+  [
+    "a join of an empty queue",
+    ({ idle, session }) => {
+      const waiter = new Waiter("join", session, 99, idle, 0, false, undefined)
+      idle.joinWaiters.push(waiter)
+      session.waiting.add(waiter)
+    },
+    /a join waits for an empty queue/
+  ],
+  [
+    "a take of a closed empty queue",
+    ({ idle }) => {
+      idle.closed = "drain"
+    },
+    /closed and done/
+  ],
+  [
+    "a timer in a wrong slot",
+    ({ engine }) => {
+      engine.timers.entries()[1]!.slot = 7
+    },
+    /believes it is in 7/
+  ],
+  [
+    "a timer heap out of order",
+    ({ engine }) => void Reflect.set(engine.timers.entries()[0]!, "at", 1e15),
+    /timer heap is out of order/
+  ],
+  [
+    "a timer of an ended task",
+    ({ living }) => {
+      living(6).state = State.ended
+    },
+    /a timer of ended task 6/
+  ],
+  [
+    "a delayed task without its timer",
+    ({ living }) => {
+      living(8).due = undefined
+    },
+    /not its due timer/
+  ],
+  [
+    "a wrong delayed count",
+    ({ queue }) => {
+      queue.delayed++
+      queue.puts++
+    },
+    /delayed is 3/
+  ],
+  [
+    "a timer of a wait that is over",
+    ({ session }) => {
+      for (const waiter of session.waiting) waiter.timer = undefined
+    },
+    /a timer of a wait that is over/
+  ],
+  [
+    "a wait that is over and listed",
+    ({ idle }) => {
+      idle.leaseWaiters[0]!.ended = true
+    },
+    /that is over/
+  ],
+  ["a wait its session forgot", ({ session }) => session.waiting.clear(), /unknown to its session/],
+  ["a wait its queue forgot", ({ queue }) => void queue.joinWaiters.pop(), /its join is in no queue/],
+  [
+    "a wait for a task that is gone",
+    ({ queue }) => void queue.outcomeWaiters.set(1, queue.outcomeWaiters.get(4)!),
+    /task 1 is gone and waited for/
+  ],
+  [
+    "a stray timer",
+    ({ queue }) => {
+      queue.evictTimer = queue.leaseTimer
+    },
+    /a stray eviction timer/
+  ],
+  ["a timer out of the heap", ({ engine, queue }) => engine.timers.remove(queue.leaseTimer!), /never ring/]
+]
+
+describe("the invariants", () => {
+  it("hold for an engine that was only given commands", () => {
+    assert.deepStrictEqual(check(scene().engine), [])
+  })
+
+  for (const [name, corrupt, said] of corruptions) {
+    it(`see ${name}`, () => {
+      const made = scene()
+      corrupt(made)
+      assert.match(check(made.engine).join("\n"), said)
+    })
+  }
+})

@@ -1,0 +1,707 @@
+/**
+ * The queue of design §8, written naively: one array of all tasks, searched and sorted for every question.
+ *
+ * No heaps, no links, no counters. It answers what the engine answers, so that both can be driven side by side.
+ */
+export type Answer =
+  | { readonly _tag: "Done" }
+  | { readonly _tag: "Refused"; readonly why: string }
+  | { readonly _tag: "Put"; readonly items: ReadonlyArray<string> }
+  | { readonly _tag: "Leased"; readonly tasks: ReadonlyArray<string> }
+  | { readonly _tag: "Items"; readonly items: ReadonlyArray<string> }
+  | { readonly _tag: "Outcome"; readonly text: string }
+
+export interface Item {
+  readonly bytes: number
+  readonly id?: string
+  readonly priority?: number
+  readonly delayMs?: number
+  readonly ttlMs?: number
+}
+
+export interface QueuePolicy {
+  readonly capacity: number
+  readonly tasksMax: number
+  readonly leaseMs: number
+  readonly maxAttempts: number
+  readonly backoffBaseMs: number
+  readonly backoffFactor: number
+  readonly backoffCapMs: number
+  readonly payloadBytesMax: number
+  readonly outcomesKept: number
+  readonly outcomesKeptMs: number
+  readonly dedupeKept: number
+  readonly dedupeKeptMs: number
+}
+
+export type RefState = "ready" | "delayed" | "leased" | "success" | "failure" | "dead" | "cancelled" | "acknowledged"
+
+export interface RefTask {
+  readonly n: number
+  readonly queue: number
+  readonly item: Item
+  readonly expiresAt: number
+  state: RefState
+  place: number
+  attempt: number
+  leases: number
+  losses: number
+  started: boolean
+  holder: number
+  /** Rises with every lease and renewal: those of one deadline end in this order. */
+  renewed: number
+  at: number
+  reasons: Array<number>
+}
+
+interface Wait {
+  readonly kind: "put" | "lease" | "join" | "outcome"
+  readonly session: number
+  readonly request: number
+  readonly until: number
+  readonly count: number
+  readonly items: ReadonlyArray<Item>
+  readonly atomic: boolean
+  readonly entered: Array<string>
+}
+
+interface Stream {
+  readonly id: number
+  readonly session: number
+  credit: number
+  cursor: number
+}
+
+interface RefQueue {
+  readonly id: number
+  readonly policy: QueuePolicy
+  closed: "open" | "drain" | "immediate"
+  waits: Array<Wait>
+  leaseStreams: Array<Stream>
+  outcomeStreams: Array<Stream>
+  /** All outcomes ever; those before `kept` are forgotten. */
+  readonly log: Array<{ readonly task: RefTask; readonly at: number }>
+  kept: number
+  /** Dedupe ids of ended tasks, oldest first. */
+  retired: Array<{ readonly id: string; readonly n: number; readonly at: number }>
+  duplicates: number
+  refused: number
+}
+
+/** The engine's choice of stream for a task, to be checked and followed. */
+export interface Grant {
+  readonly stream: number
+  readonly text: string
+}
+
+export class Mismatch extends Error {}
+
+const reasons = { leaseLost: 3, quarantined: 4, expired: 5 }
+
+export class Reference {
+  readonly tasks: Array<RefTask> = []
+  readonly queues: Array<RefQueue>
+  readonly congested = new Set<number>()
+  answers = new Map<number, Answer>()
+  #nextTask = 1
+  #renewals = 0
+
+  constructor(policies: ReadonlyArray<QueuePolicy>) {
+    this.queues = policies.map((policy, id) => ({
+      id,
+      policy,
+      closed: "open",
+      waits: [],
+      leaseStreams: [],
+      outcomeStreams: [],
+      log: [],
+      kept: 0,
+      retired: [],
+      duplicates: 0,
+      refused: 0
+    }))
+  }
+
+  // ---- what can be asked
+
+  of(queue: number, ...states: ReadonlyArray<RefState>): Array<RefTask> {
+    return this.tasks.filter((task) => task.queue === queue && states.includes(task.state))
+  }
+
+  ready(queue: number): Array<RefTask> {
+    return this.of(queue, "ready").sort((a, b) => priorityOf(a) - priorityOf(b) || a.place - b.place || a.n - b.n)
+  }
+
+  leases(session: number): Array<RefTask> {
+    return this.tasks.filter((task) => task.state === "leased" && task.holder === session)
+  }
+
+  nextDeadline(): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const task of this.tasks) {
+      if (task.state === "ready" || task.state === "delayed") next = Math.min(next, task.expiresAt)
+      if (task.state === "delayed" || task.state === "leased") next = Math.min(next, task.at)
+    }
+    for (const queue of this.queues) {
+      for (const wait of queue.waits) next = Math.min(next, wait.until)
+      if (queue.kept < queue.log.length) next = Math.min(next, queue.log[queue.kept]!.at + queue.policy.outcomesKeptMs)
+    }
+    return next
+  }
+
+  // ---- commands
+
+  put(
+    session: number,
+    request: number,
+    queueId: number,
+    atomic: boolean,
+    waitMs: number | undefined,
+    items: ReadonlyArray<Item>,
+    now: number
+  ): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (queue.closed !== "open") return this.#refuse(request, "closed")
+    if (items.some(({ bytes }) => bytes > queue.policy.payloadBytesMax)) return this.#refuse(request, "payloadTooLarge")
+    if (atomic && items.length > queue.policy.capacity) return this.#refuse(request, "full")
+    const wait: Wait = {
+      kind: "put",
+      session,
+      request,
+      until: waitMs === undefined ? Number.POSITIVE_INFINITY : now + waitMs,
+      count: 0,
+      items,
+      atomic,
+      entered: []
+    }
+    // Who waits for room goes first; who does not wait takes what room there is.
+    const first = !queue.waits.some(({ kind }) => kind === "put")
+    if (waitMs === 0 || first) this.#enter(queue, wait, now)
+    if (waitMs === 0 || wait.entered.length === items.length) return this.#answerPut(queue, wait)
+    queue.waits.push(wait)
+  }
+
+  lease(
+    session: number,
+    request: number,
+    queueId: number,
+    count: number,
+    waitMs: number | undefined,
+    now: number
+  ): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const first = !queue.waits.some(({ kind }) => kind === "lease")
+    if (this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
+      return this.#hand(queue, session, request, count, now)
+    }
+    if (queue.closed !== "open" && this.of(queueId, "ready", "delayed", "leased").length === 0) {
+      return this.#refuse(request, "closed")
+    }
+    if (waitMs === 0) return this.#refuse(request, "empty")
+    this.#wait(queue, "lease", session, request, waitMs, count, now)
+  }
+
+  commit(
+    session: number,
+    request: number,
+    items: ReadonlyArray<{
+      readonly n: number
+      readonly fence: number
+      readonly puts: ReadonlyArray<{ readonly queue: number; readonly item: Item }>
+    }>,
+    now: number
+  ): void {
+    const codes = items.map(({ fence, n, puts }) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      for (const { item, queue } of puts) {
+        const other = this.queues[queue]
+        if (other === undefined) return "queueNotFound"
+        if (item.bytes > other.policy.payloadBytesMax) return "payloadTooLarge"
+      }
+      // Children always enter, whatever the capacity and whether the queue is closed.
+      for (const { item, queue } of puts) this.#accept(this.queues[queue]!, item, now)
+      this.#end(task, "success", now)
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  release(session: number, request: number, held: ReadonlyArray<readonly [number, number]>, now: number): void {
+    const codes = held.map(([n, fence]) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      this.#giveBack(task, now)
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  fail(
+    session: number,
+    request: number,
+    items: ReadonlyArray<{
+      readonly n: number
+      readonly fence: number
+      readonly reason: number
+      readonly final: boolean
+      readonly typed: boolean
+      readonly retryAfterMs: number | undefined
+    }>,
+    now: number
+  ): void {
+    const codes = items.map(({ fence, final, n, reason, retryAfterMs, typed }) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      const { policy } = this.queues[task.queue]!
+      task.reasons.push(reason)
+      if (final || task.attempt >= policy.maxAttempts) {
+        this.#end(task, typed ? "failure" : "dead", now)
+        return "ok"
+      }
+      const grown = policy.backoffBaseMs * policy.backoffFactor ** (task.attempt - 1)
+      const wait = retryAfterMs ?? Math.min(policy.backoffCapMs, Math.round(grown))
+      if (task.expiresAt <= now) return this.#expire(task, now)
+      if (this.queues[task.queue]!.closed === "immediate") {
+        this.#end(task, "cancelled", now)
+        return "ok"
+      }
+      task.state = "delayed"
+      task.at = now + wait
+      // A back-off does not keep the task's place: it goes behind all that was put before.
+      task.place = this.#nextTask
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  renew(session: number, request: number, held: ReadonlyArray<readonly [number, number]>, now: number): void {
+    const codes = held.map(([n, fence]) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      this.#extend(task, now)
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  started(session: number, held: ReadonlyArray<readonly [number, number]>): void {
+    for (const [n, fence] of held) {
+      const task = this.#held(session, n, fence)
+      if (typeof task !== "string") task.started = true
+    }
+  }
+
+  heartbeat(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
+    return held.flatMap(([n, fence]) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return [n]
+      this.#extend(task, now)
+      return []
+    })
+  }
+
+  acknowledge(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): void {
+    for (const [n, fence] of held) {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") continue
+      task.state = "acknowledged"
+      this.#retire(task, now)
+      // It will have no outcome: who waits for one learns that.
+      this.#answerWaits(task, () => ({ _tag: "Refused", why: "taskNotFound" }))
+    }
+  }
+
+  outcome(session: number, request: number, queueId: number, n: number, waitMs: number | undefined, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const at = queue.log.findIndex(({ task }) => task.n === n)
+    if (at >= queue.kept) return this.#answer(request, this.#outcomeOf(queue.log[at]!.task))
+    const task = this.of(queueId, "ready", "delayed", "leased").find((task) => task.n === n)
+    if (task === undefined) return this.#refuse(request, "taskNotFound")
+    if (waitMs === 0) return this.#refuse(request, "timedOut")
+    this.#wait(queue, "outcome", session, request, waitMs, n, now)
+  }
+
+  join(session: number, request: number, queueId: number, waitMs: number | undefined, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (this.of(queueId, "ready", "delayed", "leased").length === 0) return this.#answer(request, { _tag: "Done" })
+    if (waitMs === 0) return this.#refuse(request, "timedOut")
+    this.#wait(queue, "join", session, request, waitMs, 0, now)
+  }
+
+  close(request: number, queueId: number, mode: "drain" | "immediate", now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (queue.closed !== "immediate") queue.closed = mode
+    if (mode === "immediate") {
+      const delayed = this.of(queueId, "delayed").sort((a, b) => a.n - b.n)
+      for (const task of [...this.ready(queueId), ...delayed]) this.#end(task, "cancelled", now)
+    }
+    for (const wait of queue.waits.filter(({ kind }) => kind === "put")) {
+      this.#unwait(queue, wait)
+      this.#answerPut(queue, wait)
+    }
+    this.#answer(request, { _tag: "Done" })
+  }
+
+  subscribe(session: number, queueId: number, id: number, credit: number): void {
+    this.queues[queueId]!.leaseStreams.push({ id, session, credit, cursor: 0 })
+  }
+
+  follow(session: number, queueId: number, id: number, cursor: number, credit: number): void {
+    this.queues[queueId]!.outcomeStreams.push({ id, session, credit, cursor })
+  }
+
+  credit(session: number, id: number, credit: number): void {
+    for (const queue of this.queues) {
+      for (const stream of [...queue.leaseStreams, ...queue.outcomeStreams]) {
+        if (stream.id === id && stream.session === session) stream.credit += credit
+      }
+    }
+  }
+
+  unsubscribe(session: number, id: number): void {
+    const others = (stream: Stream): boolean => stream.id !== id || stream.session !== session
+    for (const queue of this.queues) {
+      queue.leaseStreams = queue.leaseStreams.filter(others)
+      queue.outcomeStreams = queue.outcomeStreams.filter(others)
+    }
+  }
+
+  detach(session: number, now: number): void {
+    this.#silence(session)
+    // Grace: one lease from the loss of the connection, queue by queue in the order of the deadlines.
+    for (const task of this.leases(session).sort(byDeadline)) this.#extend(task, now)
+  }
+
+  resume(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
+    this.congested.delete(session)
+    const lost = this.heartbeat(session, held, now)
+    const kept = new Set(held.map(([n]) => n))
+    for (const task of this.leases(session).sort(byQueueAndDeadline)) if (!kept.has(task.n)) this.#giveBack(task, now)
+    return lost
+  }
+
+  goodbye(session: number, now: number): void {
+    this.#silence(session)
+    for (const task of this.leases(session).sort(byQueueAndDeadline)) this.#giveBack(task, now)
+    this.congested.delete(session)
+  }
+
+  // ---- time
+
+  /** Assumes: called at every deadline. */
+  tick(now: number): void {
+    for (const task of this.tasks.filter(({ state }) => state === "leased").sort(byDeadline)) {
+      if (task.at <= now) this.#lose(task, now)
+    }
+    for (const task of this.tasks) {
+      if (task.state === "delayed" && task.at <= now) task.state = "ready"
+      if ((task.state === "ready" || task.state === "delayed") && task.expiresAt <= now) this.#expire(task, now)
+    }
+    for (const queue of this.queues) {
+      for (const wait of queue.waits.filter(({ until }) => until <= now)) {
+        this.#unwait(queue, wait)
+        if (wait.kind === "put") this.#answerPut(queue, wait)
+        else this.#refuse(wait.request, wait.kind === "lease" ? "empty" : "timedOut")
+      }
+    }
+  }
+
+  /**
+   * `granted` is how the engine spread tasks over streams; what was granted, and in which order, is decided here.
+   * `admitting` are the queues whose waiting puts the engine let in, in its order: it gives the tasks their numbers.
+   */
+  dispatch(
+    now: number,
+    granted: ReadonlyMap<number, ReadonlyArray<Grant>>,
+    admitting: ReadonlyArray<number>
+  ): ReadonlyMap<number, string> {
+    const published = new Map<number, string>()
+    const order = new Set([...admitting.map((id) => this.queues[id]!), ...this.queues])
+    for (const queue of order) {
+      const grants = [...(granted.get(queue.id) ?? [])]
+      for (let changed = true; changed; ) {
+        const admitted = this.#admit(queue, now)
+        changed = this.#serve(queue, grants, now) || admitted
+      }
+      if (grants.length > 0) throw new Mismatch(`queue ${queue.id}: ${grants.length} deliveries too many`)
+      for (const stream of [...queue.outcomeStreams]) {
+        if (stream.credit === 0 || this.congested.has(stream.session) || stream.cursor >= queue.log.length) continue
+        if (stream.cursor < queue.kept) {
+          published.set(stream.id, `gap ${queue.kept}`)
+          this.unsubscribe(stream.session, stream.id)
+          continue
+        }
+        const count = Math.min(stream.credit, queue.log.length - stream.cursor)
+        published.set(stream.id, `${stream.cursor}+${count}`)
+        stream.cursor += count
+        stream.credit -= count
+      }
+      this.#forget(queue, now)
+      if (this.of(queue.id, "ready", "delayed", "leased").length > 0) continue
+      for (const wait of [...queue.waits]) {
+        if (wait.kind === "join") {
+          this.#unwait(queue, wait)
+          this.#answer(wait.request, { _tag: "Done" })
+        } else if (wait.kind === "lease" && queue.closed !== "open") {
+          this.#unwait(queue, wait)
+          this.#refuse(wait.request, "closed")
+        }
+      }
+    }
+    return published
+  }
+
+  // ---- inside
+
+  #admit(queue: RefQueue, now: number): boolean {
+    let any = false
+    for (;;) {
+      const wait = queue.waits.find(({ kind }) => kind === "put")
+      if (wait === undefined) return any
+      const before = wait.entered.length
+      this.#enter(queue, wait, now)
+      if (wait.entered.length > before) any = true
+      if (wait.entered.length < wait.items.length) return any
+      this.#unwait(queue, wait)
+      this.#answerPut(queue, wait)
+    }
+  }
+
+  #serve(queue: RefQueue, grants: Array<Grant>, now: number): boolean {
+    let any = false
+    for (let ready = this.ready(queue.id); ready.length > 0; ready = this.ready(queue.id)) {
+      const wait = queue.waits.find(({ kind }) => kind === "lease")
+      if (wait !== undefined) {
+        this.#unwait(queue, wait)
+        this.#hand(queue, wait.session, wait.request, wait.count, now)
+        any = true
+        continue
+      }
+      const open = queue.leaseStreams.filter(({ credit, session }) => credit > 0 && !this.congested.has(session))
+      if (open.length === 0) return any
+      const grant = grants.shift()
+      if (grant === undefined) throw new Mismatch(`queue ${queue.id}: task ${ready[0]!.n} should have been delivered`)
+      const stream = open.find(({ id }) => id === grant.stream)
+      if (stream === undefined) throw new Mismatch(`stream ${grant.stream} has no credit or takes nothing`)
+      stream.credit--
+      const text = this.#grant(ready[0]!, stream.session, now)
+      if (text !== grant.text) throw new Mismatch(`delivered ${grant.text}, expected ${text}`)
+      any = true
+    }
+    return any
+  }
+
+  #grant(task: RefTask, session: number, now: number): string {
+    task.state = "leased"
+    task.attempt++
+    task.leases++
+    task.started = false
+    task.holder = session
+    this.#extend(task, now)
+    return `${task.n}/${task.leases}/${task.attempt}`
+  }
+
+  #hand(queue: RefQueue, session: number, request: number, count: number, now: number): void {
+    const tasks = this.ready(queue.id)
+      .slice(0, count)
+      .map((task) => this.#grant(task, session, now))
+    this.#answer(request, { _tag: "Leased", tasks })
+  }
+
+  #extend(task: RefTask, now: number): void {
+    task.at = now + this.queues[task.queue]!.policy.leaseMs
+    task.renewed = ++this.#renewals
+  }
+
+  #giveBack(task: RefTask, now: number): void {
+    task.attempt--
+    this.#backToReady(task, now)
+  }
+
+  #backToReady(task: RefTask, now: number): void {
+    if (task.expiresAt <= now) this.#expire(task, now)
+    else if (this.queues[task.queue]!.closed === "immediate") this.#end(task, "cancelled", now)
+    else task.state = "ready"
+  }
+
+  #lose(task: RefTask, now: number): void {
+    const { policy } = this.queues[task.queue]!
+    if (!task.started) return this.#giveBack(task, now)
+    task.reasons.push(reasons.leaseLost)
+    if (++task.losses === 3) {
+      task.reasons.push(reasons.quarantined)
+      return void this.#end(task, "dead", now)
+    }
+    if (task.attempt >= policy.maxAttempts) return void this.#end(task, "dead", now)
+    this.#backToReady(task, now)
+  }
+
+  #expire(task: RefTask, now: number): string {
+    task.reasons.push(reasons.expired)
+    this.#end(task, "dead", now)
+    return "ok"
+  }
+
+  #end(task: RefTask, state: "success" | "failure" | "dead" | "cancelled", now: number): void {
+    const queue = this.queues[task.queue]!
+    task.state = state
+    queue.log.push({ task, at: now })
+    this.#retire(task, now)
+    this.#answerWaits(task, () => this.#outcomeOf(task))
+  }
+
+  #answerWaits(task: RefTask, answer: () => Answer): void {
+    const queue = this.queues[task.queue]!
+    for (const wait of queue.waits.filter(({ count, kind }) => kind === "outcome" && count === task.n)) {
+      this.#unwait(queue, wait)
+      this.#answer(wait.request, answer())
+    }
+  }
+
+  #outcomeOf(task: RefTask): Answer {
+    return { _tag: "Outcome", text: `${task.n} ${task.state} after ${task.attempt} (${task.reasons.join(",")})` }
+  }
+
+  /** A dedupe id lives with its task and is kept after it, for a time and up to a number. */
+  #retire(task: RefTask, now: number): void {
+    const queue = this.queues[task.queue]!
+    const { id } = task.item
+    if (id === undefined) return
+    queue.retired.push({ id, n: task.n, at: now })
+    queue.retired = queue.retired.slice(-queue.policy.dedupeKept || queue.retired.length)
+  }
+
+  #known(queue: RefQueue, id: string | undefined, now: number): number | undefined {
+    if (id === undefined) return undefined
+    const alive = this.of(queue.id, "ready", "delayed", "leased").find(({ item }) => item.id === id)
+    return alive?.n ?? queue.retired.findLast((old) => old.id === id && old.at + queue.policy.dedupeKeptMs > now)?.n
+  }
+
+  #accept(queue: RefQueue, item: Item, now: number): string {
+    const known = this.#known(queue, item.id, now)
+    if (known !== undefined) {
+      queue.duplicates++
+      return `${known} duplicate`
+    }
+    if (this.#spent(queue, 1)) {
+      queue.refused++
+      return "0 spent"
+    }
+    const delayMs = item.delayMs ?? 0
+    const task: RefTask = {
+      n: this.#nextTask++,
+      queue: queue.id,
+      item,
+      expiresAt: item.ttlMs === undefined ? Number.POSITIVE_INFINITY : now + item.ttlMs,
+      state: delayMs > 0 ? "delayed" : "ready",
+      place: this.#nextTask - 1,
+      attempt: 0,
+      leases: 0,
+      losses: 0,
+      started: false,
+      holder: 0,
+      renewed: 0,
+      at: now + delayMs,
+      reasons: []
+    }
+    this.tasks.push(task)
+    // Only children come to a queue that is closed; where what waits is cancelled, so are they.
+    if (queue.closed === "immediate") this.#end(task, "cancelled", now)
+    return `${task.n} accepted`
+  }
+
+  #spent(queue: RefQueue, more: number): boolean {
+    const puts = this.tasks.filter((task) => task.queue === queue.id).length
+    return queue.policy.tasksMax > 0 && puts + more > queue.policy.tasksMax
+  }
+
+  #enter(queue: RefQueue, wait: Wait, now: number): void {
+    const { capacity } = queue.policy
+    const room = (): number => capacity - this.of(queue.id, "ready", "delayed").length
+    if (wait.atomic) {
+      if (wait.items.length > room()) return
+      const fresh = wait.items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
+      if (fresh > 0 && this.#spent(queue, fresh)) {
+        queue.refused += wait.items.length
+        return void wait.entered.push(...wait.items.map(() => "0 spent"))
+      }
+    }
+    for (const item of wait.items.slice(wait.entered.length)) {
+      if (room() <= 0 && this.#known(queue, item.id, now) === undefined) return
+      wait.entered.push(this.#accept(queue, item, now))
+    }
+  }
+
+  #answerPut(queue: RefQueue, { entered, items, request }: Wait): void {
+    if (entered.length === 0 && items.length > 0)
+      return this.#refuse(request, queue.closed === "open" ? "full" : "closed")
+    const rest = items.slice(entered.length).map(() => "0 full")
+    this.#answer(request, { _tag: "Put", items: [...entered, ...rest] })
+  }
+
+  #answerItems(request: number, items: ReadonlyArray<string>): void {
+    this.#answer(request, items.every((code) => code === "ok") ? { _tag: "Done" } : { _tag: "Items", items })
+  }
+
+  #held(session: number, n: number, fence: number): RefTask | string {
+    const task = this.tasks.find((task) => task.n === n)
+    if (task === undefined || task.state === "acknowledged") return "leaseLost"
+    if (task.state === "leased") return task.holder === session && task.leases === fence ? task : "leaseLost"
+    if (task.state === "ready" || task.state === "delayed") return "leaseLost"
+    const queue = this.queues[task.queue]!
+    return queue.log.findIndex((entry) => entry.task === task) >= queue.kept ? "alreadyEnded" : "leaseLost"
+  }
+
+  #forget(queue: RefQueue, now: number): void {
+    const { outcomesKept, outcomesKeptMs } = queue.policy
+    while (queue.kept < queue.log.length) {
+      const old = queue.log[queue.kept]!.at + outcomesKeptMs <= now
+      if (!old && queue.log.length - queue.kept <= outcomesKept) return
+      queue.kept++
+    }
+  }
+
+  #silence(session: number): void {
+    for (const queue of this.queues) {
+      queue.waits = queue.waits.filter((wait) => wait.session !== session)
+      queue.leaseStreams = queue.leaseStreams.filter((stream) => stream.session !== session)
+      queue.outcomeStreams = queue.outcomeStreams.filter((stream) => stream.session !== session)
+    }
+  }
+
+  #wait(
+    queue: RefQueue,
+    kind: Wait["kind"],
+    session: number,
+    request: number,
+    waitMs: number | undefined,
+    count: number,
+    now: number
+  ): void {
+    const until = waitMs === undefined ? Number.POSITIVE_INFINITY : now + waitMs
+    queue.waits.push({ kind, session, request, until, count, items: [], atomic: false, entered: [] })
+  }
+
+  #unwait(queue: RefQueue, wait: Wait): void {
+    queue.waits = queue.waits.filter((other) => other !== wait)
+  }
+
+  #refuse(request: number, why: string): void {
+    this.#answer(request, { _tag: "Refused", why })
+  }
+
+  #answer(request: number, answer: Answer): void {
+    if (this.answers.has(request)) throw new Mismatch(`request ${request} is answered twice`)
+    this.answers.set(request, answer)
+  }
+}
+
+const priorityOf = (task: RefTask): number => task.item.priority ?? 128
+const byDeadline = (a: RefTask, b: RefTask): number => a.at - b.at || a.renewed - b.renewed
+const byQueueAndDeadline = (a: RefTask, b: RefTask): number => a.queue - b.queue || byDeadline(a, b)

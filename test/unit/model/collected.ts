@@ -1,0 +1,80 @@
+import type { Out } from "../../../src/model/Engine.ts"
+import { defaults, type Policy } from "../../../src/model/Policy.ts"
+import type { QueueDefinition } from "../../../src/model/Queue.ts"
+import { Code } from "../../../src/model/Refusal.ts"
+import { PutStatus } from "../../../src/model/Session.ts"
+import type { Task } from "../../../src/model/Task.ts"
+import type { Answer, Grant } from "./Reference.ts"
+
+const codeNames = Object.fromEntries(Object.entries(Code).map(([name, code]) => [code, name]))
+const statusNames = Object.fromEntries(Object.entries(PutStatus).map(([name, status]) => [status, name]))
+const outcomeNames = ["success", "failure", "dead", "cancelled"]
+
+export const definition = (name: string, policy: Partial<Policy>): QueueDefinition => ({
+  name,
+  fingerprint: new Uint8Array(32),
+  schema: "",
+  accepts: [],
+  policy: { ...defaults, backoffJitterPercent: 0, ...policy },
+  durability: "memory"
+})
+
+/** Collects what the engine decides, as text where the order of two requests means nothing. */
+export class Collected implements Out {
+  readonly answers = new Map<number, Answer>()
+  grants = new Map<number, Array<Grant>>()
+  published = new Map<number, string>()
+  admitting: Array<number> = []
+  /** The life of every task as the changes tell it. */
+  readonly lives = new Map<number, string>()
+  readonly faults: Array<string> = []
+
+  #answer(request: number, answer: Answer): void {
+    if (this.answers.has(request)) this.faults.push(`request ${request} is answered twice`)
+    this.answers.set(request, answer)
+  }
+
+  changed: Out["changed"] = (change, task) => {
+    const before = this.lives.get(task.n)
+    const legal =
+      change === "put"
+        ? before === undefined
+        : change === "leased"
+          ? before === "put" || before === "ready" || before === "delayed"
+          : change === "acknowledged" || change === "delayed"
+            ? before === "leased"
+            : before !== undefined && before !== "ended" && before !== "acknowledged"
+    if (!legal) this.faults.push(`task ${task.n}: ${before ?? "nothing"} -> ${change}`)
+    this.lives.set(task.n, change)
+    if (change === "put") this.admitting.push(task.queue.id)
+  }
+  queueChanged: Out["queueChanged"] = () => {}
+  refused: Out["refused"] = (_, request, why) =>
+    this.#answer(request, { _tag: "Refused", why: codeNames[why.code] ?? String(why.code) })
+  done: Out["done"] = (_, request) => this.#answer(request, { _tag: "Done" })
+  putDone: Out["putDone"] = (_, request, first, count) =>
+    this.#answer(request, { _tag: "Put", items: Array.from({ length: count }, (_, i) => `${first + i} accepted`) })
+  putItems: Out["putItems"] = (_, request, tasks, statuses) =>
+    this.#answer(request, { _tag: "Put", items: tasks.map((n, i) => `${n} ${statusNames[statuses[i]!]}`) })
+  leased: Out["leased"] = (_, request, tasks) => this.#answer(request, { _tag: "Leased", tasks: tasks.map(leaseText) })
+  items: Out["items"] = (_, request, codes) =>
+    this.#answer(request, { _tag: "Items", items: codes.map((code) => (code === 0 ? "ok" : codeNames[code]!)) })
+  deliver: Out["deliver"] = (stream, task) => {
+    const grants = this.grants.get(stream.queue.id) ?? []
+    grants.push({ stream: stream.id, text: leaseText(task) })
+    this.grants.set(stream.queue.id, grants)
+  }
+  outcomes: Out["outcomes"] = (stream, from, count) => {
+    if (this.published.has(stream.id)) this.faults.push(`stream ${stream.id} is published to twice`)
+    this.published.set(stream.id, `${from}+${count}`)
+  }
+  outcomesGap: Out["outcomesGap"] = (stream, oldest) => void this.published.set(stream.id, `gap ${oldest}`)
+  outcome: Out["outcome"] = (_, request, { log }, cursor) => {
+    const reasons = (log.reasons(cursor) ?? []).map(({ reason }) => reason)
+    const kind = outcomeNames[log.outcome(cursor)]
+    const text = `${log.task(cursor)} ${kind} after ${log.attempts(cursor)} (${reasons.join(",")})`
+    this.#answer(request, { _tag: "Outcome", text })
+  }
+}
+
+const leaseText = (task: Task): string => `${task.n}/${task.leases}/${task.attempt}`

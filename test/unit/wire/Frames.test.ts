@@ -1,0 +1,148 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Limits from "../../../src/Limits.ts"
+import { FrameReader, FrameWriter, frame } from "../../../src/wire/Frames.ts"
+import { Random } from "../random.ts"
+
+const framed = (body: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(4 + body.byteLength)
+  new DataView(bytes.buffer).setUint32(0, body.byteLength)
+  bytes.set(body, 4)
+  return bytes
+}
+
+const header = (length: number): Uint8Array => Uint8Array.of(length >>> 24, length >>> 16, length >>> 8, length)
+
+const bodiesOf = (reader: FrameReader, chunks: Iterable<Uint8Array>): Array<string> => {
+  const bodies: Array<string> = []
+  for (const chunk of chunks) reader.push(chunk, (body) => bodies.push(Buffer.from(body).toString("hex")))
+  return bodies
+}
+
+function* split(bytes: Uint8Array, size: () => number): Iterable<Uint8Array> {
+  for (let at = 0; at < bytes.byteLength; ) {
+    const end = Math.min(bytes.byteLength, at + size())
+    yield bytes.slice(at, end)
+    at = end
+  }
+}
+
+describe("the frame reader", () => {
+  it("finds the same frames in one chunk, in single bytes and in any split", () => {
+    const random = new Random(8)
+    for (let seed = 0; seed < 300; seed++) {
+      const bodies = Array.from({ length: 1 + random.int(8) }, () =>
+        random.bytes(1 + random.int(random.pick([3, 600])))
+      )
+      const stream = Buffer.concat(bodies.map(framed))
+      const expected = bodies.map((body) => Buffer.from(body).toString("hex"))
+      for (const size of [() => stream.byteLength, () => 1, () => 1 + random.int(9), () => 1 + random.int(999)]) {
+        const reader = new FrameReader(1_000)
+        assert.deepStrictEqual(bodiesOf(reader, split(stream, size)), expected)
+        assert.deepStrictEqual([reader.fault, reader.partial], [undefined, false])
+      }
+    }
+  })
+
+  it("knows when a frame has begun and is not complete", () => {
+    const bytes = framed(Uint8Array.of(1, 2))
+    for (let cut = 0; cut <= bytes.byteLength; cut++) {
+      const reader = new FrameReader(10)
+      bodiesOf(reader, [bytes.subarray(0, cut)])
+      assert.strictEqual(reader.partial, cut > 0 && cut < bytes.byteLength, `${cut} bytes`)
+    }
+  })
+
+  it("takes a body of the limit and refuses one more, before any of it", () => {
+    for (const size of [9, 10]) {
+      assert.strictEqual(bodiesOf(new FrameReader(10), [framed(new Uint8Array(size))]).length, 1)
+    }
+    const reader = new FrameReader(10)
+    assert.deepStrictEqual(bodiesOf(reader, [header(11)]), [])
+    assert.match(reader.fault ?? "", /a frame of 11 bytes, at most 10/)
+  })
+
+  it("refuses a frame of no bytes", () => {
+    const reader = new FrameReader(10)
+    assert.deepStrictEqual(bodiesOf(reader, [framed(Uint8Array.of(7)), header(0)]), ["07"])
+    assert.match(reader.fault ?? "", /empty/)
+  })
+
+  it("is dead after the first fault, whatever comes", () => {
+    const reader = new FrameReader(10)
+    const good = framed(Uint8Array.of(7))
+    assert.deepStrictEqual(bodiesOf(reader, [Buffer.concat([good, header(999), good, good]), good]), ["07"])
+    assert.match(reader.fault ?? "", /999/)
+  })
+
+  it("obeys a limit that changes between two frames of one chunk", () => {
+    const reader = new FrameReader(1)
+    const seen: Array<number> = []
+    reader.push(Buffer.concat([1, 50, 51].map((size) => framed(new Uint8Array(size)))), (body) => {
+      seen.push(body.byteLength)
+      reader.limit = 50
+    })
+    assert.deepStrictEqual(seen, [1, 50])
+    assert.match(reader.fault ?? "", /51/)
+  })
+
+  it("an announced length allocates nothing", () => {
+    const before = process.memoryUsage().arrayBuffers
+    const readers = Array.from({ length: 200 }, () => new FrameReader(Limits.frameBytesMax))
+    for (const reader of readers) bodiesOf(reader, [header(Limits.frameBytesMax), Uint8Array.of(1)])
+    assert.isTrue(readers.every(({ fault, partial }) => fault === undefined && partial))
+    assert.isBelow(process.memoryUsage().arrayBuffers - before, 64 * 1_048_576)
+  })
+
+  it("never does anything but read or die, on random bytes", () => {
+    const random = new Random(9)
+    for (let i = 0; i < 2_000; i++) {
+      const reader = new FrameReader(64)
+      const bytes = random.bytes(200).map((byte, at) => (at % 4 < 3 && random.chance(80) ? 0 : byte))
+      bodiesOf(
+        reader,
+        split(bytes, () => 1 + random.int(20))
+      )
+    }
+  })
+})
+
+describe("the frame writer", () => {
+  it("puts many messages into one frame and begins another at the target", () => {
+    const writer = new FrameWriter()
+    assert.isTrue(writer.empty)
+    const message = new Uint8Array(1_000)
+    const count = 500
+    for (let i = 0; i < count; i++) writer.begin().bin(message)
+    assert.isFalse(writer.empty)
+    const bytes = writer.flush()
+    assert.isTrue(writer.empty)
+    const sizes: Array<number> = []
+    new FrameReader(Limits.frameBytesMax).push(bytes, (body) => sizes.push(body.byteLength))
+    assert.strictEqual(
+      sizes.reduce((a, b) => a + b, 0),
+      count * 1_003
+    )
+    assert.isTrue(sizes.every((size) => size <= Limits.frameBytesTarget + 1_007))
+    assert.isBelow(sizes.length, 6)
+  })
+
+  it("never puts more messages into a frame than a reader takes", () => {
+    const writer = new FrameWriter()
+    for (let i = 0; i < 2 * Limits.messagesPerFrameMax + 1; i++) writer.begin().nil()
+    const sizes: Array<number> = []
+    new FrameReader(Limits.frameBytesMax).push(writer.flush(), (body) => sizes.push(body.byteLength))
+    assert.deepStrictEqual(sizes, [Limits.messagesPerFrameMax, Limits.messagesPerFrameMax, 1])
+  })
+
+  it("hands out bytes that later messages do not change", () => {
+    const writer = new FrameWriter()
+    const flushed: Array<Uint8Array> = []
+    for (let i = 0; i < 50; i++) {
+      writer.begin().uint(i)
+      flushed.push(writer.flush())
+    }
+    for (const [i, bytes] of flushed.entries()) assert.deepStrictEqual([...bytes], [0, 0, 0, 1, i])
+    assert.deepStrictEqual([...frame((w) => w.str("a"))], [0, 0, 0, 2, 0xa1, 0x61])
+    assert.strictEqual(writer.flush().byteLength, 0)
+  })
+})

@@ -1,0 +1,466 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Limits from "../../../src/Limits.ts"
+import { Malformed, Reader, Writer } from "../../../src/wire/Bytes.ts"
+import * as Client from "../../../src/wire/ClientMessages.ts"
+import * as Manager from "../../../src/wire/ManagerMessages.ts"
+import {
+  ClientType as C,
+  type Delivery,
+  ManagerType as M,
+  type Outcome,
+  type QueueStats,
+  type TaskOptions
+} from "../../../src/wire/Vocabulary.ts"
+import { Random } from "../random.ts"
+
+const uint = (r: Random): number => Math.floor(r.next() * 2 ** r.int(54)) % (Number.MAX_SAFE_INTEGER + 1)
+const uints = (r: Random, length = r.int(20)): ReadonlyArray<number> => Array.from({ length }, () => uint(r))
+const held = (r: Random): ReadonlyArray<number> => uints(r, 2 * r.int(10))
+const text = (r: Random, max = 40): string =>
+  Array.from({ length: r.int(max) }, () => r.pick(["a", "é", "痛", "😀", "\u0000"])).join("")
+const name = (r: Random): string => `queue-${r.int(1_000)}.x:y_`
+const maybe = <A>(r: Random, make: () => A): A | undefined => (r.chance(50) ? make() : undefined)
+const many = <A>(r: Random, make: () => A): ReadonlyArray<A> => Array.from({ length: r.int(6) }, make)
+
+const options = (r: Random): TaskOptions => ({
+  id: maybe(r, () => text(r)),
+  priority: maybe(r, () => r.int(256)),
+  delayMs: maybe(r, () => r.int(1_000_000)),
+  ttlMs: maybe(r, () => r.int(1_000_000)),
+  key: maybe(r, () => text(r)),
+  labels: maybe(r, () => many(r, () => text(r, 10))),
+  trace: maybe(r, () => text(r))
+})
+
+const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | undefined> | undefined => {
+  const items = Array.from({ length }, () => maybe(r, make))
+  return items.some((item) => item !== undefined) ? items : undefined
+}
+
+type MakeClient = { readonly [K in keyof typeof C]: (r: Random) => Client.ClientMessage }
+
+const clientMessages: MakeClient = {
+  hello: (r) => ({
+    type: C.hello,
+    magic: "millrace",
+    versionMin: uint(r),
+    versionMax: uint(r),
+    capabilities: uint(r),
+    frameBytesMax: uint(r),
+    role: text(r),
+    namespace: name(r),
+    agent: text(r)
+  }),
+  authFirst: (r) => ({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message: text(r) }),
+  authFinal: (r) => ({ type: C.authFinal, message: text(r) }),
+  sessionOpen: (r) => ({ type: C.sessionOpen, session: maybe(r, () => r.bytes(16)), held: held(r) }),
+  heartbeat: (r) => ({ type: C.heartbeat, sequence: uint(r), held: held(r) }),
+  goodbye: () => ({ type: C.goodbye }),
+  open: (r) => ({
+    type: C.open,
+    request: uint(r),
+    name: name(r),
+    fingerprint: r.bytes(r.pick([0, 32])),
+    schema: text(r, 300),
+    accepts: many(r, () => r.bytes(32)),
+    policy: maybe(r, () => uints(r))
+  }),
+  put: (r) => {
+    const payloads = many(r, () => r.bytes(r.int(300)))
+    const all = sparse(r, payloads.length, () => options(r))
+    return {
+      type: C.put,
+      request: uint(r),
+      queue: uint(r),
+      atomic: r.chance(50),
+      waitMs: maybe(r, () => r.int(9_999)),
+      payloads,
+      options: all
+    }
+  },
+  lease: (r) => ({
+    type: C.lease,
+    request: uint(r),
+    queue: uint(r),
+    count: r.int(4_097),
+    waitMs: maybe(r, () => r.int(Limits.waitMsMax + 1)),
+    get: r.chance(50)
+  }),
+  subscribe: (r) => ({ type: C.subscribe, request: uint(r), queue: uint(r), credit: r.int(65_537) }),
+  credit: (r) => ({ type: C.credit, stream: uint(r), credit: r.int(65_537) }),
+  unsubscribe: (r) => ({ type: C.unsubscribe, request: uint(r), stream: uint(r) }),
+  commit: (r) => {
+    const tasks = uints(r)
+    const effects = sparse(r, tasks.length, () => ({
+      puts: many(r, () => ({ queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) })),
+      others: 0
+    }))
+    return {
+      type: C.commit,
+      request: uint(r),
+      tasks,
+      fences: tasks.map(() => uint(r)),
+      results: tasks.map(() => r.bytes(r.int(100))),
+      effects
+    }
+  },
+  release: (r) => ({ type: C.release, request: uint(r), held: held(r) }),
+  fail: (r) => {
+    const tasks = uints(r)
+    return {
+      type: C.fail,
+      request: uint(r),
+      tasks,
+      fences: tasks.map(() => uint(r)),
+      failures: tasks.map(() => ({
+        reason: r.int(16),
+        error: maybe(r, () => r.bytes(r.int(100))),
+        text: text(r, 300),
+        retryAfterMs: maybe(r, () => r.int(1_000_000))
+      }))
+    }
+  },
+  started: (r) => ({ type: C.started, held: held(r) }),
+  acknowledge: (r) => ({ type: C.acknowledge, held: held(r) }),
+  renew: (r) => ({ type: C.renew, request: uint(r), held: held(r) }),
+  peek: (r) => ({ type: C.peek, request: uint(r), queue: uint(r), count: r.int(1_001) }),
+  stats: (r) => ({ type: C.stats, request: uint(r), queue: maybe(r, () => uint(r)) }),
+  join: (r) => ({ type: C.join, request: uint(r), queue: uint(r), waitMs: maybe(r, () => r.int(9_999)) }),
+  close: (r) => ({ type: C.close, request: uint(r), queue: uint(r), immediate: r.chance(50) }),
+  outcome: (r) => ({
+    type: C.outcome,
+    request: uint(r),
+    queue: uint(r),
+    task: uint(r),
+    waitMs: maybe(r, () => r.int(9_999))
+  }),
+  follow: (r) => ({ type: C.follow, request: uint(r), queue: uint(r), cursor: uint(r), credit: r.int(65_537) })
+}
+
+const delivery = (r: Random): Delivery => {
+  const extra = r.chance(50)
+  return {
+    task: uint(r),
+    fence: uint(r),
+    attempt: uint(r),
+    payload: r.bytes(r.int(100)),
+    key: extra ? text(r) : undefined,
+    trace: extra ? text(r) : undefined,
+    checkpoint: extra ? r.bytes(r.int(30)) : undefined
+  }
+}
+
+const outcome = (r: Random): Outcome => ({
+  task: uint(r),
+  outcome: r.int(16),
+  attempts: uint(r),
+  endedAtMs: uint(r),
+  body: maybe(r, () => r.bytes(r.int(100))),
+  reasons: many(r, () => ({ attempt: uint(r), reason: uint(r), text: text(r) }))
+})
+
+const stats = (r: Random): QueueStats => ({
+  name: name(r),
+  durability: "memory",
+  closed: "open",
+  capacity: uint(r),
+  ready: uint(r),
+  delayed: uint(r),
+  leased: uint(r),
+  done: uint(r),
+  dead: uint(r),
+  cancelled: uint(r),
+  acknowledged: uint(r),
+  puts: uint(r),
+  duplicates: uint(r),
+  refused: uint(r),
+  oldestReadyMs: uint(r),
+  outcomesFirst: uint(r),
+  outcomesNext: uint(r),
+  workers: uint(r)
+})
+
+type MakeManager = { readonly [K in keyof typeof M]: (r: Random) => Manager.ManagerMessage }
+
+const managerMessages: MakeManager = {
+  hello: (r) => ({
+    type: M.hello,
+    magic: "millrace",
+    version: uint(r),
+    versionMin: uint(r),
+    versionMax: uint(r),
+    capabilities: uint(r),
+    frameBytesMax: uint(r),
+    mechanisms: many(r, () => text(r, 10))
+  }),
+  authChallenge: (r) => ({ type: M.authChallenge, message: text(r) }),
+  authOk: (r) => ({ type: M.authOk, message: text(r) }),
+  sessionOpened: (r) => ({
+    type: M.sessionOpened,
+    session: r.bytes(16),
+    resumed: r.chance(50),
+    instance: r.bytes(8),
+    heartbeatMs: uint(r),
+    requestsInFlightMax: uint(r),
+    durability: "fsync",
+    lost: uints(r)
+  }),
+  heartbeat: (r) => ({ type: M.heartbeat, sequence: uint(r), lost: uints(r), cancelled: uints(r) }),
+  control: (r) => ({ type: M.control, kind: uint(r) }),
+  closing: (r) => ({ type: M.closing, code: uint(r), text: text(r, 300) }),
+  done: (r) => ({ type: M.done, request: uint(r) }),
+  refused: (r) => ({
+    type: M.refused,
+    request: uint(r),
+    code: uint(r),
+    subject: text(r, 900),
+    value: uint(r),
+    limit: uint(r)
+  }),
+  opened: (r) => ({
+    type: M.opened,
+    request: uint(r),
+    queue: uint(r),
+    durability: "memory",
+    policy: uints(r),
+    outcomesNext: uint(r)
+  }),
+  putDone: (r) => ({ type: M.putDone, request: uint(r), first: uint(r), count: uint(r) }),
+  putItems: (r) => ({ type: M.putItems, request: uint(r), tasks: uints(r), statuses: uints(r) }),
+  leased: (r) => ({ type: M.leased, request: uint(r), items: many(r, () => delivery(r)) }),
+  streaming: (r) => ({ type: M.streaming, request: uint(r), stream: uint(r) }),
+  items: (r) => ({ type: M.items, request: uint(r), codes: uints(r) }),
+  peeked: (r) => ({ type: M.peeked, request: uint(r), items: many(r, () => delivery(r)) }),
+  stats: (r) => ({ type: M.stats, request: uint(r), queues: many(r, () => stats(r)) }),
+  outcome: (r) => ({ type: M.outcome, request: uint(r), outcome: outcome(r) }),
+  deliver: (r) => ({ type: M.deliver, stream: uint(r), items: many(r, () => delivery(r)) }),
+  outcomes: (r) => ({ type: M.outcomes, stream: uint(r), next: uint(r), items: many(r, () => outcome(r)) }),
+  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) })
+}
+
+interface Side {
+  readonly name: string
+  readonly make: ReadonlyArray<(r: Random) => unknown>
+  readonly encode: (message: unknown) => Uint8Array
+  readonly decode: (r: Reader) => unknown
+}
+
+const encoded = (write: (w: Writer) => void): Uint8Array => {
+  const w = new Writer(1)
+  write(w)
+  return w.bytes.slice(0, w.position)
+}
+
+const sides: ReadonlyArray<Side> = [
+  {
+    name: "client",
+    make: Object.values(clientMessages),
+    encode: (message) => encoded((w) => Client.encode(w, message as Client.ClientMessage)),
+    decode: Client.decode
+  },
+  {
+    name: "manager",
+    make: Object.values(managerMessages),
+    encode: (message) => encoded((w) => Manager.encode(w, message as Manager.ManagerMessage)),
+    decode: Manager.decode
+  }
+]
+
+/** The bytes of the elements inside the outer array: its header is one byte for all messages of version 1. */
+const withLength = (bytes: Uint8Array, length: number, more: ReadonlyArray<number> = []): Uint8Array =>
+  Uint8Array.from([0x90 | length, ...bytes.subarray(1), ...more])
+
+const mutate = (r: Random, bytes: Uint8Array): Uint8Array => {
+  const copy = Uint8Array.from(bytes)
+  for (let i = 1 + r.int(4); i > 0; i--) {
+    const at = r.int(copy.byteLength)
+    const what = r.int(5)
+    if (what === 0) copy[at] = r.int(256)
+    else if (what === 1) copy[at]! ^= 1 << r.int(8)
+    else if (what === 2) return copy.subarray(0, at)
+    else if (what === 3) copy[at] = r.pick([0xc0, 0xdd, 0xdc, 0xc6, 0xdb, 0xcf, 0x90, 0x9f, 0xff])
+    else copy.copyWithin(at, r.int(copy.byteLength), r.int(copy.byteLength))
+  }
+  return copy
+}
+
+const outcomeOf = (decode: (r: Reader) => unknown, bytes: Uint8Array): string => {
+  try {
+    decode(new Reader(bytes))
+    return "decoded"
+  } catch (error) {
+    if (error instanceof Malformed) return error.message
+    throw error
+  }
+}
+
+for (const side of sides) {
+  describe(`messages of the ${side.name}`, () => {
+    it("are the same after the journey, of every type and with any values", () => {
+      const r = new Random(10)
+      for (const make of side.make) {
+        for (let i = 0; i < 200; i++) {
+          const message = make(r)
+          const reader = new Reader(side.encode(message))
+          assert.deepStrictEqual(side.decode(reader), message)
+          assert.isTrue(reader.done)
+        }
+      }
+      console.log(`${side.name}: ${side.make.length} types x 200`)
+    })
+
+    it("may grow at their end, and may not be shorter", () => {
+      const r = new Random(11)
+      for (const make of side.make) {
+        const message = make(r)
+        const bytes = side.encode(message)
+        const length = bytes[0]! & 0x0f
+        // A nil, and an array that holds a string and an integer.
+        const longer = new Reader(withLength(bytes, length + 2, [0xc0, 0x92, 0xa1, 0x61, 0xcc, 0xff]))
+        assert.deepStrictEqual(side.decode(longer), message)
+        assert.isTrue(longer.done)
+        if (length === 1) continue
+        assert.match(outcomeOf(side.decode, withLength(bytes, length - 1)), /has \d+ elements, not \d+/)
+      }
+    })
+
+    it("of an unknown type, of no type, or of the other side are refused", () => {
+      const known = new Set(side.make.map((make) => side.encode(make(new Random(1)))[1]!))
+      for (let type = 0; type < 0x80; type++) {
+        if (known.has(type)) continue
+        assert.match(outcomeOf(side.decode, Uint8Array.from([0x91, type])), /unknown message type/)
+      }
+      assert.match(outcomeOf(side.decode, Uint8Array.from([0x90])), /unknown message type/)
+      assert.match(outcomeOf(side.decode, Uint8Array.from([0x91, 0xcd, 1, 0])), /above 255/)
+      assert.match(outcomeOf(side.decode, Uint8Array.from([0xdc, 0, 33])), /at most 32/)
+    })
+
+    it("that are cut short are refused at every byte", () => {
+      const r = new Random(12)
+      for (const make of side.make) {
+        const bytes = side.encode(make(r))
+        for (let cut = 0; cut < bytes.byteLength; cut++) {
+          assert.notStrictEqual(outcomeOf(side.decode, bytes.subarray(0, cut)), "decoded")
+        }
+      }
+    })
+
+    it("20,000 seeded mutations are decoded or Malformed, nothing else", () => {
+      const r = new Random(13)
+      let refused = 0
+      for (let i = 0; i < 20_000; i++) {
+        const bytes = side.encode(r.pick(side.make)(r))
+        if (outcomeOf(side.decode, mutate(r, bytes)) !== "decoded") refused++
+      }
+      console.log(`${side.name}: 20,000 mutations, ${refused} refused`)
+      assert.isAbove(refused, 4_000)
+      assert.isBelow(refused, 20_000)
+    })
+  })
+}
+
+describe("fields of messages", () => {
+  const r = new Random(14)
+  const decodeClient = (message: Client.ClientMessage): string =>
+    outcomeOf(
+      Client.decode,
+      encoded((w) => Client.encode(w, message))
+    )
+  const decodeManager = (message: Manager.ManagerMessage): string =>
+    outcomeOf(
+      Manager.decode,
+      encoded((w) => Manager.encode(w, message))
+    )
+
+  it("end at their limits: the limit passes, one more is refused", () => {
+    const put = (change: TaskOptions): Client.ClientMessage => ({
+      type: C.put,
+      request: 1,
+      queue: 0,
+      atomic: false,
+      waitMs: 0,
+      payloads: [r.bytes(1)],
+      options: [change]
+    })
+    const x = (size: number): string => "x".repeat(size)
+    const many = (count: number): ReadonlyArray<Uint8Array> => new Array<Uint8Array>(count).fill(new Uint8Array(1))
+    const batch = (count: number): Client.ClientMessage => ({
+      type: C.put,
+      request: 1,
+      queue: 0,
+      atomic: false,
+      waitMs: 0,
+      payloads: many(count),
+      options: undefined
+    })
+    const open = (change: Partial<Client.Open>): Client.ClientMessage => ({
+      type: C.open,
+      request: 1,
+      name: "q",
+      fingerprint: r.bytes(32),
+      schema: "",
+      accepts: [],
+      policy: undefined,
+      ...change
+    })
+    const limits: ReadonlyArray<readonly [limit: number, make: (value: number) => Client.ClientMessage]> = [
+      [Limits.taskIdBytesMax, (size) => put({ id: x(size) })],
+      [255, (priority) => put({ priority })],
+      [Limits.delayMsMax, (delayMs) => put({ delayMs })],
+      [Limits.delayMsMax, (ttlMs) => put({ ttlMs })],
+      [Limits.taskKeyBytesMax, (size) => put({ key: x(size) })],
+      [Limits.labelsPerTaskMax, (count) => put({ labels: new Array<string>(count).fill("l") })],
+      [Limits.labelBytesMax, (size) => put({ labels: [x(size)] })],
+      [Limits.traceBytesMax, (size) => put({ trace: x(size) })],
+      [Limits.batchItemsMax, batch],
+      [Limits.nameCharsMax, (size) => open({ name: x(size) })],
+      [Limits.schemaTextBytesMax, (size) => open({ schema: x(size) })],
+      [
+        Limits.acceptedFingerprintsMax,
+        (count) => open({ accepts: new Array<Uint8Array>(count).fill(new Uint8Array(32)) })
+      ],
+      [Limits.batchItemsMax, (count) => ({ type: C.lease, request: 1, queue: 0, count, waitMs: 0, get: false })],
+      [Limits.waitMsMax, (waitMs) => ({ type: C.lease, request: 1, queue: 0, count: 1, waitMs, get: false })],
+      [Limits.creditMax, (credit) => ({ type: C.subscribe, request: 1, queue: 0, credit })],
+      [Limits.creditMax, (credit) => ({ type: C.follow, request: 1, queue: 0, cursor: 0, credit })],
+      [Limits.pageItemsMax, (count) => ({ type: C.peek, request: 1, queue: 0, count })],
+      [Limits.scramMessageCharsMax, (size) => ({ type: C.authFinal, message: x(size) })]
+    ]
+    for (const [limit, make] of limits) {
+      for (const value of [limit - 1, limit]) assert.strictEqual(decodeClient(make(value)), "decoded", `${limit}`)
+      assert.notStrictEqual(decodeClient(make(limit + 1)), "decoded", `${limit + 1}`)
+    }
+  })
+
+  it("a fingerprint has 32 bytes, or none", () => {
+    for (const size of [0, 31, 32, 33]) {
+      const open = { type: C.open, request: 1, name: "q", fingerprint: r.bytes(size), schema: "", accepts: [] } as const
+      const said = decodeClient({ ...open, policy: undefined })
+      assert.strictEqual(said === "decoded", size === 0 || size === 32, `${size} bytes: ${said}`)
+    }
+  })
+
+  it("names are plain, and leases come in pairs", () => {
+    for (const bad of ["", "a b", "ä", "a/b", "a\n", "../x"]) {
+      const open = { type: C.open, request: 1, name: bad, fingerprint: r.bytes(32), schema: "", accepts: [] } as const
+      assert.match(decodeClient({ ...open, policy: undefined }), /a name has/)
+    }
+    assert.match(decodeClient({ type: C.started, held: [1, 2, 3] }), /pairs/)
+  })
+
+  it("an outcome carries the payload of a dead task up to the largest that a queue may allow", () => {
+    const item = (size: number): Outcome => ({
+      task: 1,
+      outcome: 2,
+      attempts: 1,
+      endedAtMs: 1,
+      body: new Uint8Array(size),
+      reasons: []
+    })
+    for (const size of [Limits.payloadBytesMax + 1, Limits.payloadBytesCeiling]) {
+      assert.strictEqual(decodeManager({ type: M.outcome, request: 1, outcome: item(size) }), "decoded")
+    }
+    const over = item(Limits.payloadBytesCeiling + 1)
+    assert.match(decodeManager({ type: M.outcome, request: 1, outcome: over }), /at most/)
+  })
+})
