@@ -131,6 +131,7 @@ export const dedupeKeptMax = 1_000_000
 export const dedupeKeptMs = 24 * 60 * 60 * 1_000
 /** Dead letters kept per queue, and reasons kept per task. */
 export const deadLettersKeptMax = 100_000
+export const deadLettersKeptBytes = 256 * 1_024 * 1_024
 export const reasonsKeptMax = 16
 /** Bytes of one reason (error text, defect with stack) as kept. */
 export const reasonBytesMax = 16 * 1_024
@@ -144,6 +145,8 @@ export const graceMsDefault = 10_000
 /** Reconnect back-off of a client: base and cap, full jitter. */
 export const reconnectBaseMs = 100
 export const reconnectCapMs = 5_000
+/** Time a peer has to take the last word on a connection, before it is cut. */
+export const closeMs = 2_000
 /** Time to open one TCP connection. */
 export const dialMs = 5_000
 

@@ -3,7 +3,6 @@
  * The `millrace` program. Exit codes: 0 done, 1 a human error or a failure (one line that says what and how to mend it),
  * 2 wrong usage, 130 interrupted. Everything but results goes to standard error; stack traces only with `--debug`.
  */
-import { fileURLToPath } from "node:url"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Cause from "effect/Cause"
@@ -14,6 +13,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
+import { scriptPath } from "../platform/Process.ts"
 import { makeCrawl } from "./crawl.ts"
 import { get, put, stats } from "./queue.ts"
 import { serve } from "./serve.ts"
@@ -31,7 +31,7 @@ const args = given
 
 const millrace = Command.make("millrace").pipe(
   Command.withDescription("Distributed queues and a distributed crawler"),
-  Command.withSubcommands([serve, work, makeCrawl(fileURLToPath(import.meta.url)), put, get, stats])
+  Command.withSubcommands([serve, work, makeCrawl(scriptPath(import.meta.url)), put, get, stats])
 )
 
 /** One line a message, on standard error. */

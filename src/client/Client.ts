@@ -44,6 +44,7 @@ export class Client extends Context.Service<Client, ClientShape>()("millrace/cli
 
 export interface ClientShape {
   readonly link: Link
+  readonly leases: HandLeases
   /** Opens the queue, once per session. */
   readonly open: (queue: OpenableQueue) => Effect.Effect<OpenQueue, Errors.RequestError>
   /** The same without waiting, if the queue is open already. */
@@ -65,11 +66,11 @@ export class Refusal {
 
 export const make = (link: Link): ClientShape => {
   // By definition, not by name: another definition of the same name must face the manager's comparison of its own.
-  const queues = new Map<OpenableQueue["definition"], OpenQueue>()
+  let queues = new WeakMap<OpenableQueue["definition"], OpenQueue>()
   let generation = link.generation
   const fresh = (): void => {
     // A new session may be with another life of the manager: numbers and cursors of the old one mean nothing there.
-    if (link.generation !== generation) queues.clear()
+    if (link.generation !== generation) queues = new WeakMap()
     generation = link.generation
   }
   const ask: ClientShape["ask"] = (make) =>
@@ -115,7 +116,43 @@ export const make = (link: Link): ClientShape => {
         })
       )
     })
-  return { link, open, opened, ask }
+  const leases = new HandLeases()
+  link.residents.add(leases)
+  return { link, leases, open, opened, ask }
+}
+
+/**
+ * Leases taken by hand, so that a session that resumes can name them. A lease that its owner forgot leaves when its term
+ * is over: the list is bounded by what can be leased in one term.
+ */
+export class HandLeases implements Resident {
+  readonly #leases = new Map<number, { readonly fence: number; readonly until: number }>()
+
+  add(task: number, fence: number, now: number, leaseMs: number): void {
+    // In the order in which they were taken, or renewed: the first ones are the oldest.
+    this.#leases.delete(task)
+    this.#leases.set(task, { fence, until: now + leaseMs })
+    for (const [old, { until }] of this.#leases) {
+      if (until > now) break
+      this.#leases.delete(old)
+    }
+  }
+
+  end(task: number): void {
+    this.#leases.delete(task)
+  }
+
+  kept(into: Array<number>): void {
+    for (const [task, { fence }] of this.#leases) into.push(task, fence)
+  }
+
+  lost(tasks: ReadonlySet<number>): void {
+    for (const task of tasks) this.#leases.delete(task)
+  }
+
+  up(resumed: boolean): void {
+    if (!resumed) this.#leases.clear()
+  }
 }
 
 export const unexpected = (answer: ManagerMessages.Answer): Errors.ProtocolViolated =>

@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { sha256 } from "../platform/Crypto.ts"
+import { Slab } from "../wire/Bytes.ts"
 
 /** A Schema that encodes and decodes without services. */
 export type Plain<A> = Schema.Codec<A, unknown, never, never>
@@ -79,34 +80,23 @@ const jsonCodec = <A>(schema: Plain<A>): Codec<A> => {
   }
 }
 
-/**
- * Short payloads share a slab: a byte array of its own costs 0.3 us, a piece of one 0.02 us. A slab lives as long as one
- * of its pieces; pieces live until they are written into a frame.
- */
-const slabBytes = 16_384
+/** Short payloads share buffers; a piece lives until it is written into a frame. */
 const shortMax = 512
-let slab = new Uint8Array(slabBytes)
-let slabAt = 0
+const slab = new Slab(16_384)
 
 /** JSON text behind its codec byte. Most payloads are short and ASCII: writing those here is faster than the encoder. */
 const tagged = (text: string): Uint8Array => {
   const size = text.length
   if (size <= shortMax) {
-    if (slabAt + size + 1 > slabBytes) {
-      slab = new Uint8Array(slabBytes)
-      slabAt = 0
-    }
-    slab[slabAt] = codecJson
+    const bytes = slab.take(size + 1)
+    bytes[0] = codecJson
     let i = 0
     for (; i < size; i++) {
       const unit = text.charCodeAt(i)
       if (unit > 0x7f) break
-      slab[slabAt + 1 + i] = unit
+      bytes[i + 1] = unit
     }
-    if (i === size) {
-      slabAt += size + 1
-      return slab.subarray(slabAt - size - 1, slabAt)
-    }
+    if (i === size) return bytes
   }
   const bytes = new Uint8Array(size * 3 + 1)
   bytes[0] = codecJson

@@ -56,8 +56,10 @@ export interface StreamReceiver {
 
 /** Someone who lives longer than a connection. */
 export interface Resident {
-  /** Adds the leases it holds as task, fence, task, fence, ... */
+  /** Adds the leases it holds and wants renewed, as task, fence, task, fence, ... */
   readonly held?: (into: Array<number>) => void
+  /** Adds leases that a resumed session still has, and that only their owner renews. */
+  readonly kept?: (into: Array<number>) => void
   /** These tasks are no longer leased to us. */
   readonly lost?: (tasks: ReadonlySet<number>) => void
   /** The connection is gone: streams are closed and will not deliver. */
@@ -336,7 +338,7 @@ export class Link {
         reason: "the manager wants a key; none was given"
       })
     }
-    say({ type: C.sessionOpen, session: this.session?.token, held: this.session === undefined ? [] : this.#held() })
+    say({ type: C.sessionOpen, session: this.session?.token, held: this.session === undefined ? [] : this.#kept() })
     return yield* this.#expect(yield* this.#next(mailbox), M.sessionOpened)
   })
 
@@ -500,6 +502,13 @@ export class Link {
     const held: Array<number> = []
     for (const resident of this.residents) resident.held?.(held)
     return held
+  }
+
+  /** All that a resumed session has; what the manager does not find here it gives to others. */
+  #kept(): Array<number> {
+    const kept = this.#held()
+    for (const resident of this.residents) resident.kept?.(kept)
+    return kept
   }
 
   #lost(tasks: ReadonlyArray<number>): void {

@@ -52,7 +52,11 @@ export class OutcomeReader {
           generation = link.generation
           return this.#fail(new ConnectionLost({ address: link.address, reason: "the manager has started anew" }))
         }
-        run(Effect.catch(this.#follow, (error) => Effect.sync(() => this.#fail(error))))
+        // Lost again meanwhile: the next `up` follows on.
+        const failed = (error: ReadError): void => {
+          if (error._tag !== "ConnectionLost" && error._tag !== "ConnectFailed") this.#fail(error)
+        }
+        run(Effect.catch(this.#follow, (error) => Effect.sync(() => failed(error))))
       }
     }
     link.residents.add(resident)

@@ -6,6 +6,7 @@
  * here, before anything is sent; the manager sees bytes.
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -277,6 +278,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         Effect.gen({ self: this }, function* () {
           const leases: Array<Lease<P>> = []
           const queue = yield* client.open(this)
+          const now = yield* Clock.currentTimeMillis
+          for (const item of items) client.leases.add(item.task, item.fence, now, queue.policy.leaseMs)
           for (const item of items) {
             const payload = this.payload.decode(item.payload)
             if (Exit.isFailure(payload)) {
@@ -367,7 +370,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   renew(lease: Lease<P>): Effect.Effect<void, LeaseError, Client> {
     const { fence, task } = lease.handle
     return Effect.flatMap(Client, (client) =>
-      this.#item(client, task, (request) => ({ type: C.renew, request, held: [task, fence] }))
+      Effect.andThen(
+        this.#item(client, task, (request) => ({ type: C.renew, request, held: [task, fence] })),
+        Effect.map(Clock.currentTimeMillis, (now) => client.leases.add(task, fence, now, lease.leaseMs))
+      )
     )
   }
 
@@ -767,8 +773,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     make: (request: number) => ClientMessages.Request
   ): Effect.Effect<void, LeaseError> {
     return Effect.flatMap(this.#ask(client, make), (answer): Effect.Effect<void, LeaseError> => {
+      if (answer.type !== M.done && answer.type !== M.items) return Effect.fail(unexpected(answer))
+      client.leases.end(task)
       if (answer.type === M.done) return Effect.void
-      if (answer.type !== M.items) return Effect.fail(unexpected(answer))
       const taskId = this.#taskId(client, task)
       switch (answer.codes[0]) {
         case 0:

@@ -73,6 +73,8 @@ export class Core implements Out {
   }
   readonly #host: Host
   readonly #peers = new Set<Peer>()
+  /** Peers that have heard the last word and have not closed yet. */
+  readonly #closing = new Set<Peer>()
   readonly #sessions = new Map<string, PeerSession>()
   readonly #dirty: Array<Peer> = []
   #arrived: Array<{ readonly peer: Peer; readonly body: Uint8Array }> = []
@@ -124,6 +126,9 @@ export class Core implements Out {
       } else if (peer.gate !== undefined && now - peer.lastHeardAt >= Limits.heartbeatDeadMs) {
         this.#fault(peer, Code.protocol, `nothing was heard for ${Limits.heartbeatDeadMs} ms`)
       }
+    }
+    for (const peer of this.#closing) {
+      if (now - peer.closingAt >= Limits.closeMs) peer.connection.destroy()
     }
     for (const session of this.#sessions.values()) {
       if (session.peer === undefined && session.leased === 0 && now - session.detachedAt >= Limits.sessionIdleMs) {
@@ -204,13 +209,17 @@ export class Core implements Out {
   }
 
   #closed(peer: Peer): void {
+    this.#closing.delete(peer)
+    peer.disconnected = true
     if (!this.#peers.delete(peer)) return
-    if (peer.state !== "open" && peer.state !== "closed") this.#unauthenticated--
-    if (peer.session !== undefined) {
-      this.#gone.push(peer)
-      this.wake()
+    if (peer.state !== "open") {
+      this.#unauthenticated--
+      peer.state = "closed"
+      return
     }
-    peer.state = "closed"
+    // What arrived before the end is stepped first: an acknowledgement, a last commit, a goodbye.
+    this.#gone.push(peer)
+    this.wake()
   }
 
   /** One error, then close. */
@@ -227,9 +236,11 @@ export class Core implements Out {
       this.#gone.push(peer)
       this.wake()
     }
-    peer.send({ type: M.closing, code, text })
-    peer.flush()
+    // Answers that wait for the store are not let out by a fault: they stay unanswered, and indefinite.
+    peer.connection.write(frame((w) => Wire.encode(w, { type: M.closing, code, text })))
     peer.connection.close()
+    peer.closingAt = this.#host.now()
+    if (!peer.disconnected) this.#closing.add(peer)
   }
 
   #refuseConnection(peer: Peer, code: number, text: string): void {
@@ -397,13 +408,29 @@ export class Core implements Out {
       peer.dirty = false
       if (peer.state === "closed") continue
       peer.flush()
+      if (peer.session === undefined) continue
       const pending = peer.connection.pendingBytes()
-      if (pending > Limits.outboundBytesMax) {
-        this.#fault(peer, Code.limitExceeded, `${pending} bytes wait to be read, at most ${Limits.outboundBytesMax}`)
-        peer.connection.destroy()
-      } else if (pending > Limits.outboundBytesPause && peer.session !== undefined) {
-        this.engine.congested(peer.session, true)
+      if (pending > Limits.outboundBytesMax) this.#outboundFull(peer)
+      else if (pending > Limits.outboundBytesPause) this.engine.congested(peer.session, true)
+      else if (peer.session.congested) {
+        // The system took it all at once: there will be no drain to wait for.
+        this.engine.congested(peer.session, false)
+        this.wake()
       }
+    }
+  }
+
+  /** A peer asks and does not read. */
+  #outboundFull(peer: Peer): void {
+    const text = `${peer.outbound} bytes wait to be read, at most ${Limits.outboundBytesMax} may`
+    this.#fault(peer, Code.limitExceeded, text)
+    peer.connection.destroy()
+  }
+
+  /** Called after each delivery: what a session cannot take now, another may, or it may later. */
+  #checkCongestion(peer: Peer): void {
+    if (peer.out.size > Limits.outboundBytesPause && peer.session !== undefined) {
+      this.engine.congested(peer.session, true)
     }
   }
 
@@ -420,6 +447,8 @@ export class Core implements Out {
       while (!reader.done && peer.state === "open") {
         if (++messages > Limits.messagesPerFrameMax) throw new Malformed("too many messages in one frame")
         this.#message(peer, Client.decode(reader), now)
+        if (peer.out.size > Limits.outboundBytesPause && peer.outbound > Limits.outboundBytesMax)
+          this.#outboundFull(peer)
       }
     } catch (error) {
       if (!(error instanceof Malformed)) throw error
@@ -589,6 +618,7 @@ export class Core implements Out {
 
   #detach(peer: Peer, now: number): void {
     const { session } = peer
+    peer.state = "closed"
     if (session === undefined || session.peer !== peer) return
     session.peer = undefined
     session.detachedAt = now
@@ -677,15 +707,17 @@ export class Core implements Out {
       options?.trace,
       task.checkpoint
     )
+    this.#checkCongestion(peer)
   }
 
-  outcomes = (stream: OutcomeStream, from: number, count: number): void => {
+  outcomes = (stream: OutcomeStream, from: number, count: number): number => {
     const { peer } = stream.session as PeerSession
-    if (peer === undefined || peer.state !== "open") return
+    if (peer === undefined || peer.state !== "open") return 0
     this.#touch(peer)
     const { log } = stream.queue
     const end = from + count
-    for (let cursor = from; cursor < end; ) {
+    let cursor = from
+    while (cursor < end && !stream.session.congested) {
       // As many as fill a frame; results may be large.
       let upTo = cursor
       for (let bytes = 0; upTo < end && bytes < Limits.frameBytesTarget; upTo++) {
@@ -705,7 +737,9 @@ export class Core implements Out {
           reasons
         )
       }
+      this.#checkCongestion(peer)
     }
+    return cursor - from
   }
 
   outcomesGap = (stream: OutcomeStream, oldest: number): void => {
@@ -805,9 +839,12 @@ const within = (tasks: ReadonlyArray<Task>): ReadonlyArray<Task> => {
 const difference = (ours: string, theirs: string): string => {
   const left = ours.split("\n")
   const right = theirs.split("\n")
+  let part = "payload"
   for (let i = 0; i < Math.max(left.length, right.length); i++) {
+    part = /^(\w+): /.exec(left[i] ?? "")?.[1] ?? part
     if (left[i] !== right[i]) {
-      return `the manager has "${clip(left[i] ?? "nothing")}" where the client has "${clip(right[i] ?? "nothing")}"`
+      const [ours, theirs] = [clip(left[i] ?? "nothing"), clip(right[i] ?? "nothing")]
+      return `in the ${part} the manager has ${ours} where the client has ${theirs}`
     }
   }
   return "the texts agree and the fingerprints do not"

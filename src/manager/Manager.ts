@@ -79,7 +79,18 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
           alarm = { at, fiber: run(Effect.andThen(Effect.sleep(waitMs), ring)) }
         },
         commit: store.keeps
-          ? (records, done) => void run(Effect.andThen(store.commit(records), Effect.sync(done)))
+          ? (records, done) =>
+              void run(
+                Effect.andThen(store.commit(records), Effect.sync(done)).pipe(
+                  Effect.catchCause((cause) =>
+                    // Nothing may be promised any more: every connection ends, and what waits is indefinite.
+                    Effect.andThen(
+                      Effect.logError("the store failed; the manager stops", cause),
+                      Effect.sync(() => core.stop())
+                    )
+                  )
+                )
+              )
           : undefined,
         durability: store.durability,
         log: (level, text, details) => {

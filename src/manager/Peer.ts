@@ -54,6 +54,10 @@ export class Peer {
   lastHeardAt: number
   /** Set when something is written; the round flushes it. */
   dirty = false
+  /** The network has closed it; what had arrived before is still stepped. */
+  disconnected = false
+  /** When the manager said its last word. */
+  closingAt = 0
   readonly acceptedAt: number
   readonly connection: Connection
   /** The door it came through; an in-process peer has none, and has proven itself by being here. */
@@ -109,6 +113,11 @@ export class Peer {
   /** Hands what was written to the connection, in one write. */
   flush(): void {
     this.endDelivery()
-    if (!this.out.empty) this.connection.write(this.out.flush())
+    if (!this.out.empty && !this.disconnected) this.connection.write(this.out.flush())
+  }
+
+  /** Written and not taken: what waits here, and what waits in the connection. */
+  get outbound(): number {
+    return this.out.size + this.connection.pendingBytes()
   }
 }

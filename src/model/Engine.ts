@@ -39,7 +39,8 @@ export interface Out {
   /** One code per item, 0 = done. */
   readonly items: (session: Session, request: number, codes: ReadonlyArray<number>) => void
   readonly deliver: (stream: LeaseStream, task: Task) => void
-  readonly outcomes: (stream: OutcomeStream, from: number, count: number) => void
+  /** Returns how many it has taken: fewer when the session cannot take more for now, and is congested. */
+  readonly outcomes: (stream: OutcomeStream, from: number, count: number) => number
   readonly outcomesGap: (stream: OutcomeStream, oldest: number) => void
   readonly outcome: (session: Session, request: number, queue: Queue, cursor: number) => void
 }
@@ -756,9 +757,12 @@ export class Engine {
     else {
       queue.dead++
       queue.deadLetters.set(task.n, { task, diedAt: now })
-      if (queue.deadLetters.size > Limits.deadLettersKeptMax) {
-        const oldest = queue.deadLetters.keys().next().value
-        if (oldest !== undefined) queue.deadLetters.delete(oldest)
+      queue.deadLetterBytes += task.payload.byteLength
+      for (const [oldest, letter] of queue.deadLetters) {
+        const over = queue.deadLetters.size > Limits.deadLettersKeptMax
+        if (!over && queue.deadLetterBytes <= Limits.deadLettersKeptBytes) break
+        queue.deadLetters.delete(oldest)
+        queue.deadLetterBytes -= letter.task.payload.byteLength
       }
     }
     this.#forget(task, now)
@@ -910,7 +914,7 @@ export class Engine {
         queue.leaseTurn = (queue.leaseTurn + 1) % queue.leaseStreams.length
         const stream = queue.leaseStreams[queue.leaseTurn]!
         if (stream.session.congested) continue
-        for (let give = Math.min(share, stream.credit); give > 0; give--) {
+        for (let give = Math.min(share, stream.credit); give > 0 && !stream.session.congested; give--) {
           const task = queue.ready.pop()
           if (task === undefined) break
           stream.credit--
@@ -937,9 +941,9 @@ export class Engine {
         return
       }
       const count = Math.min(stream.credit, queue.log.next - stream.cursor)
-      this.#out.outcomes(stream, stream.cursor, count)
-      stream.cursor += count
-      stream.credit -= count
+      const taken = this.#out.outcomes(stream, stream.cursor, count)
+      stream.cursor += taken
+      stream.credit -= taken
     }
   }
 

@@ -42,6 +42,7 @@ export class Queue {
   readonly idsEnded: Array<{ readonly id: string; readonly until: number }> = []
   idsEndedFrom = 0
   readonly deadLetters = new Map<number, DeadLetter>()
+  deadLetterBytes = 0
   readonly leaseStreams: Array<LeaseStream> = []
   leaseTurn = 0
   readonly outcomeStreams: Array<OutcomeStream> = []

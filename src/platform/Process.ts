@@ -5,6 +5,10 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import * as os from "node:os"
 import process from "node:process"
+import { fileURLToPath } from "node:url"
+
+/** The file of a module, to start it as a program. */
+export const scriptPath = (moduleUrl: string): string => fileURLToPath(moduleUrl)
 
 export const hostname = (): string => os.hostname()
 

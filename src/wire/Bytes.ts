@@ -157,6 +157,43 @@ export class Writer {
   }
 }
 
+/** A frame larger than this is not held by what was read from it. */
+const sharedFrameBytesMax = 64 * 1_024
+
+/**
+ * Pieces of larger buffers for what is short: a byte array of its own costs 0.3 us, a piece of one 0.02 us. A buffer
+ * lives as long as one of its pieces.
+ */
+export class Slab {
+  #bytes: Uint8Array
+  #at = 0
+  readonly size: number
+
+  constructor(size: number) {
+    this.size = size
+    this.#bytes = new Uint8Array(size)
+  }
+
+  /** A piece to fill. Assumes: `size` is at most the slab's. */
+  take(size: number): Uint8Array {
+    if (this.#at + size > this.size) {
+      this.#bytes = new Uint8Array(this.size)
+      this.#at = 0
+    }
+    this.#at += size
+    return this.#bytes.subarray(this.#at - size, this.#at)
+  }
+}
+
+const copies = new Slab(64 * 1_024)
+
+const copyOf = (bytes: Uint8Array): Uint8Array => {
+  if (bytes.byteLength > 4_096) return bytes.slice()
+  const copy = copies.take(bytes.byteLength)
+  copy.set(bytes)
+  return copy
+}
+
 export class Reader {
   readonly bytes: Uint8Array
   position = 0
@@ -221,12 +258,16 @@ export class Reader {
     return byte !== undefined && byte >= 0xc4 && byte <= 0xc6
   }
 
-  /** A view of the frame: valid as long as someone holds it, and holding it holds the frame. */
+  /**
+   * A view of the frame, which lives as long as the view; out of a large frame a copy, so that one task that waits for a
+   * day does not hold the 20 MiB that it came with.
+   */
   bin(max: number): Uint8Array {
     const byte = this.#byte()
     const width = byte === 0xc4 ? 1 : byte === 0xc5 ? 2 : byte === 0xc6 ? 4 : malformed("expected a binary string")
     const start = this.#span(this.#uint(width), max)
-    return this.bytes.subarray(start, this.position)
+    const view = this.bytes.subarray(start, this.position)
+    return this.bytes.byteLength > sharedFrameBytesMax ? copyOf(view) : view
   }
 
   binOrNil(max: number): Uint8Array | undefined {

@@ -76,6 +76,11 @@ export class FrameWriter {
     return this.#frameAt < 0 && this.#writer.position === 0
   }
 
+  /** Bytes written since the last flush. */
+  get size(): number {
+    return this.#writer.position
+  }
+
   /** Bytes of the frame under way. */
   get frameSize(): number {
     return this.#frameAt < 0 ? 0 : this.#writer.position - this.#frameAt

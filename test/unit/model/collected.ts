@@ -67,6 +67,7 @@ export class Collected implements Out {
   outcomes: Out["outcomes"] = (stream, from, count) => {
     if (this.published.has(stream.id)) this.faults.push(`stream ${stream.id} is published to twice`)
     this.published.set(stream.id, `${from}+${count}`)
+    return count
   }
   outcomesGap: Out["outcomesGap"] = (stream, oldest) => void this.published.set(stream.id, `gap ${oldest}`)
   outcome: Out["outcome"] = (_, request, { log }, cursor) => {
