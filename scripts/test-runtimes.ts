@@ -29,7 +29,7 @@ for (const { args, bin, name, pkg, version } of runtimes) {
   if (!existsSync(executable)) {
     mkdirSync(home, { recursive: true })
     const dependencies = { [pkg]: version }
-    const allowScripts = { [`${pkg}@${version}`]: true }
+    const allowScripts = { [pkg]: true }
     writeFileSync(join(home, "package.json"), JSON.stringify({ private: true, dependencies, allowScripts }))
     const install = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
     const { status } = spawnSync("npm", install, { cwd: home, stdio: "inherit", timeout: 300_000 })

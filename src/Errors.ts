@@ -191,7 +191,7 @@ export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectF
   reason: Schema.String
 }) {
   override get message(): string {
-    return `No manager answers at ${this.address} (${this.reason}). Is it running? Start one with "millrace serve", or check --host and --port.`
+    return `No manager answers at ${this.address} (${this.reason}). Is it running (millrace serve)? Check host and port.`
   }
 }
 

@@ -24,16 +24,16 @@ export const makeCrawl = (script: string) =>
     {
       url: Argument.String("url").pipe(Argument.withDescription("The first page; its host is the scope of the crawl")),
       out: Flag.String("out").pipe(
-        Flag.withDescription("Folder for images and report.jsonl"),
+        Flag.withDescription("Folder for images and report.jsonl (default downloads)"),
         Flag.withDefault("downloads")
       ),
-      workers: Flag.Int("workers").pipe(Flag.withDescription("Worker processes"), Flag.withDefault(2)),
+      workers: Flag.Int("workers").pipe(Flag.withDescription("Worker processes (default 2)"), Flag.withDefault(2)),
       maxPages: optionalInt("max-pages", "Pages to fetch at most (default 10000)"),
       depth: optionalInt("depth", "Links from the first page to follow at most (default 20)"),
       hostConcurrency,
       leaseSeconds: optionalInt("lease", "Seconds after which the tasks of a dead worker return (default 10)"),
       host: Flag.String("host").pipe(
-        Flag.withDescription("Address the manager listens on, for workers on other machines"),
+        Flag.withDescription("Address the manager listens on, for workers on other machines (default 127.0.0.1)"),
         Flag.withDefault("127.0.0.1")
       ),
       port: Flag.Int("port").pipe(

@@ -13,19 +13,22 @@ import { randomBytes } from "../platform/Crypto.ts"
 import { environment, readableByOthers } from "../platform/Process.ts"
 
 export const host = Flag.String("host").pipe(
-  Flag.withDescription("Address of the manager"),
+  Flag.withDescription("Address of the manager (default 127.0.0.1)"),
   Flag.withDefault("127.0.0.1")
 )
 
-export const port = Flag.Int("port").pipe(Flag.withDescription("Port of the manager"), Flag.withDefault(8001))
+export const port = Flag.Int("port").pipe(
+  Flag.withDescription("Port of the manager (default 8001)"),
+  Flag.withDefault(8001)
+)
 
 export const user = Flag.String("user").pipe(
-  Flag.withDescription("Name of the credential"),
+  Flag.withDescription("Name of the credential (default: default)"),
   Flag.withDefault("default")
 )
 
 const authkeyFile = Flag.String("authkey-file").pipe(
-  Flag.withDescription("File with the shared key; serve makes it when it is not there"),
+  Flag.withDescription("File with the shared key (serve and crawl make it when it is not there)"),
   Flag.optional
 )
 const authkeyEnv = Flag.String("authkey-env").pipe(

@@ -112,7 +112,7 @@ export const get = Command.make(
   {
     ...Options.connection,
     queue,
-    count: Flag.Int("count").pipe(Flag.withDescription("How many to take"), Flag.withDefault(1)),
+    count: Flag.Int("count").pipe(Flag.withDescription("How many to take (default 1)"), Flag.withDefault(1)),
     timeout
   },
   Effect.fn(function* (options) {

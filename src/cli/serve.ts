@@ -17,8 +17,14 @@ export const insecureNetwork = Flag.Boolean("insecure-network").pipe(
 export const serve = Command.make(
   "serve",
   {
-    host: Flag.String("host").pipe(Flag.withDescription("Address to listen on"), Flag.withDefault("127.0.0.1")),
-    port: Flag.Int("port").pipe(Flag.withDescription("Port to listen on; 0 takes a free one"), Flag.withDefault(8001)),
+    host: Flag.String("host").pipe(
+      Flag.withDescription("Address to listen on (default 127.0.0.1)"),
+      Flag.withDefault("127.0.0.1")
+    ),
+    port: Flag.Int("port").pipe(
+      Flag.withDescription("Port to listen on (default 8001); 0 takes a free one"),
+      Flag.withDefault(8001)
+    ),
     user: Options.user,
     ...Options.key,
     insecureNetwork

@@ -20,7 +20,7 @@ import { hostname, onStdinClosed } from "../platform/Process.ts"
 import * as Options from "./options.ts"
 
 export const hostConcurrency = Flag.Int("host-concurrency").pipe(
-  Flag.withDescription("Requests of one worker to one host at a time"),
+  Flag.withDescription("Requests of one worker to one host at a time (default 4)"),
   Flag.withDefault(4)
 )
 
@@ -32,9 +32,18 @@ export const work = Command.make(
       Flag.withDescription("A module whose default export is a worker layer (default: the crawler's workers)"),
       Flag.optional
     ),
-    out: Flag.String("out").pipe(Flag.withDescription("Folder for the crawler's files"), Flag.withDefault("downloads")),
-    pageConcurrency: Flag.Int("page-concurrency").pipe(Flag.withDescription("Pages at a time"), Flag.withDefault(4)),
-    imageConcurrency: Flag.Int("image-concurrency").pipe(Flag.withDescription("Images at a time"), Flag.withDefault(8)),
+    out: Flag.String("out").pipe(
+      Flag.withDescription("Folder for the crawler's files (default downloads)"),
+      Flag.withDefault("downloads")
+    ),
+    pageConcurrency: Flag.Int("page-concurrency").pipe(
+      Flag.withDescription("Pages at a time (default 4)"),
+      Flag.withDefault(4)
+    ),
+    imageConcurrency: Flag.Int("image-concurrency").pipe(
+      Flag.withDescription("Images at a time (default 8)"),
+      Flag.withDefault(8)
+    ),
     hostConcurrency,
     withParent: Flag.Boolean("with-parent").pipe(Flag.withHidden, Flag.withDefault(false))
   },

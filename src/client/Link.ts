@@ -13,7 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
-import { isName, keyBytes, saltPassword } from "../auth/Credentials.ts"
+import { isKey, isName, keyBytes, saltPassword } from "../auth/Credentials.ts"
 import * as Scram from "../auth/Scram.ts"
 import {
   AuthenticationFailed,
@@ -183,6 +183,10 @@ export class Link {
   readonly run: Effect.Effect<void, LoginError, Scope.Scope> = Effect.suspend(() => this.#start())
 
   #start = Effect.fnUntraced({ self: this }, function* () {
+    const { auth } = this.#options
+    if (auth !== undefined && !isKey(keyBytes(keyText(auth)))) {
+      return yield* this.#authFailed("the key is empty, or longer than 1,024 bytes")
+    }
     const ready = yield* Deferred.make<void, LoginError>()
     yield* Effect.addFinalizer(() => this.#goodbye)
     // A defect must not leave the one who waits for the first login waiting for ever.

@@ -224,7 +224,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
-  /** Puts one task and waits for its outcome: its result, its typed error, or why it will not have one. */
+  /**
+   * Puts one task and waits for its outcome: its result, its typed error, or why it will not have one. Waits as long as it
+   * takes: `timeout` is for room in the queue. Under `Effect.timeout` the wait ends and the task stays on the queue.
+   */
   putWait(
     payload: P,
     options?: PutOptions

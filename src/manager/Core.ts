@@ -568,6 +568,7 @@ export class Core implements Out {
         const text = `${m.name}\n${fault.field}\nuse a whole number from ${fault.min} to ${fault.max}`
         return this.refused(session, m.request, refusal(Code.definitionInvalid, text, fault.value, fault.max))
       }
+      this.#host.log("info", `queue "${m.name}" made by its first open`, { peer: session.peer?.connection.peer })
       queue = this.engine.declare({
         name: m.name,
         fingerprint: m.fingerprint.slice(),

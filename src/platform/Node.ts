@@ -14,7 +14,7 @@ const closeReasons: Readonly<Record<string, string>> = {
   EPIPE: "closed by the peer",
   ETIMEDOUT: "timed out",
   ECONNREFUSED: "connection refused",
-  EADDRINUSE: "the address is in use; stop the other program or choose another --port",
+  EADDRINUSE: "the address is in use; stop the other program or choose another port",
   EADDRNOTAVAIL: "this machine does not have that address",
   EACCES: "not permitted; ports below 1024 need privileges",
   ENOTFOUND: "the host name is not known",
