@@ -147,6 +147,7 @@ const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child
         `worker ${number} ended ${how}; its tasks return when their leases end; starting it again`
       )
       yield* Effect.sleep(500)
+      if (stopping) return
     }
   })
   for (let number = 1; number <= workers; number++) yield* Effect.forkScoped(keep(number))

@@ -32,17 +32,18 @@ export const serve = Command.make(
   Effect.fn(function* (options) {
     yield* Options.portOf(options.port)
     const auth = yield* Options.readAuth(options, { generate: true })
-    const announce = Effect.gen(function* () {
+    const serving = Effect.gen(function* () {
       const { address } = yield* Manager.Listening
       yield* Effect.logInfo(`manager listening on ${formatAddress(address)}, durability: memory`)
+      const manager = yield* Manager.Manager
+      return yield* manager.failed
     })
     const { host, insecureNetwork, port } = options
-    const live = Layer.effectDiscard(announce).pipe(
-      Layer.provide(Manager.layerTcp({ host, port, auth, insecureNetwork })),
-      Layer.provide(Manager.layer({ queues: [] })),
+    const live = Manager.layerTcp({ host, port, auth, insecureNetwork }).pipe(
+      Layer.provideMerge(Manager.layer({ queues: [] })),
       Layer.provide(Store.layerMemory)
     )
-    yield* Layer.launch(live)
+    yield* Effect.provide(serving, live)
   })
 ).pipe(
   Command.withDescription("Run a manager: it holds the queues that masters and workers connect to"),

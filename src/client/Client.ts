@@ -45,6 +45,7 @@ export class Client extends Context.Service<Client, ClientShape>()("millrace/cli
 export interface ClientShape {
   readonly link: Link
   readonly leases: HandLeases
+  readonly gets: Gets
   /** Opens the queue, once per session. */
   readonly open: (queue: OpenableQueue) => Effect.Effect<OpenQueue, Errors.RequestError>
   /** The same without waiting, if the queue is open already. */
@@ -117,8 +118,44 @@ export const make = (link: Link): ClientShape => {
       )
     })
   const leases = new HandLeases()
-  link.residents.add(leases)
-  return { link, leases, open, opened, ask }
+  const gets = new Gets(link)
+  link.residents.add(leases).add(gets)
+  return { link, leases, gets, open, opened, ask }
+}
+
+/**
+ * Acknowledgements of `get` that the manager may not have heard: said again when the session resumes, so that what a
+ * program took for good is not handed to it twice. A heartbeat's answer proves all that was said before it.
+ */
+export class Gets implements Resident {
+  readonly #link: Link
+  #unproven: Array<{ readonly task: number; readonly fence: number; readonly sequence: number }> = []
+
+  constructor(link: Link) {
+    this.#link = link
+  }
+
+  acknowledge(task: number, fence: number): void {
+    this.#unproven.push({ task, fence, sequence: this.#link.nextHeartbeat })
+    this.#link.tell({ type: C.acknowledge, held: [task, fence] })
+    // Bounded: a program that takes fast has them proven often.
+    if (this.#unproven.length % 1_024 === 0) this.#link.heartbeat()
+  }
+
+  heard(sequence: number): void {
+    this.#unproven = this.#unproven.filter((get) => get.sequence > sequence)
+  }
+
+  kept(into: Array<number>): void {
+    for (const { fence, task } of this.#unproven) into.push(task, fence)
+  }
+
+  up(resumed: boolean): void {
+    if (!resumed) this.#unproven = []
+    else if (this.#unproven.length > 0) {
+      this.#link.tell({ type: C.acknowledge, held: this.#unproven.flatMap(({ fence, task }) => [task, fence]) })
+    }
+  }
 }
 
 /**

@@ -60,6 +60,8 @@ export interface Resident {
   readonly held?: (into: Array<number>) => void
   /** Adds leases that a resumed session still has, and that only their owner renews. */
   readonly kept?: (into: Array<number>) => void
+  /** The manager has heard all that was said before the heartbeat of this number. */
+  readonly heard?: (sequence: number) => void
   /** These tasks are no longer leased to us. */
   readonly lost?: (tasks: ReadonlySet<number>) => void
   /** The connection is gone: streams are closed and will not deliver. */
@@ -149,10 +151,12 @@ export class Link {
       const held = answer.items.flatMap(({ fence, task }) => [task, fence])
       this.ask({ type: C.release, request: this.nextRequest, held }, () => {})
     })
+    // It may wait there for ever: end it, so that its place among the requests in flight is free again.
+    this.tell({ type: C.abandon, request })
   }
 
   /** Sends a message that has no answer. Dropped when there is no connection. */
-  tell(message: Client.Credit | Client.Started | Client.Acknowledge | Client.Heartbeat): void {
+  tell(message: Client.Credit | Client.Started | Client.Acknowledge | Client.Heartbeat | Client.Abandon): void {
     if (!this.connected) return
     Client.encode(this.#out.begin(), message)
     this.#schedule()
@@ -170,6 +174,11 @@ export class Link {
 
   forget(stream: number): void {
     this.#streams.delete(stream)
+  }
+
+  /** The number of the next heartbeat: its answer proves all that is said until then. */
+  get nextHeartbeat(): number {
+    return this.#nextHeartbeat
   }
 
   /** Renews every lease held on this link, and learns which are lost. */
@@ -421,6 +430,7 @@ export class Link {
         return receiver?.gap?.(m.cursor, m.oldest)
       }
       case M.heartbeat:
+        for (const resident of [...this.residents]) resident.heard?.(m.sequence)
         return m.lost.length + m.cancelled.length > 0 ? this.#lost([...m.lost, ...m.cancelled]) : undefined
       case M.control:
         if (m.kind === 1) for (const resident of [...this.residents]) resident.draining?.()

@@ -26,6 +26,7 @@ export class OutcomeReader {
   #consumed = 0
   #failure: ReadError | undefined = undefined
   #waiting: (() => void) | undefined = undefined
+  #closed = false
 
   constructor(client: ClientShape, queue: OpenableQueue, cursor: number) {
     this.#client = client
@@ -63,6 +64,7 @@ export class OutcomeReader {
     return Effect.andThen(
       Effect.addFinalizer(() =>
         Effect.sync(() => {
+          this.#closed = true
           link.residents.delete(resident)
           if (this.#stream < 0 || !link.connected) return
           link.forget(this.#stream)
@@ -105,6 +107,12 @@ export class OutcomeReader {
           if (answer.type === M.refused)
             return resume(Effect.fail(requestErrorOf({ _tag: "Refusal", refused: answer })))
           if (answer.type !== M.streaming) return resume(Effect.fail(unexpected(answer)))
+          if (this.#closed) {
+            // The reader has gone while this was on its way.
+            const unsubscribe = { type: C.unsubscribe, request: link.nextRequest, stream: answer.stream } as const
+            link.ask(unsubscribe, () => {})
+            return resume(Effect.void)
+          }
           // Registered here and now: the first items may be in the same frame.
           this.#stream = answer.stream
           this.#consumed = 0

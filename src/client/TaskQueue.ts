@@ -21,7 +21,7 @@ import { PutStatus } from "../model/Session.ts"
 import { Outcome as OutcomeKind, Reason } from "../model/Task.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
-import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
 import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
@@ -125,6 +125,8 @@ export interface Lease<P> {
   readonly handle: { readonly task: number; readonly fence: number }
 }
 
+type Held = Pick<Lease<unknown>, "taskId" | "handle">
+
 /** What became of a task. Exactly one per task. */
 export type Outcome<R, E, P = unknown> =
   | { readonly _tag: "Success"; readonly taskId: string; readonly attempts: number; readonly result: R }
@@ -145,6 +147,12 @@ export type Outcome<R, E, P = unknown> =
     }
   | { readonly _tag: "Cancelled"; readonly taskId: string; readonly attempts: number; readonly payload: P | undefined }
 
+export type OutcomeStream<R, E, P> = Stream.Stream<
+  Outcome<R, E, P>,
+  Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed,
+  Client
+>
+
 export type PutError =
   | Errors.RequestError
   | Errors.PayloadInvalid
@@ -155,7 +163,8 @@ export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Erro
 export type OutcomeError = Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed
 export type LeaseError = Errors.RequestError | Errors.LeaseLost | Errors.AlreadyEnded
 
-export interface QueueStats extends Omit<Wire.QueueStats, "outcomesFirst" | "outcomesNext"> {}
+/** Counts of a queue. `outcomesFirst` and `outcomesNext` are the cursors of the outcomes that are kept. */
+export interface QueueStats extends Wire.QueueStats {}
 
 export class TaskQueue<P, R = void, E = never, C = void> {
   readonly name: string
@@ -266,8 +275,17 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     return Effect.flatMap(Client, (client) =>
       Effect.flatMap(this.#lease(client, 1, options.timeout, true), ([item]): Effect.Effect<P, GetError> => {
         if (item === undefined) return Effect.fail(new Errors.Empty({ queue: this.name }))
-        client.link.tell({ type: C.acknowledge, held: [item.task, item.fence] })
-        return this.#decode("payload", this.payload, item.payload)
+        const payload = this.#decode("payload", this.payload, item.payload)
+        if (Exit.isSuccess(payload)) {
+          client.gets.acknowledge(item.task, item.fence)
+          return payload
+        }
+        const held = this.#heldOf(client, item)
+        const dead = this.#failAs(client, held, Reason.undecodable, "the payload does not decode")
+        return Effect.andThen(
+          Effect.catchTag(dead, ["LeaseLost", "AlreadyEnded"], () => Effect.void),
+          payload
+        )
       })
     )
   }
@@ -289,7 +307,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
               const text = "the payload does not decode"
               // Whoever holds the task by now will find the same.
               yield* Effect.catchTag(
-                this.#failAs(client, item, Reason.undecodable, text, undefined, undefined),
+                this.#failAs(client, this.#heldOf(client, item), Reason.undecodable, text),
                 ["LeaseLost", "AlreadyEnded"],
                 () => Effect.void
               )
@@ -326,7 +344,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       if (bytes instanceof Error) return Effect.fail(bytes)
       if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
       const { fence, task } = lease.handle
-      return this.#item(client, task, (request) => ({
+      return this.#item(client, lease, (request) => ({
         type: C.commit,
         request,
         tasks: [task],
@@ -341,7 +359,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   release(lease: Lease<P>): Effect.Effect<void, LeaseError, Client> {
     const { fence, task } = lease.handle
     return Effect.flatMap(Client, (client) =>
-      this.#item(client, task, (request) => ({ type: C.release, request, held: [task, fence] }))
+      this.#item(client, lease, (request) => ({ type: C.release, request, held: [task, fence] }))
     )
   }
 
@@ -350,23 +368,23 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     lease: Lease<P>,
     error: E,
     options: { readonly retryAfter?: Duration.Input | undefined } = {}
-  ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid, Client> {
-    return Effect.flatMap(Client, (client): Effect.Effect<void, LeaseError | Errors.PayloadInvalid> => {
+  ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge, Client> {
+    type Failure = LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge
+    return Effect.flatMap(Client, (client): Effect.Effect<void, Failure> => {
       const bytes = this.#encode("error", this.error, error)
       if (bytes instanceof Error) return Effect.fail(bytes)
+      if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
       const retryAfterMs =
         options.retryAfter === undefined
           ? undefined
           : Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(options.retryAfter))))
-      return this.#failAs(client, lease.handle, Reason.failed, String(error), bytes, retryAfterMs)
+      return this.#failAs(client, lease, Reason.failed, String(error), bytes, retryAfterMs)
     })
   }
 
   /** Dead at once, without another attempt. */
   kill(lease: Lease<P>, reason: string): Effect.Effect<void, LeaseError, Client> {
-    return Effect.flatMap(Client, (client) =>
-      this.#failAs(client, lease.handle, Reason.killed, reason, undefined, undefined)
-    )
+    return Effect.flatMap(Client, (client) => this.#failAs(client, lease, Reason.killed, reason))
   }
 
   /** Starts the term of the lease anew. */
@@ -374,7 +392,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     const { fence, task } = lease.handle
     return Effect.flatMap(Client, (client) =>
       Effect.andThen(
-        this.#item(client, task, (request) => ({ type: C.renew, request, held: [task, fence] })),
+        this.#item(client, lease, (request) => ({ type: C.renew, request, held: [task, fence] })),
         Effect.map(Clock.currentTimeMillis, (now) => client.leases.add(task, fence, now, lease.leaseMs))
       )
     )
@@ -405,7 +423,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   /** Counts of the queue by state, its capacity and its durability. */
   get stats(): Effect.Effect<QueueStats, Errors.RequestError, Client> {
-    return Effect.map(this.#stats, ({ outcomesFirst: _first, outcomesNext: _next, ...stats }) => stats)
+    return this.#stats
   }
 
   /** Waiting tasks: ready and delayed, as capacity counts them. */
@@ -491,16 +509,21 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    *
    * Goes on over reconnects. A reader that falls out of the retained window fails with `OutcomesGap`.
    */
-  get outcomes(): Stream.Stream<
-    Outcome<R, E, P>,
-    Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed,
-    Client
-  > {
+  get outcomes(): OutcomeStream<R, E, P> {
+    return this.#outcomesFrom(undefined)
+  }
+
+  /** The same from a cursor on: `stats.outcomesNext` for what ends from now, `stats.outcomesFirst` for all that is kept. */
+  outcomesFrom(cursor: number): OutcomeStream<R, E, P> {
+    return this.#outcomesFrom(cursor)
+  }
+
+  #outcomesFrom(cursor: number | undefined): OutcomeStream<R, E, P> {
     return Stream.unwrap(
       Effect.gen({ self: this }, function* () {
         const client = yield* Client
         const queue = yield* client.open(this)
-        const reader = new OutcomeReader(client, this, queue.outcomesFrom)
+        const reader = new OutcomeReader(client, this, cursor ?? queue.outcomesFrom)
         yield* reader.start
         const prefix = client.link.session?.prefix ?? ""
         type Decoded = readonly [Outcome<R, E, P>, ...Array<Outcome<R, E, P>>]
@@ -540,6 +563,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   #tooLarge(bytes: number): Errors.PayloadTooLarge {
     return new Errors.PayloadTooLarge({ queue: this.name, bytes, limitBytes: this.definition.policy.payloadBytesMax })
+  }
+
+  #heldOf(client: ClientShape, { fence, task }: Wire.Delivery): Held {
+    return { taskId: this.#taskId(client, task), handle: { task, fence } }
   }
 
   #taskId(client: ClientShape, n: number): string {
@@ -693,7 +720,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         items ??= []
         items[payloads.length - 1] = item
       }
-      const batches = split(payloads)
+      const batches = split(payloads, items)
       if (options.atomic === true && batches.length > 1) {
         return yield* new Errors.LimitExceeded({
           limit: "batchItemsMax",
@@ -772,14 +799,15 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   /** A request about one lease. */
   #item(
     client: ClientShape,
-    task: number,
+    { handle: { task }, taskId }: Held,
     make: (request: number) => ClientMessages.Request
   ): Effect.Effect<void, LeaseError> {
+    // Numbers begin anew in each life of a manager: a lease of an earlier one must not meet another task of this one.
+    if (!taskId.startsWith(client.link.session?.prefix ?? "")) return Effect.fail(new Errors.LeaseLost({ taskId }))
     return Effect.flatMap(this.#ask(client, make), (answer): Effect.Effect<void, LeaseError> => {
       if (answer.type !== M.done && answer.type !== M.items) return Effect.fail(unexpected(answer))
       client.leases.end(task)
       if (answer.type === M.done) return Effect.void
-      const taskId = this.#taskId(client, task)
       switch (answer.codes[0]) {
         case 0:
           return Effect.void
@@ -795,17 +823,17 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   #failAs(
     client: ClientShape,
-    { fence, task }: { readonly task: number; readonly fence: number },
+    lease: Held,
     reason: Reason,
     text: string,
-    error: Uint8Array | undefined,
-    retryAfterMs: number | undefined
+    error?: Uint8Array,
+    retryAfterMs?: number
   ): Effect.Effect<void, LeaseError> {
-    return this.#item(client, task, (request) => ({
+    return this.#item(client, lease, (request) => ({
       type: C.fail,
       request,
-      tasks: [task],
-      fences: [fence],
+      tasks: [lease.handle.task],
+      fences: [lease.handle.fence],
       failures: [{ reason, error, text: text.slice(0, Limits.reasonBytesMax / 4), retryAfterMs }]
     }))
   }
@@ -910,17 +938,21 @@ const waitMsOf = (timeout: Timeout | undefined): number | undefined => {
 }
 
 /** Ranges of payloads that fit one message each. */
-const split = (payloads: ReadonlyArray<Uint8Array>): ReadonlyArray<readonly [from: number, to: number]> => {
+const split = (
+  payloads: ReadonlyArray<Uint8Array>,
+  items: ReadonlyArray<Wire.TaskOptions | undefined> | undefined
+): ReadonlyArray<readonly [from: number, to: number]> => {
   const ranges: Array<readonly [number, number]> = []
   let from = 0
   let bytes = 0
   payloads.forEach((payload, i) => {
-    if (i > from && (i - from >= Limits.batchItemsMax || bytes + payload.byteLength > Limits.batchBytesMax)) {
+    const size = payload.byteLength + optionsBytes(items?.[i])
+    if (i > from && (i - from >= Limits.batchItemsMax || bytes + size > Limits.batchBytesMax)) {
       ranges.push([from, i])
       from = i
       bytes = 0
     }
-    bytes += payload.byteLength
+    bytes += size
   })
   if (from < payloads.length) ranges.push([from, payloads.length])
   return ranges

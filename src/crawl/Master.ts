@@ -78,17 +78,16 @@ export const crawl = Effect.fnUntraced(function* (
   if (seed === undefined) return yield* urlInvalid(options.url)
   const counts = { pages: 0, brokenPages: 0, images: 0, downloaded: 0, failed: 0, bytes: 0, leftOut: 0 }
   const onRecord = options.onRecord ?? (() => Effect.void)
-  // Opened before anything is put: the readers start at the first outcome.
-  yield* Pages.stats
-  yield* Images.stats
-  const readPages = Pages.outcomes.pipe(
+  // Before anything is put: readers start here, and what the queues did earlier is not this crawl's.
+  const [pagesBefore, imagesBefore] = [yield* Pages.stats, yield* Images.stats]
+  const readPages = Pages.outcomesFrom(pagesBefore.outcomesNext).pipe(
     Stream.runForEach((outcome) => {
       if (outcome._tag === "Success") counts.pages++
       else counts.brokenPages++
       return onRecord(pageRecord(outcome))
     })
   )
-  const readImages = Images.outcomes.pipe(
+  const readImages = Images.outcomesFrom(imagesBefore.outcomesNext).pipe(
     Stream.runForEach((outcome) => {
       counts.images++
       if (outcome._tag === "Success") {
@@ -101,9 +100,12 @@ export const crawl = Effect.fnUntraced(function* (
   const progress = Effect.gen(function* () {
     const [pages, images] = [yield* Pages.stats, yield* Images.stats]
     const open = (queue: typeof pages): number => queue.ready + queue.delayed + queue.leased
-    counts.leftOut = pages.refused
+    counts.leftOut = pages.refused - pagesBefore.refused
     if (options.onProgress !== undefined) yield* options.onProgress({ ...counts, waiting: open(pages) + open(images) })
-    return counts.pages + counts.brokenPages === ended(pages) && counts.images === ended(images)
+    return (
+      counts.pages + counts.brokenPages === ended(pages) - ended(pagesBefore) &&
+      counts.images === ended(images) - ended(imagesBefore)
+    )
   })
   const work = Effect.gen(function* () {
     yield* Pages.put(seed, { id: seedId(seed) })

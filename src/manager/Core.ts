@@ -27,7 +27,7 @@ import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
-import { type Gate, Peer, PeerSession } from "./Peer.ts"
+import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ManagerType: M } = Vocabulary
 
@@ -40,12 +40,16 @@ export interface Host {
   /** Stores the round, then calls back: exactly once. Not called when the store keeps nothing. */
   readonly commit: ((records: ReadonlyArray<StoreRecord>, done: () => void) => void) | undefined
   readonly durability: Policy.Durability
+  /** The engine has thrown; the core has stopped. */
+  readonly failed: (text: string) => void
   readonly log: (level: "info" | "warn" | "error", text: string, details: Readonly<Record<string, unknown>>) => void
 }
 
 export interface CoreOptions {
   readonly queues: ReadonlyArray<QueueDefinition>
   readonly host: Host
+  /** The upper part of every fence. Default: random, so that lives of a memory manager differ. */
+  readonly epoch?: number | undefined
 }
 
 export interface Counters {
@@ -84,12 +88,16 @@ export class Core implements Out {
   #committing = false
   #unauthenticated = 0
   #stopped = false
+  #failed = false
+  readonly #drainingGates = new Set<Gate>()
 
   constructor(options: CoreOptions) {
     this.#host = options.host
     const random = randomBytes(4)
     const seed = new DataView(random.buffer, random.byteOffset, 4).getUint32(0)
-    this.engine = new Engine({ epoch: 1, seed, out: this })
+    // A memory manager has a new epoch in each life: a fence of an earlier one fits nothing of this one.
+    const epoch = options.epoch ?? 1 + (seed % 2 ** 20)
+    this.engine = new Engine({ epoch, seed, out: this })
     for (const definition of options.queues) this.engine.declare(definition)
   }
 
@@ -98,7 +106,8 @@ export class Core implements Out {
   /** Takes over a connection. `gate` decides who may log in; without one the peer is trusted (in-process). */
   accept(connection: Connection, gate: Gate | undefined): Handler {
     const peer = new Peer(connection, gate, this.#host.now())
-    if (this.#stopped) this.#refuseConnection(peer, Code.draining, "the manager is stopping")
+    if (this.#stopped || (gate !== undefined && this.#drainingGates.has(gate)))
+      this.#refuseConnection(peer, Code.draining, "the manager is stopping")
     else if (this.#unauthenticated >= Limits.connectionsUnauthenticatedMax) {
       this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake")
     } else if (this.#peers.size >= Limits.connectionsMax) {
@@ -144,6 +153,7 @@ export class Core implements Out {
 
   /** Refuses new work on the connections of one door from now on, and says so to their sessions. */
   drain(gate: Gate): void {
+    this.#drainingGates.add(gate)
     for (const peer of this.#peers) {
       if (peer.gate !== gate) continue
       peer.draining = true
@@ -257,6 +267,10 @@ export class Core implements Out {
     try {
       if (++peer.framesBeforeLogin > Limits.preAuthFramesMax) throw new Malformed("too many frames before login")
       const reader = new Reader(body)
+      const allowed = handshakeTypes[peer.state]
+      if (allowed === undefined || Client.peekType(body) !== allowed) {
+        throw new Malformed(`only message ${allowed ?? "?"} is allowed in state ${peer.state}`)
+      }
       const message = Client.decode(reader)
       if (!reader.done) throw new Malformed("a handshake frame has one message")
       this.#handshakeStep(peer, message, body, gate)
@@ -380,7 +394,19 @@ export class Core implements Out {
   // ---- rounds
 
   #round(): void {
-    if (this.#committing) return
+    if (this.#committing || this.#failed) return
+    try {
+      this.#runRound()
+    } catch (error) {
+      // A broken invariant: nothing that this engine says may be trusted any more.
+      this.#failed = true
+      const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      this.#host.failed(text)
+      this.stop()
+    }
+  }
+
+  #runRound(): void {
     const now = this.#host.now()
     this.counters.rounds++
     this.engine.tick(now)
@@ -461,6 +487,8 @@ export class Core implements Out {
     const session = peer.session!
     const { engine } = this
     switch (m.type) {
+      case C.abandon:
+        return engine.abandon(session, m.request)
       case C.credit:
         return engine.credit(session, m.stream, m.credit)
       case C.started:
@@ -503,6 +531,8 @@ export class Core implements Out {
       case C.open:
         return this.#open(session, m)
       case C.lease:
+        // Whoever asked is gone; what it would get would only wait for its lease to end.
+        if (peer.disconnected) return
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         return engine.lease(session, m.request, m.queue, m.count, m.waitMs, m.get, now)
       case C.subscribe: {
@@ -751,6 +781,14 @@ export class Core implements Out {
   }
 }
 
+/** The one message that each state before `open` waits for: nothing else is parsed. */
+const handshakeTypes: Readonly<Partial<Record<PeerState, number>>> = {
+  hello: C.hello,
+  challenge: C.authFirst,
+  proof: C.authFinal,
+  session: C.sessionOpen
+}
+
 /** A client reports what its handlers did; the other reasons are the engine's own to give. */
 const reportable = new Set<number>([Reason.failed, Reason.killed, Reason.defect, Reason.timeout, Reason.undecodable])
 
@@ -803,7 +841,7 @@ const outcomeAt = ({ log }: Queue, cursor: number): Vocabulary.Outcome => ({
 })
 
 const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
-  const oldest = queue.ready.peek(1)[0]
+  const oldest = queue.ready.first()
   return {
     name: queue.definition.name,
     durability: queue.definition.durability,

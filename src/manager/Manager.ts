@@ -4,14 +4,16 @@
  * `layer` makes the service (with an in-process door); `layerTcp` opens it to the network. Effect is at the edges only:
  * clock, alarm, store commits, logging, shutdown. The work is in `Core`.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
 import { deriveVerifier, isKey, isName, iterationsFor, keyBytes, saltBytes } from "../auth/Credentials.ts"
-import { ConfigurationInvalid, type ListenFailed } from "../Errors.ts"
+import { ConfigurationInvalid, type ListenFailed, StoreBroken } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { randomBytes } from "../platform/Crypto.ts"
@@ -35,6 +37,8 @@ export class Manager extends Context.Service<
     readonly accept: (connection: Connection, gate: Gate) => Handler
     /** Closes a door: refuses new work, tells its sessions, lets what is under way be answered, then closes them. */
     readonly close: (gate: Gate) => Effect.Effect<void>
+    /** Fails when the manager can no longer be trusted: its store broke, or its engine did. */
+    readonly failed: Effect.Effect<never, StoreBroken>
     readonly counters: Effect.Effect<Readonly<Counters>>
   }
 >()("millrace/manager/Manager") {}
@@ -58,6 +62,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       const now = (): number => startedAt + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)
 
       let alarm: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
+      const failure = yield* Deferred.make<never, StoreBroken>()
       let stopped = false
       const disarm = (): void => {
         if (alarm !== undefined) run(Fiber.interrupt(alarm.fiber))
@@ -84,15 +89,19 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
                 Effect.andThen(store.commit(records), Effect.sync(done)).pipe(
                   Effect.catchCause((cause) =>
                     // Nothing may be promised any more: every connection ends, and what waits is indefinite.
-                    Effect.andThen(
-                      Effect.logError("the store failed; the manager stops", cause),
-                      Effect.sync(() => core.stop())
-                    )
+                    Effect.sync(() => {
+                      core.stop()
+                      host.failed(Cause.pretty(cause))
+                    })
                   )
                 )
               )
           : undefined,
         durability: store.durability,
+        failed: (text) => {
+          run(Effect.logError("the manager is broken and has stopped", text))
+          Deferred.doneUnsafe(failure, Effect.fail(new StoreBroken({ reason: text.split("\n")[0] ?? "" })))
+        },
         log: (level, text, details) => {
           const log = level === "info" ? Effect.logInfo : level === "warn" ? Effect.logWarning : Effect.logError
           run(log(text).pipe(Effect.annotateLogs({ room: "manager", ...details })))
@@ -130,6 +139,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
         connect: (handler) => pair((connection) => core.accept(connection, undefined), handler)[1],
         accept: (connection, gate) => core.accept(connection, gate),
         close,
+        failed: Deferred.await(failure),
         counters: Effect.sync(() => ({ ...core.counters }))
       })
     })

@@ -199,11 +199,12 @@ export class Engine {
       for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
       return this.#out.putDone(session, request, first, payloads.length)
     }
-    if (atomic && payloads.length > policy.capacity) {
+    const batch: PutBatch = { payloads, options, atomic, tasks: [], statuses: [] }
+    this.#forgetIds(queue, now)
+    if (atomic && payloads.length > policy.capacity && this.#fresh(queue, batch) > policy.capacity) {
       const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)
       return this.#out.refused(session, request, why)
     }
-    const batch: PutBatch = { payloads, options, atomic, tasks: [], statuses: [] }
     if (inTurn) this.#enter(queue, batch, now)
     if (batch.tasks.length === payloads.length) this.#answerPut(session, request, queue, batch)
     else if (waitMs === 0) this.#answerPut(session, request, queue, batch)
@@ -373,6 +374,11 @@ export class Engine {
     }
   }
 
+  /** The client no longer wants the answer: a request that still waits is answered as if its wait were over. */
+  abandon(session: Session, request: number): void {
+    for (const waiter of session.waiting) if (waiter.request === request) return this.#timeOut(waiter)
+  }
+
   // ---- readers
 
   /** What became of a task: at once if it has ended, else when it does or the wait is over. */
@@ -532,9 +538,10 @@ export class Engine {
     const { capacity, tasksMax } = queue.policy
     this.#forgetIds(queue, now)
     if (batch.atomic) {
-      if (batch.payloads.length > capacity - queue.waiting) return
-      const fresh = tasksMax > 0 ? this.#fresh(queue, batch) : 0
-      if (fresh > 0 && queue.puts + fresh > tasksMax) {
+      // A put whose id is there already needs no room: asking again must not wait for what it has.
+      const fresh = this.#fresh(queue, batch)
+      if (fresh > capacity - queue.waiting) return
+      if (tasksMax > 0 && fresh > 0 && queue.puts + fresh > tasksMax) {
         queue.refused += batch.payloads.length
         for (let i = 0; i < batch.payloads.length; i++) {
           batch.tasks.push(0)
@@ -576,7 +583,7 @@ export class Engine {
     }
     while (batch.tasks.length < batch.payloads.length) {
       batch.tasks.push(0)
-      batch.statuses.push(PutStatus.full)
+      batch.statuses.push(queue.closed === "open" ? PutStatus.full : PutStatus.spent)
     }
     this.#out.putItems(session, request, batch.tasks, batch.statuses)
   }
@@ -857,7 +864,6 @@ export class Engine {
 
   #timeOut(waiter: Waiter): void {
     const { queue, request, session } = waiter
-    waiter.timer = undefined
     this.#endWait(waiter)
     this.#unlist(waiter)
     switch (waiter.kind) {
@@ -898,7 +904,21 @@ export class Engine {
     }
   }
 
+  /** Hands out, lets in what then has room, and again: a loop, for a small queue may turn over thousands of times. */
   #serve(queue: Queue, now: number): void {
+    do this.#handOut(queue, now)
+    while (this.#admitMore(queue, now))
+  }
+
+  /** Whether room came, and something that waited to be put has taken it. */
+  #admitMore(queue: Queue, now: number): boolean {
+    if (queue.putWaiters.length === 0) return false
+    const { puts } = queue
+    this.#admit(queue, now)
+    return queue.puts > puts
+  }
+
+  #handOut(queue: Queue, now: number): void {
     while (queue.ready.size > 0 && queue.leaseWaiters.length > 0) {
       const waiter = queue.leaseWaiters.shift()!
       this.#endWait(waiter)
@@ -922,12 +942,6 @@ export class Engine {
           this.#out.deliver(stream, task)
         }
       }
-    }
-    // Room came: what waits to be put may enter, and be served in the same round.
-    if (queue.putWaiters.length > 0 && queue.waiting < queue.policy.capacity) {
-      const before = queue.waiting
-      this.#admit(queue, now)
-      if (queue.waiting > before) this.#serve(queue, now)
     }
   }
 

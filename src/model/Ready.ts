@@ -80,6 +80,18 @@ export class Ready {
     task.next = undefined
   }
 
+  /** The task that `pop` would give, left where it is. */
+  first(): Task | undefined {
+    for (let p = this.#lowest; p < 256; p++) {
+      const bucket = this.#buckets[p]
+      const back = bucket?.returned.peek()
+      const head = bucket?.head
+      if (back !== undefined && (head === undefined || before(back, head))) return back
+      if (head !== undefined) return head
+    }
+    return undefined
+  }
+
   /** The first `count` tasks in lease order, left where they are. */
   peek(count: number): Array<Task> {
     const found: Array<Task> = []

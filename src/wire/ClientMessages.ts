@@ -5,7 +5,7 @@
  * table (which message is legal when) is the connection's business, not the decoder's.
  */
 import * as Limits from "../Limits.ts"
-import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import { Malformed, Reader, type Writer } from "./Bytes.ts"
 import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
 export interface Hello {
@@ -79,6 +79,11 @@ export interface Credit {
   readonly type: typeof T.credit
   readonly stream: number
   readonly credit: number
+}
+/** No answer of its own: the request it names is answered, if it still waits. */
+export interface Abandon {
+  readonly type: typeof T.abandon
+  readonly request: number
 }
 export interface Unsubscribe {
   readonly type: typeof T.unsubscribe
@@ -188,7 +193,7 @@ export type Request =
   | Close
   | Outcome
   | Follow
-export type ClientMessage = HandshakeMessage | Request | Heartbeat | Goodbye | Credit | Started | Acknowledge
+export type ClientMessage = HandshakeMessage | Request | Heartbeat | Goodbye | Credit | Started | Acknowledge | Abandon
 
 // ---- encoding
 
@@ -256,6 +261,9 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       head(w, 3, m.type)
       w.uint(m.stream)
       return w.uint(m.credit)
+    case T.abandon:
+      head(w, 2, m.type)
+      return w.uint(m.request)
     case T.unsubscribe:
       head(w, 3, m.type)
       w.uint(m.request)
@@ -351,6 +359,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.lease]: 6,
   [T.subscribe]: 4,
   [T.credit]: 3,
+  [T.abandon]: 2,
   [T.unsubscribe]: 3,
   [T.commit]: 3,
   [T.release]: 3,
@@ -364,6 +373,12 @@ const sizes: Readonly<Record<number, number>> = {
   [T.close]: 4,
   [T.outcome]: 5,
   [T.follow]: 5
+}
+
+/** The type of the message that a body begins with; nothing else of it is looked at. Throws `Malformed`. */
+export const peekType = (body: Uint8Array): number => {
+  const r = new Reader(body)
+  return r.array(32) === 0 ? -1 : r.uint(0xff)
 }
 
 /** The next message. Throws `Malformed`. */
@@ -444,6 +459,8 @@ const body = (r: Reader, type: number): ClientMessage => {
       return { type, request: r.uint(), queue: r.uint(), credit: r.uint(Limits.creditMax) }
     case T.credit:
       return { type, stream: r.uint(), credit: r.uint(Limits.creditMax) }
+    case T.abandon:
+      return { type, request: r.uint() }
     case T.unsubscribe:
       return { type, request: r.uint(), stream: r.uint() }
     case T.commit: {

@@ -34,7 +34,8 @@ export const ClientType = {
   join: 0x1e,
   close: 0x1f,
   outcome: 0x20,
-  follow: 0x21
+  follow: 0x21,
+  abandon: 0x22
 } as const
 
 export const ManagerType = {
@@ -70,6 +71,14 @@ export interface TaskOptions {
   readonly key?: string | undefined
   readonly labels?: ReadonlyArray<string> | undefined
   readonly trace?: string | undefined
+}
+
+/** At most so many bytes do these options take in a frame. */
+export const optionsBytes = (options: TaskOptions | undefined): number => {
+  if (options === undefined) return 0
+  const { id, key, labels, trace } = options
+  const characters = (id?.length ?? 0) + (key?.length ?? 0) + (trace?.length ?? 0)
+  return 64 + 3 * (labels?.reduce((sum, label) => sum + label.length + 4, characters) ?? characters)
 }
 
 /** A task as a worker receives it. */

@@ -17,10 +17,11 @@ import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
 import { ConnectFailed, ConnectionLost, Draining, LimitExceeded } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
 import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
 import type { Delivery } from "../wire/Vocabulary.ts"
-import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
 import { type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
 
 export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control | PutChildError, Env>
@@ -201,6 +202,14 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     // A handler that ends at once comes back here; one loop runs them all without growing the stack.
     if (this.#pumping) return
     this.#pumping = true
+    try {
+      this.#startAll()
+    } finally {
+      this.#pumping = false
+    }
+  }
+
+  #startAll(): void {
     while (
       this.#bufferFrom < this.#buffer.length &&
       this.#running.size < this.#options.concurrency &&
@@ -212,7 +221,6 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       this.#buffer = []
       this.#bufferFrom = 0
     }
-    this.#pumping = false
   }
 
   #start(item: Delivery): void {
@@ -224,11 +232,18 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     }
     const { fence, task } = item
     const running: Running = { task, fence, effects: [], effectBytes: 0, fiber: undefined, lost: false }
-    const fiber = this.#run(this.#handler(this.#taskOf(item, payload.value, running)))
+    // Suspended: a handler that throws before it has made its effect ends as a defect like any other.
+    const fiber = this.#run(Effect.suspend(() => this.#handler(this.#taskOf(item, payload.value, running))))
     const exit = fiber.pollUnsafe()
     // Many handlers end without waiting for anything: they never show up among the running.
     if (exit !== undefined) return this.#end(this.#endOf(running, exit))
     running.fiber = fiber
+    // We outstayed an earlier lease of the same task (a blocked event loop) and have it again: only this one counts.
+    const outstayed = this.#running.get(task)
+    if (outstayed !== undefined) {
+      outstayed.lost = true
+      outstayed.fiber?.interruptUnsafe()
+    }
     this.#running.set(task, running)
     this.#unannounced.push(running)
     this.#schedule()
@@ -240,7 +255,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
-    this.#running.delete(running.task)
+    if (this.#running.get(running.task) === running) this.#running.delete(running.task)
     if (running.lost) {
       this.#creditDue++
       this.#schedule()
@@ -295,14 +310,16 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     if (bytes instanceof CodecFault) {
       return failureOf(running, Reason.defect, `a failure outside the queue's error Schema: ${text}`)
     }
-    return failureOf(running, Reason.failed, text, bytes)
+    // The manager would not take it: the attempt fails all the same, and its text stays.
+    const fits = bytes.byteLength <= Limits.payloadBytesMax
+    return failureOf(running, Reason.failed, text, fits ? bytes : undefined)
   }
 
   /** The error of a control as the queue's Schema has it; one that does not fit is left out, its reason stays. */
   #typed(error: unknown): Uint8Array | undefined {
     if (error === undefined) return undefined
     const bytes = this.#queue.error.encode(error as E)
-    return bytes instanceof CodecFault ? undefined : bytes
+    return bytes instanceof CodecFault || bytes.byteLength > Limits.payloadBytesMax ? undefined : bytes
   }
 
   // ---- reporting
@@ -350,7 +367,19 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       }
     }
     if (commits.length > 0) this.#commit(commits)
-    for (let i = 0; i < fails.length; i += 128) this.#fail(fails.slice(i, i + 128))
+    let failing: typeof fails = []
+    let failingBytes = 0
+    for (const end of fails) {
+      const size = 64 + 3 * end.failure.text.length + (end.failure.error?.byteLength ?? 0)
+      if (failing.length > 0 && (failing.length >= 128 || failingBytes + size > Limits.batchBytesMax)) {
+        this.#fail(failing)
+        failing = []
+        failingBytes = 0
+      }
+      failing.push(end)
+      failingBytes += size
+    }
+    if (failing.length > 0) this.#fail(failing)
     for (let i = 0; i < releases.length; i += Limits.batchItemsMax)
       this.#release(releases.slice(i, i + Limits.batchItemsMax))
     if (this.#creditDue > 0 && this.#stream >= 0) {
@@ -404,6 +433,13 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       if (answer.type === M.refused) this.#log(`the manager refused a report with code ${answer.code}`)
       else if (answer.type === M.items) {
         const refused = answer.codes.filter((code) => code !== 0)
+        for (let i = 0; i < ends.length; i++) {
+          const code = answer.codes[i] ?? 0
+          if (code === 0 || code === Code.leaseLost || code === Code.alreadyEnded) continue
+          // We still hold the lease, and no other attempt will be taken better: say so, or it would only run out.
+          this.#ends.push(failureOf(ends[i]!, Reason.defect, `the manager refused the report with code ${code}`))
+          this.#schedule()
+        }
         this.#log(`${refused.length} reports came too late or were refused (codes ${[...new Set(refused)].join(", ")})`)
       }
       this.#checkIdle()
@@ -436,7 +472,7 @@ const failureOf = (
 })
 
 const effectBytes = (effects: CommitEffects): number =>
-  effects.puts.reduce((bytes, { options, payload }) => bytes + payload.byteLength + 16 + (options?.id?.length ?? 0), 0)
+  effects.puts.reduce((bytes, { options, payload }) => bytes + payload.byteLength + 16 + optionsBytes(options), 0)
 
 /** Lost contact is not failure: the task did nothing wrong. */
 const isLostContact = (error: unknown): boolean =>
@@ -474,7 +510,7 @@ class RunningTask<P> implements Task<P> {
         const wire = queue.wireOptions(payload, options)
         const fault = queue.optionsFault(wire)
         if (fault !== undefined) return Effect.fail(fault)
-        running.effectBytes += bytes.byteLength + 64
+        running.effectBytes += bytes.byteLength + 16 + optionsBytes(wire)
         const over = (limit: string, value: number, max: number): Effect.Effect<never, LimitExceeded> =>
           Effect.fail(new LimitExceeded({ limit, value, max }))
         if (running.effects.length >= Limits.commitEffectsMax) {

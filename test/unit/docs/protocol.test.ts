@@ -138,8 +138,14 @@ describe("the session of docs/protocol.md", () => {
   })
 
   it("is what a manager answers", async () => {
-    const endless = { alarm: () => {}, commit: undefined, durability: "memory", log: () => {} } as const
-    const core = new Core({ queues: [], host: { now: () => 1_800_000_000_000, ...endless } })
+    const endless = {
+      alarm: () => {},
+      commit: undefined,
+      durability: "memory",
+      log: () => {},
+      failed: () => {}
+    } as const
+    const core = new Core({ queues: [], epoch: 1, host: { now: () => 1_800_000_000_000, ...endless } })
     const heard: Array<Meaning> = []
     let closed = false
     const connection: Connection = {

@@ -164,7 +164,8 @@ export class Reference {
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     if (queue.closed !== "open") return this.#refuse(request, "closed")
     if (items.some(({ bytes }) => bytes > queue.policy.payloadBytesMax)) return this.#refuse(request, "payloadTooLarge")
-    if (atomic && items.length > queue.policy.capacity) return this.#refuse(request, "full")
+    const fresh = items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
+    if (atomic && fresh > queue.policy.capacity) return this.#refuse(request, "full")
     const wait: Wait = {
       kind: "put",
       session,
@@ -625,8 +626,8 @@ export class Reference {
     const { capacity } = queue.policy
     const room = (): number => capacity - this.of(queue.id, "ready", "delayed").length
     if (wait.atomic) {
-      if (wait.items.length > room()) return
       const fresh = wait.items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
+      if (fresh > room()) return
       if (fresh > 0 && this.#spent(queue, fresh)) {
         queue.refused += wait.items.length
         return void wait.entered.push(...wait.items.map(() => "0 spent"))
@@ -641,7 +642,7 @@ export class Reference {
   #answerPut(queue: RefQueue, { entered, items, request }: Wait): void {
     if (entered.length === 0 && items.length > 0)
       return this.#refuse(request, queue.closed === "open" ? "full" : "closed")
-    const rest = items.slice(entered.length).map(() => "0 full")
+    const rest = items.slice(entered.length).map(() => (queue.closed === "open" ? "0 full" : "0 spent"))
     this.#answer(request, { _tag: "Put", items: [...entered, ...rest] })
   }
 

@@ -56,6 +56,7 @@ const clientMessages: MakeClient = {
   sessionOpen: (r) => ({ type: C.sessionOpen, session: maybe(r, () => r.bytes(16)), held: held(r) }),
   heartbeat: (r) => ({ type: C.heartbeat, sequence: uint(r), held: held(r) }),
   goodbye: () => ({ type: C.goodbye }),
+  abandon: (r) => ({ type: C.abandon, request: uint(r) }),
   open: (r) => ({
     type: C.open,
     request: uint(r),
