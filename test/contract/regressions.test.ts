@@ -185,6 +185,7 @@ describe("what a review found", () => {
           yield* Effect.gen(function* () {
             yield* Q.put(7)
             yield* Q.size
+            yield* Effect.sleep("20 millis") // out of the call that brought the answer
             cut = true
             assert.strictEqual(yield* Q.get(), 7)
             yield* until(Effect.map(Effect.exit(Q.size), Exit.isSuccess))
