@@ -28,7 +28,7 @@ import { Code } from "../model/Refusal.ts"
 import { randomBytes, sha256 } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
-import { Malformed, Reader } from "../wire/Bytes.ts"
+import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { FrameReader, FrameWriter, frame } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
@@ -290,7 +290,7 @@ export class Link {
     this.session = {
       token: opened.session.slice(),
       instance: opened.instance.slice(),
-      prefix: hex(opened.instance),
+      prefix: toHex(opened.instance),
       durability: opened.durability
     }
     this.#connection = connection
@@ -332,7 +332,7 @@ export class Link {
       if (!hello.mechanisms.includes("SCRAM-SHA-256")) {
         return yield* new AuthenticationFailed({ address: this.address, reason: "the manager offers no SCRAM-SHA-256" })
       }
-      const helloHash = sha256(concat(helloBody, serverHelloBody))
+      const helloHash = sha256(concat([helloBody, serverHelloBody]))
       const first = Scram.clientFirst({ name: user, nonce: randomBytes(Limits.scramNonceBytesMin), helloHash })
       say({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message: first.message })
       const challenge = yield* this.#expect(yield* this.#next(mailbox), M.authChallenge)
@@ -357,7 +357,7 @@ export class Link {
 
   /** PBKDF2 once per salt and iteration count: reconnecting costs the manager and us a few HMACs. */
   #saltedKey = Effect.fnUntraced({ self: this }, function* (auth: Auth, salt: Uint8Array, iterations: number) {
-    const cacheKey = `${hex(salt)}:${iterations}`
+    const cacheKey = `${toHex(salt)}:${iterations}`
     const known = this.#salted.get(cacheKey)
     if (known !== undefined) return known
     const salted = yield* Effect.promise(() => saltPassword(keyBytes(keyText(auth)), salt, iterations))
@@ -583,13 +583,4 @@ class Mailbox {
     if (this.#taker !== undefined) this.#onClosed?.(reason)
     this.#taker = undefined
   }
-}
-
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
-
-const concat = (a: Uint8Array, b: Uint8Array): Uint8Array => {
-  const whole = new Uint8Array(a.byteLength + b.byteLength)
-  whole.set(a)
-  whole.set(b, a.byteLength)
-  return whole
 }

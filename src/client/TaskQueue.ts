@@ -19,6 +19,7 @@ import type { QueueDefinition } from "../model/Queue.ts"
 import { Code } from "../model/Refusal.ts"
 import { PutStatus } from "../model/Session.ts"
 import { Outcome as OutcomeKind, Reason } from "../model/Task.ts"
+import { fromHex, toHex } from "../wire/Bytes.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
@@ -977,10 +978,5 @@ const taskNumberOf = (prefix: string | undefined, taskId: string): number | unde
 const utf8 = new TextEncoder()
 const utf8Bytes = (text: string | undefined): number =>
   text === undefined ? 0 : text.length * 3 <= Limits.labelBytesMax ? text.length : utf8.encode(text).byteLength
-
-const toHex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
-
-const fromHex = (text: string): Uint8Array =>
-  Uint8Array.from(text.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
 
 export type { Refusal }

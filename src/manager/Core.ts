@@ -22,7 +22,7 @@ import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
 import type { StoreRecord } from "../store/Store.ts"
-import { Malformed, Reader } from "../wire/Bytes.ts"
+import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
@@ -304,7 +304,7 @@ export class Core implements Out {
           mechanisms: gate === undefined ? [] : ["SCRAM-SHA-256"]
         })
       )
-      peer.helloHash = sha256(joined(body, hello.subarray(4)))
+      peer.helloHash = sha256(concat([body, hello.subarray(4)]))
       peer.connection.write(hello)
       peer.state = gate === undefined ? "session" : "challenge"
       if (gate === undefined) {
@@ -350,7 +350,7 @@ export class Core implements Out {
 
   #openSession(peer: Peer, message: Client.SessionOpen): void {
     const now = this.#host.now()
-    const known = message.session === undefined ? undefined : this.#sessions.get(hex(message.session))
+    const known = message.session === undefined ? undefined : this.#sessions.get(toHex(message.session))
     let session: PeerSession
     let lost: ReadonlyArray<number> = []
     const mine =
@@ -370,7 +370,7 @@ export class Core implements Out {
         return this.#fault(peer, Code.tooManyConnections, "too many sessions")
       const token = randomBytes(16)
       session = this.engine.connect((id) => new PeerSession(id, token, peer.principal!))
-      this.#sessions.set(hex(token), session)
+      this.#sessions.set(toHex(token), session)
       lost = message.held.filter((_, i) => i % 2 === 0)
       this.counters.sessions++
     }
@@ -659,7 +659,7 @@ export class Core implements Out {
   #endSession(session: PeerSession, now: number): void {
     this.engine.goodbye(session, now)
     session.peer = undefined
-    this.#sessions.delete(hex(session.token))
+    this.#sessions.delete(toHex(session.token))
   }
 
   #touch(peer: Peer): void {
@@ -893,12 +893,3 @@ const clip = (text: string): string => (text.length > 300 ? `${text.slice(0, 300
 
 const equal = (a: Uint8Array, b: Uint8Array): boolean =>
   a.byteLength === b.byteLength && a.every((byte, i) => byte === b[i])
-
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
-
-const joined = (a: Uint8Array, b: Uint8Array): Uint8Array => {
-  const whole = new Uint8Array(a.byteLength + b.byteLength)
-  whole.set(a)
-  whole.set(b, a.byteLength)
-  return whole
-}

@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "./Bytes.ts"
+import { head, list, uints } from "./pieces.ts"
 import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
 export interface Hello {
@@ -530,23 +531,6 @@ const body = (r: Reader, type: number): ClientMessage => {
 }
 
 // ---- pieces
-
-const head = (w: Writer, length: number, type: number): void => {
-  w.array(length)
-  w.uint(type)
-}
-
-const uints = (w: Writer, values: ReadonlyArray<number>): void => {
-  w.array(values.length)
-  for (let i = 0; i < values.length; i++) w.uint(values[i]!)
-}
-
-const list = <A>(r: Reader, max: number, item: () => A): ReadonlyArray<A> => {
-  const length = r.array(max)
-  const items: Array<A> = []
-  for (let i = 0; i < length; i++) items.push(item())
-  return items
-}
 
 /** Leases as task, fence, task, fence, ... */
 const held = (r: Reader): ReadonlyArray<number> => {

@@ -6,7 +6,7 @@
  * kept, and an announced length never allocates. After the first fault it is dead and takes no more bytes.
  */
 import * as Limits from "../Limits.ts"
-import { Writer } from "./Bytes.ts"
+import { concat, Writer } from "./Bytes.ts"
 
 export class FrameReader {
   /** Why the reader is dead. */
@@ -53,7 +53,7 @@ export class FrameReader {
       this.#missing -= end - at
       at = end
       if (this.#missing === 0) {
-        const body = this.#parts.length === 1 ? this.#parts[0]! : joined(this.#parts)
+        const body = this.#parts.length === 1 ? this.#parts[0]! : concat(this.#parts)
         this.#parts = []
         this.#missing = -1
         onFrame(body)
@@ -131,14 +131,4 @@ export const frame = (write: (writer: Writer) => void): Uint8Array => {
   const frames = new FrameWriter()
   write(frames.begin())
   return frames.flush()
-}
-
-const joined = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const whole = new Uint8Array(parts.reduce((size, part) => size + part.byteLength, 0))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.byteLength
-  }
-  return whole
 }

@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
   type Outcome as OutcomeItem,
@@ -476,25 +477,6 @@ const body = (r: Reader, type: number): ManagerMessage => {
 }
 
 // ---- pieces
-
-const head = (w: Writer, length: number, type: number): void => {
-  w.array(length)
-  w.uint(type)
-}
-
-const uints = (w: Writer, values: ReadonlyArray<number>): void => {
-  w.array(values.length)
-  for (let i = 0; i < values.length; i++) w.uint(values[i]!)
-}
-
-const list = <A>(r: Reader, max: number, item: () => A): ReadonlyArray<A> => {
-  const length = r.array(max)
-  const items: Array<A> = []
-  for (let i = 0; i < length; i++) items.push(item())
-  return items
-}
-
-const uintList = (r: Reader, max: number): ReadonlyArray<number> => list(r, max, () => r.uint())
 
 const decodeDelivery = (r: Reader): Delivery => {
   const length = r.array(32)
