@@ -14,7 +14,6 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Errors from "../Errors.ts"
 import * as Limits from "../Limits.ts"
-import * as Policy from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { Code } from "../model/Refusal.ts"
 import { PutStatus } from "../model/Session.ts"
@@ -25,49 +24,14 @@ import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
 import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
+import { type Options, policyOf } from "./Definition.ts"
+import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
+import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
-export interface PolicyOptions {
-  /** Waiting tasks above which puts wait or fail. Default 1,000,000. */
-  readonly capacity?: number | undefined
-  /** Tasks the queue takes in its whole life. Default: no bound. */
-  readonly tasksMax?: number | undefined
-  /** Term of a lease; a worker renews it while its handler runs. 1 s to 24 h, default 30 s. */
-  readonly lease?: Duration.Input | undefined
-  /** Default 5. */
-  readonly maxAttempts?: number | undefined
-  /** Wait between attempts: base x factor^(attempt-1), at most cap, the jittered part of it random (0 to 1). */
-  readonly backoff?:
-    | {
-        readonly base?: Duration.Input | undefined
-        readonly factor?: number | undefined
-        readonly cap?: Duration.Input | undefined
-        readonly jitter?: number | undefined
-      }
-    | undefined
-  /** Default 1 MiB, at most 16 MiB. */
-  readonly payloadBytesMax?: number | undefined
-  /** Outcomes kept: default 1,000,000 and 24 h, and 256 MiB of results. */
-  readonly outcomes?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
-  /** Dedupe ids kept after their task ended: default 1,000,000 and 24 h. */
-  readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
-}
-
-export interface Options<P, R, E, C> {
-  readonly payload: Plain<P>
-  /** Default: no result (`Schema.Void`). */
-  readonly result?: Plain<R> | undefined
-  /** Typed failures a handler may end with. Default: none (`Schema.Never`). */
-  readonly error?: Plain<E> | undefined
-  readonly checkpoint?: Plain<C> | undefined
-  /** The lane of a task. */
-  readonly key?: ((payload: P) => string) | undefined
-  readonly policy?: PolicyOptions | undefined
-  /** @internal No Schemas: any fingerprint opens it, and the queue is not made unless `create`. */
-  readonly untyped?: { readonly create: boolean } | undefined
-  /** Fingerprints (hex) of older definitions whose programs may still open this queue. */
-  readonly accepts?: ReadonlyArray<string> | undefined
-}
+export type { Options, PolicyOptions } from "./Definition.ts"
+export type { Outcome } from "./Outcome.ts"
+export { Receipt, taskIdOf } from "./TaskId.ts"
 
 /** How long a call waits: a duration, 0 for not at all, or for ever (the default). */
 export type Timeout = Duration.Input | "forever"
@@ -96,24 +60,6 @@ export interface PutAllOptions<P> {
   readonly atomic?: boolean | undefined
 }
 
-/** What a put has brought about. */
-export class Receipt {
-  /** True when the dedupe id was taken: `taskId` is the task that was there first. */
-  readonly duplicate: boolean
-  readonly #prefix: string
-  readonly #n: number
-
-  constructor(prefix: string, n: number, duplicate: boolean) {
-    this.#prefix = prefix
-    this.#n = n
-    this.duplicate = duplicate
-  }
-
-  get taskId(): string {
-    return taskIdOf(this.#prefix, this.#n)
-  }
-}
-
 /** A task leased by hand: until it is committed, released, failed or killed, or its term is over. */
 export interface Lease<P> {
   readonly taskId: string
@@ -127,26 +73,6 @@ export interface Lease<P> {
 }
 
 type Held = Pick<Lease<unknown>, "taskId" | "handle">
-
-/** What became of a task. Exactly one per task. */
-export type Outcome<R, E, P = unknown> =
-  | { readonly _tag: "Success"; readonly taskId: string; readonly attempts: number; readonly result: R }
-  | {
-      readonly _tag: "Failure"
-      readonly taskId: string
-      readonly attempts: number
-      readonly error: E
-      readonly reasons: ReadonlyArray<string>
-    }
-  | {
-      readonly _tag: "Dead"
-      readonly taskId: string
-      readonly attempts: number
-      /** Undefined if it does not decode. */
-      readonly payload: P | undefined
-      readonly reasons: ReadonlyArray<string>
-    }
-  | { readonly _tag: "Cancelled"; readonly taskId: string; readonly attempts: number; readonly payload: P | undefined }
 
 export type OutcomeStream<R, E, P> = Stream.Stream<
   Outcome<R, E, P>,
@@ -893,45 +819,6 @@ export const untyped = (
     untyped: { create: options.create ?? false }
   })
 
-const namePattern = /^[A-Za-z0-9._:-]{1,200}$/
-
-const policyOf = (name: string, options: PolicyOptions): Policy.Policy => {
-  if (!namePattern.test(name)) {
-    throw new Errors.DefinitionInvalid({
-      queue: name,
-      field: "name",
-      value: JSON.stringify(name),
-      remedy: "use 1 to 200 characters of A-Z a-z 0-9 . _ : -"
-    })
-  }
-  const ms = (input: Duration.Input | undefined, fallback: number): number =>
-    input === undefined ? fallback : Math.round(Duration.toMillis(input))
-  const { defaults } = Policy
-  const policy: Policy.Policy = {
-    capacity: options.capacity ?? defaults.capacity,
-    tasksMax: options.tasksMax ?? defaults.tasksMax,
-    leaseMs: ms(options.lease, defaults.leaseMs),
-    maxAttempts: options.maxAttempts ?? defaults.maxAttempts,
-    backoffBaseMs: ms(options.backoff?.base, defaults.backoffBaseMs),
-    backoffFactorPercent: Math.round((options.backoff?.factor ?? defaults.backoffFactorPercent / 100) * 100),
-    backoffCapMs: ms(options.backoff?.cap, defaults.backoffCapMs),
-    backoffJitterPercent: Math.round((options.backoff?.jitter ?? defaults.backoffJitterPercent / 100) * 100),
-    payloadBytesMax: options.payloadBytesMax ?? defaults.payloadBytesMax,
-    outcomesKept: options.outcomes?.count ?? defaults.outcomesKept,
-    outcomesKeptMs: ms(options.outcomes?.age, defaults.outcomesKeptMs),
-    dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
-    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs)
-  }
-  const fault = Policy.fault(policy)
-  if (fault === undefined) return policy
-  throw new Errors.DefinitionInvalid({
-    queue: name,
-    field: `policy.${fault.field}`,
-    value: String(fault.value),
-    remedy: `use a whole number from ${fault.min} to ${fault.max}`
-  })
-}
-
 const waitMsOf = (timeout: Timeout | undefined): number | undefined => {
   if (timeout === undefined || timeout === "forever") return undefined
   const ms = Math.ceil(Duration.toMillis(timeout))
@@ -957,22 +844,6 @@ const split = (
   })
   if (from < payloads.length) ranges.push([from, payloads.length])
   return ranges
-}
-
-const reasonNames = Object.fromEntries(Object.entries(Reason).map(([name, value]) => [value, name]))
-
-const reasonText = (reason: Wire.Reason): string =>
-  `attempt ${reason.attempt}: ${reasonNames[reason.reason] ?? reason.reason}: ${reason.text}`
-
-/** 128 bits in hex: which life of which manager, and which task of it. */
-export const taskIdOf = (prefix: string, n: number): string => prefix + n.toString(16).padStart(16, "0")
-
-const taskIdPattern = /^[0-9a-f]{32}$/
-
-const taskNumberOf = (prefix: string | undefined, taskId: string): number | undefined => {
-  if (prefix === undefined || !taskIdPattern.test(taskId) || !taskId.startsWith(prefix)) return undefined
-  const n = Number.parseInt(taskId.slice(16), 16)
-  return Number.isSafeInteger(n) ? n : undefined
 }
 
 const utf8 = new TextEncoder()

@@ -1,0 +1,91 @@
+/**
+ * What a queue definition is made of: the options that a program writes, and the policy as data that they become.
+ *
+ * Checked here, once: a name or a number out of range is a mistake of the program and throws `DefinitionInvalid`.
+ */
+import * as Duration from "effect/Duration"
+import * as Errors from "../Errors.ts"
+import * as Policy from "../model/Policy.ts"
+import type { Plain } from "./Codec.ts"
+
+export interface PolicyOptions {
+  /** Waiting tasks above which puts wait or fail. Default 1,000,000. */
+  readonly capacity?: number | undefined
+  /** Tasks the queue takes in its whole life. Default: no bound. */
+  readonly tasksMax?: number | undefined
+  /** Term of a lease; a worker renews it while its handler runs. 1 s to 24 h, default 30 s. */
+  readonly lease?: Duration.Input | undefined
+  /** Default 5. */
+  readonly maxAttempts?: number | undefined
+  /** Wait between attempts: base x factor^(attempt-1), at most cap, the jittered part of it random (0 to 1). */
+  readonly backoff?:
+    | {
+        readonly base?: Duration.Input | undefined
+        readonly factor?: number | undefined
+        readonly cap?: Duration.Input | undefined
+        readonly jitter?: number | undefined
+      }
+    | undefined
+  /** Default 1 MiB, at most 16 MiB. */
+  readonly payloadBytesMax?: number | undefined
+  /** Outcomes kept: default 1,000,000 and 24 h, and 256 MiB of results. */
+  readonly outcomes?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+  /** Dedupe ids kept after their task ended: default 1,000,000 and 24 h. */
+  readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+}
+
+export interface Options<P, R, E, C> {
+  readonly payload: Plain<P>
+  /** Default: no result (`Schema.Void`). */
+  readonly result?: Plain<R> | undefined
+  /** Typed failures a handler may end with. Default: none (`Schema.Never`). */
+  readonly error?: Plain<E> | undefined
+  readonly checkpoint?: Plain<C> | undefined
+  /** The lane of a task. */
+  readonly key?: ((payload: P) => string) | undefined
+  readonly policy?: PolicyOptions | undefined
+  /** @internal No Schemas: any fingerprint opens it, and the queue is not made unless `create`. */
+  readonly untyped?: { readonly create: boolean } | undefined
+  /** Fingerprints (hex) of older definitions whose programs may still open this queue. */
+  readonly accepts?: ReadonlyArray<string> | undefined
+}
+
+const namePattern = /^[A-Za-z0-9._:-]{1,200}$/
+
+/** The policy that these options mean. Throws `DefinitionInvalid`. */
+export const policyOf = (name: string, options: PolicyOptions): Policy.Policy => {
+  if (!namePattern.test(name)) {
+    throw new Errors.DefinitionInvalid({
+      queue: name,
+      field: "name",
+      value: JSON.stringify(name),
+      remedy: "use 1 to 200 characters of A-Z a-z 0-9 . _ : -"
+    })
+  }
+  const ms = (input: Duration.Input | undefined, fallback: number): number =>
+    input === undefined ? fallback : Math.round(Duration.toMillis(input))
+  const { defaults } = Policy
+  const policy: Policy.Policy = {
+    capacity: options.capacity ?? defaults.capacity,
+    tasksMax: options.tasksMax ?? defaults.tasksMax,
+    leaseMs: ms(options.lease, defaults.leaseMs),
+    maxAttempts: options.maxAttempts ?? defaults.maxAttempts,
+    backoffBaseMs: ms(options.backoff?.base, defaults.backoffBaseMs),
+    backoffFactorPercent: Math.round((options.backoff?.factor ?? defaults.backoffFactorPercent / 100) * 100),
+    backoffCapMs: ms(options.backoff?.cap, defaults.backoffCapMs),
+    backoffJitterPercent: Math.round((options.backoff?.jitter ?? defaults.backoffJitterPercent / 100) * 100),
+    payloadBytesMax: options.payloadBytesMax ?? defaults.payloadBytesMax,
+    outcomesKept: options.outcomes?.count ?? defaults.outcomesKept,
+    outcomesKeptMs: ms(options.outcomes?.age, defaults.outcomesKeptMs),
+    dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
+    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs)
+  }
+  const fault = Policy.fault(policy)
+  if (fault === undefined) return policy
+  throw new Errors.DefinitionInvalid({
+    queue: name,
+    field: `policy.${fault.field}`,
+    value: String(fault.value),
+    remedy: `use a whole number from ${fault.min} to ${fault.max}`
+  })
+}

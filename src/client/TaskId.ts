@@ -1,0 +1,31 @@
+/** Task ids as programs see them, and the receipt that carries one. */
+
+/** 128 bits in hex: which life of which manager, and which task of it. */
+export const taskIdOf = (prefix: string, n: number): string => prefix + n.toString(16).padStart(16, "0")
+
+const taskIdPattern = /^[0-9a-f]{32}$/
+
+/** The number of a task of this life of the manager; undefined for any other id. */
+export const taskNumberOf = (prefix: string | undefined, taskId: string): number | undefined => {
+  if (prefix === undefined || !taskIdPattern.test(taskId) || !taskId.startsWith(prefix)) return undefined
+  const n = Number.parseInt(taskId.slice(16), 16)
+  return Number.isSafeInteger(n) ? n : undefined
+}
+
+/** What a put has brought about. */
+export class Receipt {
+  /** True when the dedupe id was taken: `taskId` is the task that was there first. */
+  readonly duplicate: boolean
+  readonly #prefix: string
+  readonly #n: number
+
+  constructor(prefix: string, n: number, duplicate: boolean) {
+    this.#prefix = prefix
+    this.#n = n
+    this.duplicate = duplicate
+  }
+
+  get taskId(): string {
+    return taskIdOf(this.#prefix, this.#n)
+  }
+}
