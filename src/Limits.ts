@@ -155,8 +155,6 @@ export const dialMs = 5_000
 /** Bytes of one HTML page and of one image, on the wire and decoded. */
 export const pageBytesMax = 10 * 1_024 * 1_024
 export const imageBytesMax = 64 * 1_024 * 1_024
-/** Decoded bytes per wire byte, above the first MiB. */
-export const decodeRatioMax = 100
 /** Redirect hops of one fetch. */
 export const redirectsMax = 10
 /** Characters of a URL (Heritrix and Scrapy use the same). */

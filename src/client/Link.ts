@@ -183,7 +183,13 @@ export class Link {
 
   /** Renews every lease held on this link, and learns which are lost. */
   heartbeat(): void {
-    this.tell({ type: C.heartbeat, sequence: this.#nextHeartbeat++, held: this.#held() })
+    const held = this.#held()
+    let from = 0
+    do {
+      const part = held.length <= heldMax ? held : held.slice(from, from + heldMax)
+      this.tell({ type: C.heartbeat, sequence: this.#nextHeartbeat++, held: part })
+      from += heldMax
+    } while (from < held.length)
   }
 
   // ---- life
@@ -522,7 +528,8 @@ export class Link {
   #kept(): Array<number> {
     const kept = this.#held()
     for (const resident of this.residents) resident.kept?.(kept)
-    return kept
+    // What does not fit is given back, and fenced.
+    return kept.length <= heldMax ? kept : kept.slice(0, heldMax)
   }
 
   #lost(tasks: ReadonlyArray<number>): void {
@@ -551,6 +558,9 @@ export class Link {
     return this.#lastError ?? new ConnectFailed({ address: this.address, reason: "not connected at the moment" })
   }
 }
+
+/** Numbers in one list of leases: a task and a fence each. */
+const heldMax = 2 * Limits.creditMax
 
 /** Frames of the handshake, one taken at a time. */
 class Mailbox {
