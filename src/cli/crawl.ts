@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Progress } from "../crawl/Master.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
-import { stdoutIsTerminal, terminalColumns, writeOut } from "../platform/Process.ts"
+import { environment, stdoutIsTerminal, terminalColumns, writeOut } from "../platform/Process.ts"
 import * as Options from "./options.ts"
 import { bar, line, size, table } from "./progress.ts"
 import { type CrawlReport, runCrawl } from "./runCrawl.ts"
@@ -46,8 +46,8 @@ export const makeCrawl = (script: string) =>
       json: Options.json
     },
     Effect.fn(function* (options) {
-      const named =
-        Option.isSome(options.authkey) || Option.isSome(options.authkeyFile) || Option.isSome(options.authkeyEnv)
+      const flags = [options.authkey, options.authkeyFile, options.authkeyEnv]
+      const named = flags.some(Option.isSome) || environment(Options.keyVariable) !== undefined
       const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
       const { host, hostConcurrency, insecureNetwork, json, out, port, url, workers } = options
       const show = yield* progressTo({ json })

@@ -68,7 +68,6 @@ export interface Resident {
   readonly down?: () => void
   /** A connection is open. `resumed`: the session is the old one, leases and queue numbers still hold. */
   readonly up?: (resumed: boolean) => void
-  readonly draining?: () => void
 }
 
 export interface LinkOptions {
@@ -439,7 +438,7 @@ export class Link {
         for (const resident of [...this.residents]) resident.heard?.(m.sequence)
         return m.lost.length + m.cancelled.length > 0 ? this.#lost([...m.lost, ...m.cancelled]) : undefined
       case M.control:
-        if (m.kind === 1) for (const resident of [...this.residents]) resident.draining?.()
+        // A manager that drains has closed our streams of tasks; what is under way is taken until it closes.
         return
       case M.closing: {
         const connection = this.#connection

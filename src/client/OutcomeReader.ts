@@ -34,23 +34,16 @@ export class OutcomeReader {
     this.#cursor = cursor
   }
 
-  /** Where the next item comes from: hand it to a later reader to go on. */
-  get cursor(): number {
-    return this.#cursor
-  }
-
   readonly start: Effect.Effect<void, ReadError, Scope.Scope> = Effect.suspend(() => {
     const { link } = this.#client
     const run = Effect.runFork
-    let generation = link.generation
     const resident: Resident = {
       down: () => {
         this.#stream = -1
         this.#buffer = []
       },
       up: (resumed) => {
-        if (!resumed && link.generation !== generation) {
-          generation = link.generation
+        if (!resumed) {
           return this.#fail(new ConnectionLost({ address: link.address, reason: "the manager has started anew" }))
         }
         // Lost again meanwhile: the next `up` follows on.

@@ -22,7 +22,7 @@ import { fromHex, toHex } from "../wire/Bytes.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
-import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
+import { Client, type ClientShape, type OpenQueue, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
 import { type Options, policyOf } from "./Definition.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
@@ -849,5 +849,3 @@ const split = (
 const utf8 = new TextEncoder()
 const utf8Bytes = (text: string | undefined): number =>
   text === undefined ? 0 : text.length * 3 <= Limits.labelBytesMax ? text.length : utf8.encode(text).byteLength
-
-export type { Refusal }

@@ -124,7 +124,7 @@ export class Core implements Out {
     }
   }
 
-  /** Looks at deadlines that no message ends: handshakes, half frames, silent peers, sessions left alone. */
+  /** Looks at deadlines that no message ends: handshakes, silent peers, peers that do not close, sessions left alone. */
   sweep(): void {
     const now = this.#host.now()
     for (const peer of this.#peers) {

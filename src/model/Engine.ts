@@ -124,7 +124,6 @@ export class Engine {
 
   /** The session's connection is gone: what it waits for is dropped, its leases run for one more term from now. */
   detach(session: Session, now: number): void {
-    session.attached = false
     this.#silence(session)
     if (session.leased === 0) return
     for (const queue of this.queues) {
@@ -134,7 +133,6 @@ export class Engine {
 
   /** A connection proved itself for this session. Leases not in `held` were never received: they go back, uncounted. */
   resume(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
-    session.attached = true
     session.congested = false
     const lost = this.heartbeat(session, held, now)
     if (session.leased > 0) {
@@ -155,7 +153,6 @@ export class Engine {
         for (const task of this.#leasesOf(queue, session)) this.#release(task, now)
       }
     }
-    session.attached = false
     this.sessions.delete(session)
   }
 

@@ -1,16 +1,14 @@
 /**
  * A session as the engine sees it: who holds leases, who waits, who is delivered to.
  *
- * The engine knows nothing of connections. A session is attached (something can be sent to it) or detached (its
- * connection is gone and its leases run out); the manager says which.
+ * The engine knows nothing of connections. Without one a session waits for nothing and has no streams, and its leases run
+ * out; the manager says when (`detach`, `resume`, `goodbye`).
  */
 import type { Queue } from "./Queue.ts"
 import type { TaskOptions } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
 
 export class Session {
-  /** Whether something can be sent now. A session that is slow to read is detached from delivery, not from life. */
-  attached = true
   /** Set while the peer does not take what was written to it: nothing more is delivered. */
   congested = false
   readonly id: number
