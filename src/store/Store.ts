@@ -43,8 +43,8 @@ export class Store extends Context.Service<
     /**
      * All or nothing. Calls are carried out in the order in which they were made.
      *
-     * `StoreFull` is definite: nothing was applied, the log is as before, and the same batch may be tried again (the
-     * reserve has been used up by then, and `low` is true). Any other failure is indefinite and ends the manager; the
+     * `StoreFull` is definite: nothing was applied, the log is as before, and the same batch may be tried again when there
+     * is room (the reserve for it has been used up by then). Any other failure is indefinite and ends the manager; the
      * store refuses everything after it. A batch that breaks the order of numbers is such a failure.
      */
     readonly commit: (batch: Batch) => Effect.Effect<void, StoreFull | StoreBroken>
