@@ -271,6 +271,9 @@ const settle = (database: Database, opening: Opening): void => {
     ["locking_mode", "exclusive", "exclusive"],
     ["journal_mode", "wal", "wal"],
     ["synchronous", synchronous, String(synchronous)],
+    // Where a plain sync stops at the drive's cache (macOS), the sync that does not.
+    ["fullfsync", 1, "1"],
+    ["checkpoint_fullfsync", 1, "1"],
     // Checkpoints are ours to make: the mark has to know of them. This bound is for a log that we failed to empty.
     ["wal_autocheckpoint", walPages * 4, String(walPages * 4)],
     ["journal_size_limit", Limits.storeWalBytes, String(Limits.storeWalBytes)],

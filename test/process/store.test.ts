@@ -44,7 +44,7 @@ describe("a store whose process is killed", () => {
     let unanswered = 0
     for (let kill = 1; kill <= kills; kill++) {
       const program = start(fixture("storeWriter.ts"), [directory, kill % 2 === 0 ? "thread" : "direct"])
-      await program.said(/open\n\d+\n/)
+      await program.said(/open\n\d+\n/, 60_000)
       // The second manager is refused while the first one lives.
       if (kill === 1) {
         const failure = await Effect.runPromise(
@@ -73,7 +73,7 @@ describe("a store whose process is killed", () => {
       )
     }
     console.log(`${kills} kills, ${acknowledged} rows acknowledged, 0 lost, ${unanswered} commits stored unanswered`)
-  }, 120_000)
+  }, 300_000)
 })
 
 describe("a full disk", () => {
