@@ -70,6 +70,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       }
       const host: Host = {
         now,
+        wall: () => clock.currentTimeMillisUnsafe(),
         alarm: (at) => {
           if (stopped) return
           // An alarm that is early costs one empty round; a new one per round would cost a fiber each.

@@ -7,6 +7,7 @@
 import * as Limits from "../Limits.ts"
 import { OutcomeLog } from "./OutcomeLog.ts"
 import type { Durability, Policy } from "./Policy.ts"
+import { Rates } from "./Rates.ts"
 import { Ready } from "./Ready.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
 import { State, type Task } from "./Task.ts"
@@ -66,6 +67,12 @@ export class Queue {
   acknowledged = 0
   refused = 0
   dedupeDropped = 0
+  /** Nothing is handed out while it is set. */
+  paused = false
+  readonly rates = new Rates()
+  /** Payload bytes of the tasks that have not ended, and of those among them that are leased. */
+  livingBytes = 0
+  leasedBytes = 0
 
   constructor(id: number, definition: QueueDefinition) {
     this.id = id
@@ -77,6 +84,11 @@ export class Queue {
   /** What capacity counts. */
   get waiting(): number {
     return this.ready.size + this.delayed
+  }
+
+  /** Payload bytes of ready and delayed tasks. */
+  get waitingBytes(): number {
+    return this.livingBytes - this.leasedBytes
   }
 
   get unfinished(): number {
@@ -92,6 +104,7 @@ export class Queue {
     else this.leaseTail.next = task
     this.leaseTail = task
     this.leased++
+    this.leasedBytes += task.payload.byteLength
   }
 
   leaseRemove(task: Task): void {
@@ -102,5 +115,6 @@ export class Queue {
     task.prev = undefined
     task.next = undefined
     this.leased--
+    this.leasedBytes -= task.payload.byteLength
   }
 }

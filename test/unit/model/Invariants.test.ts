@@ -8,6 +8,8 @@ import { State, Task } from "../../../src/model/Task.ts"
 const silent: Out = {
   changed: () => {},
   queueChanged: () => {},
+  repeatChanged: () => {},
+  repeats: () => {},
   refused: () => {},
   done: () => {},
   putDone: () => {},

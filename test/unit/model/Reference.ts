@@ -10,6 +10,7 @@ export type Answer =
   | { readonly _tag: "Leased"; readonly tasks: ReadonlyArray<string> }
   | { readonly _tag: "Items"; readonly items: ReadonlyArray<string> }
   | { readonly _tag: "Outcome"; readonly text: string }
+  | { readonly _tag: "Repeats"; readonly repeats: ReadonlyArray<string> }
 
 export interface Item {
   readonly bytes: number
