@@ -29,13 +29,13 @@ export class Rates {
     this.#counts[(this.#second & (seconds - 1)) * kinds + kind]! += count
   }
 
-  /** How many there were in the last `windowSeconds` whole seconds before `now`. Assumes: at most 60. */
+  /** How many there were in the last `windowSeconds` whole seconds before `now`. Assumes: at most 60, and `now` not before an `add`. */
   count(kind: RateKind, windowSeconds: number, now: number): number {
     const current = Math.floor(now / 1_000)
     let sum = 0
     for (let second = current - windowSeconds; second < current; second++) {
-      if (second > this.#second || second <= this.#second - seconds) continue
-      sum += this.#counts[(second & (seconds - 1)) * kinds + kind]!
+      // Nothing was counted since; what lies within the window has not been cleared for a later second.
+      if (second <= this.#second) sum += this.#counts[(second & (seconds - 1)) * kinds + kind]!
     }
     return sum
   }

@@ -175,8 +175,6 @@ export class Repeats {
     repeat.timer = undefined
     const { definition, queue } = repeat
     if (definition.everyMs === undefined) {
-      // The wall clock was set back since the timer was set.
-      if (now + this.#offset < repeat.nextAt) return this.#arm(repeat)
       const next = this.#next(definition, now)
       // It held before, and will not again.
       if (typeof next !== "number") return this.#drop(repeat)
