@@ -19,7 +19,7 @@ const seconds = 64
 
 export class Rates {
   /** Bucket of second s and kind k: `(s % 64) * 4 + k`. Valid for the 64 seconds up to `#second`. */
-  readonly #counts = new Float64Array(seconds * kinds)
+  readonly #counts = new Uint32Array(seconds * kinds)
   #second = 0
   /** Where `#second` ends; the hot path compares with it and does not divide. */
   #until = 0
