@@ -13,6 +13,7 @@
 import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
+import { Standing, standingOf } from "../model/Life.ts"
 import * as Policy from "../model/Policy.ts"
 import type { Queue, QueueDefinition } from "../model/Queue.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
@@ -26,10 +27,11 @@ import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
+import type * as Operations from "../wire/Operations.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
-const { ClientType: C, ManagerType: M } = Vocabulary
+const { ClientType: C, ControlKind, ManagerType: M } = Vocabulary
 
 /** What the core needs of the world. */
 export interface Host {
@@ -159,7 +161,7 @@ export class Core implements Out {
       peer.draining = true
       if (peer.state !== "open" || peer.session === undefined) continue
       for (const stream of [...peer.session.leaseStreams.keys()]) this.engine.unsubscribe(peer.session, stream)
-      peer.send({ type: M.control, kind: 1 })
+      peer.send({ type: M.control, kind: ControlKind.draining, tasks: [] })
       this.#touch(peer)
     }
     this.wake()
@@ -496,8 +498,9 @@ export class Core implements Out {
       case C.acknowledge:
         return engine.acknowledge(session, m.held, now)
       case C.heartbeat: {
-        const lost = engine.heartbeat(session, m.held, now)
-        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled: [] })
+        const cancelled: Array<number> = []
+        const lost = engine.heartbeat(session, m.held, now, cancelled)
+        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled })
         return this.#touch(peer)
       }
       case C.goodbye:
@@ -577,6 +580,37 @@ export class Core implements Out {
         const queues = m.queue === undefined ? engine.queues : [engine.queues[m.queue]!]
         const stats = queues.slice(0, Limits.pageItemsMax).map((queue) => queueStats(queue, now))
         return this.#answer(session, { type: M.stats, request: m.request, queues: stats })
+      }
+      default:
+        return this.#operate(session, m, now)
+    }
+  }
+
+  #operate(session: PeerSession, m: Operations.Request, now: number): void {
+    const { operations, queues } = this.engine
+    switch (m.type) {
+      case C.cancel:
+        return operations.cancel(session, m.request, m.queue, m.tasks, now)
+      case C.pause:
+        return operations.pause(session, m.request, m.queue, m.paused)
+      case C.purge:
+        return operations.purge(session, m.request, m.queue, m.filter, m.after, m.upTo, now)
+      case C.redrive:
+        return operations.redrive(session, m.request, m.queue, m.tasks, m.filter, m.after, m.upTo, now)
+      case C.checkpoint: {
+        // Copied: the frame that brought it would live as long as the task.
+        const values = m.values.map((value) => value.slice())
+        return operations.checkpoint(session, m.request, m.tasks, m.fences, values)
+      }
+      case C.browse: {
+        const queue = queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const { filter, limit, payloads } = m
+        // A state that this manager does not know: no task is in it.
+        const state = m.state === undefined ? undefined : (m.state as Standing)
+        const page = operations.browse(queue, { state, filter, after: m.after, limit, payloads })
+        const items = page.tasks.map((task, i) => browsed(task, page.diedAt?.[i], payloads))
+        return this.#answer(session, { type: M.browsed, request: m.request, items, next: page.next })
       }
     }
   }
@@ -696,7 +730,9 @@ export class Core implements Out {
   // ---- Out: what the engine decided
 
   changed = (change: Change, task: Task): void => {
-    if (this.#host.commit !== undefined) this.#records.push(record(change, task))
+    if (this.#host.commit === undefined) return
+    const made = record(change, task)
+    if (made !== undefined) this.#records.push(made)
   }
   queueChanged = (queue: Queue): void => {
     if (this.#host.commit === undefined) return
@@ -713,14 +749,34 @@ export class Core implements Out {
     session: Session,
     request: number,
     tasks: ReadonlyArray<number>,
-    statuses: ReadonlyArray<PutStatus>
-  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses })
+    statuses: ReadonlyArray<PutStatus>,
+    firsts: ReadonlyArray<Standing> | undefined
+  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses, firsts: firsts ?? [] })
   leased = (session: Session, request: number, tasks: ReadonlyArray<Task>): void =>
     this.#answer(session, { type: M.leased, request, items: tasks.map((task) => this.#delivery(task)) })
   items = (session: Session, request: number, codes: ReadonlyArray<number>): void =>
     this.#answer(session, { type: M.items, request, codes })
   outcome = (session: Session, request: number, queue: Queue, cursor: number): void =>
     this.#answer(session, { type: M.outcome, request, outcome: outcomeAt(queue, cursor) })
+
+  standings = (session: Session, request: number, standings: ReadonlyArray<Standing>): void =>
+    this.#answer(session, { type: M.standings, request, standings })
+  counted = (session: Session, request: number, count: number, next: number | undefined, upTo: number): void =>
+    this.#answer(session, { type: M.counted, request, count, next, upTo })
+  redriven = (
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    next: number | undefined,
+    upTo: number
+  ): void => this.#answer(session, { type: M.redriven, request, tasks, next, upTo })
+  /** Without a connection nothing is said now: the heartbeat after the next resume asks for the lease, and is told. */
+  cancelling = (session: Session, task: number): void => {
+    const { peer } = session as PeerSession
+    if (peer === undefined || peer.state !== "open") return
+    peer.send({ type: M.control, kind: ControlKind.cancelled, tasks: [task] })
+    this.#touch(peer)
+  }
 
   deliver = (stream: LeaseStream, task: Task): void => {
     const { peer } = stream.session as PeerSession
@@ -797,7 +853,7 @@ const failureOf = (failure: Client.Failure): Failure => ({
   reason: reportable.has(failure.reason) ? (failure.reason as Failure["reason"]) : Reason.failed
 })
 
-const record = (change: Change, task: Task): StoreRecord => {
+const record = (change: Change, task: Task): StoreRecord | undefined => {
   const { attempt, n, queue } = task
   switch (change) {
     case "put":
@@ -827,7 +883,12 @@ const record = (change: Change, task: Task): StoreRecord => {
       }
     }
     case "acknowledged":
+    case "purged":
       return { _tag: "Acknowledged", task: n }
+    case "checkpoint":
+    case "redriven":
+      // Neither is kept yet: a record of its own comes with the store that loads it.
+      return undefined
   }
 }
 
@@ -860,7 +921,35 @@ const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
     oldestReadyMs: oldest === undefined ? 0 : Math.max(0, now - oldest.putAt),
     outcomesFirst: queue.log.first,
     outcomesNext: queue.log.next,
-    workers: queue.leaseStreams.length
+    workers: queue.leaseStreams.length,
+    purged: queue.purged,
+    dropped: queue.dropped,
+    redriven: queue.redriven,
+    deadLetters: queue.deadLetters.size,
+    waitingBytes: queue.waitingBytes,
+    capacityBytes: queue.policy.capacityBytes,
+    paused: queue.paused
+  }
+}
+
+const browsed = (task: Task, diedAt: number | undefined, payloads: boolean): Vocabulary.Browsed => {
+  const { attempt, checkpoint, holder, n, options, origin, payload, priority, putAt, reasons } = task
+  const state = diedAt === undefined ? standingOf(task) : Standing.dead
+  return {
+    task: n,
+    state,
+    attempt,
+    priority,
+    putAtMs: putAt,
+    atMs: diedAt ?? (state === Standing.ready ? 0 : task.at),
+    holder: holder?.id,
+    origin: origin === 0 ? undefined : origin,
+    payload: payloads ? payload : undefined,
+    id: options?.id,
+    key: options?.key,
+    labels: options?.labels ?? [],
+    reasons: reasons ?? [],
+    checkpointBytes: checkpoint?.byteLength ?? 0
   }
 }
 

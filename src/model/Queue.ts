@@ -5,9 +5,12 @@
  * every lease of a queue has the same term, so a lease or a renewal goes to the end and the next to expire is first.
  */
 import * as Limits from "../Limits.ts"
+import { DeadLetters } from "./DeadLetters.ts"
 import { OutcomeLog } from "./OutcomeLog.ts"
-import type { Durability, Policy } from "./Policy.ts"
+import { Overflow } from "./Overflow.ts"
+import { type Durability, overflows, type Policy } from "./Policy.ts"
 import { Ready } from "./Ready.ts"
+import { Roster } from "./Roster.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
 import { State, type Task } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
@@ -24,12 +27,6 @@ export interface QueueDefinition {
   readonly durability: Durability
 }
 
-/** A task that will not be retried, kept with what happened. */
-export interface DeadLetter {
-  readonly task: Task
-  readonly diedAt: number
-}
-
 export class Queue {
   readonly id: number
   readonly definition: QueueDefinition
@@ -41,8 +38,11 @@ export class Queue {
   /** Ended dedupe ids, oldest first. */
   readonly idsEnded: Array<{ readonly id: string; readonly until: number }> = []
   idsEndedFrom = 0
-  readonly deadLetters = new Map<number, DeadLetter>()
-  deadLetterBytes = 0
+  readonly deadLetters = new DeadLetters()
+  /** Every living task, in put order. */
+  readonly living = new Roster<Task>()
+  /** Of a `dropOldest` queue: what makes room. */
+  readonly overflow: Overflow | undefined
   readonly leaseStreams: Array<LeaseStream> = []
   leaseTurn = 0
   readonly outcomeStreams: Array<OutcomeStream> = []
@@ -56,14 +56,26 @@ export class Queue {
   leaseTimer: Timer | undefined = undefined
   evictTimer: Timer | undefined = undefined
   closed: "open" | "drain" | "immediate" = "open"
+  /** Takes puts and hands out nothing. */
+  paused = false
+  /** Closed at once: where the cancelling of what waited has come to; undefined when nothing is left to cancel. */
+  sweptTo: number | undefined = undefined
+  sweepTimer: Timer | undefined = undefined
   delayed = 0
   leased = 0
+  /** Payload bytes of living tasks, and of the leased ones among them. */
+  livingBytes = 0
+  leasedBytes = 0
   puts = 0
   duplicates = 0
   done = 0
   dead = 0
   cancelled = 0
   acknowledged = 0
+  /** Removed by command; dead because there was no room; dead letters that were put again. */
+  purged = 0
+  dropped = 0
+  redriven = 0
   refused = 0
   dedupeDropped = 0
 
@@ -72,6 +84,50 @@ export class Queue {
     this.definition = definition
     this.policy = definition.policy
     this.log = new OutcomeLog(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
+    this.overflow = this.policy.overflow === overflows.dropOldest ? new Overflow() : undefined
+  }
+
+  /** Whether tasks may be handed out at all. */
+  get gives(): boolean {
+    return !this.paused && this.closed !== "immediate"
+  }
+
+  /** What `capacityBytes` counts. */
+  get waitingBytes(): number {
+    return this.livingBytes - this.leasedBytes
+  }
+
+  /** Whether so many more tasks, of so many bytes together, fit into what capacity allows to wait. */
+  hasRoom(tasks: number, bytes: number): boolean {
+    const { capacity, capacityBytes } = this.policy
+    if (tasks === 0) return true
+    return this.waiting + tasks <= capacity && (capacityBytes === 0 || this.waitingBytes + bytes <= capacityBytes)
+  }
+
+  /** Whether more waits than capacity allows. */
+  get overfull(): boolean {
+    const { capacity, capacityBytes } = this.policy
+    return this.waiting > capacity || (capacityBytes > 0 && this.waitingBytes > capacityBytes)
+  }
+
+  /** Largest payload of a client's put: one that could never wait here is too large. */
+  get putBytesMax(): number {
+    const { capacityBytes, payloadBytesMax } = this.policy
+    return capacityBytes === 0 ? payloadBytesMax : Math.min(payloadBytesMax, capacityBytes)
+  }
+
+  /** A task begins to live here. */
+  enter(task: Task): void {
+    this.living.add(task.n, task)
+    this.livingBytes += task.payload.byteLength
+    this.overflow?.add(task)
+  }
+
+  /** A task is over, or gone. Assumes: it is in no list of waiting or leased tasks. */
+  leave(task: Task): void {
+    this.living.remove(task.n)
+    this.livingBytes -= task.payload.byteLength
+    this.overflow?.ended(task)
   }
 
   /** What capacity counts. */
@@ -92,6 +148,7 @@ export class Queue {
     else this.leaseTail.next = task
     this.leaseTail = task
     this.leased++
+    this.leasedBytes += task.payload.byteLength
   }
 
   leaseRemove(task: Task): void {
@@ -102,5 +159,6 @@ export class Queue {
     task.prev = undefined
     task.next = undefined
     this.leased--
+    this.leasedBytes -= task.payload.byteLength
   }
 }

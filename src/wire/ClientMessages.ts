@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "./Bytes.ts"
+import * as Operations from "./Operations.ts"
 import { head, list, uints } from "./pieces.ts"
 import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
@@ -194,6 +195,7 @@ export type Request =
   | Close
   | Outcome
   | Follow
+  | Operations.Request
 export type ClientMessage = HandshakeMessage | Request | Heartbeat | Goodbye | Credit | Started | Acknowledge | Abandon
 
 // ---- encoding
@@ -342,6 +344,13 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.queue)
       w.uint(m.cursor)
       return w.uint(m.credit)
+    case T.cancel:
+    case T.pause:
+    case T.purge:
+    case T.browse:
+    case T.redrive:
+    case T.checkpoint:
+      return Operations.encodeRequest(w, m)
   }
 }
 
@@ -373,7 +382,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.join]: 4,
   [T.close]: 4,
   [T.outcome]: 5,
-  [T.follow]: 5
+  [T.follow]: 5,
+  ...Operations.requestSizes
 }
 
 /** The type of the message that a body begins with; nothing else of it is looked at. Throws `Malformed`. */
@@ -526,7 +536,7 @@ const body = (r: Reader, type: number): ClientMessage => {
     case T.follow:
       return { type, request: r.uint(), queue: r.uint(), cursor: r.uint(), credit: r.uint(Limits.creditMax) }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return Operations.decodeRequest(r, type)
   }
 }
 

@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import * as Operations from "./Operations.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
@@ -52,10 +53,12 @@ export interface Heartbeat {
   /** Tasks whose handlers must be interrupted. */
   readonly cancelled: ReadonlyArray<number>
 }
-/** Unsolicited: kind 1 = the manager drains. Others are reserved; a client passes over what it does not know. */
+/** Unsolicited, a `ControlKind`. Others are reserved; a client passes over what it does not know. */
 export interface Control {
   readonly type: typeof T.control
   readonly kind: number
+  /** Of kind 2: those whose handlers must stop. */
+  readonly tasks: ReadonlyArray<number>
 }
 /** The last word on a connection. */
 export interface Closing {
@@ -95,6 +98,8 @@ export interface PutItems {
   readonly request: number
   readonly tasks: ReadonlyArray<number>
   readonly statuses: ReadonlyArray<number>
+  /** Where the first task of a duplicate stood, per item; empty if there is no duplicate. */
+  readonly firsts: ReadonlyArray<number>
 }
 export interface Leased {
   readonly type: typeof T.leased
@@ -158,6 +163,7 @@ export type Answer =
   | Peeked
   | Stats
   | Outcome
+  | Operations.Answer
 export type ManagerMessage =
   | Hello
   | AuthChallenge
@@ -205,8 +211,9 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       uints(w, m.lost)
       return uints(w, m.cancelled)
     case T.control:
-      head(w, 2, m.type)
-      return w.uint(m.kind)
+      head(w, 3, m.type)
+      w.uint(m.kind)
+      return uints(w, m.tasks)
     case T.closing:
       head(w, 3, m.type)
       w.uint(m.code)
@@ -234,10 +241,11 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.first)
       return w.uint(m.count)
     case T.putItems:
-      head(w, 4, m.type)
+      head(w, 5, m.type)
       w.uint(m.request)
       uints(w, m.tasks)
-      return uints(w, m.statuses)
+      uints(w, m.statuses)
+      return uints(w, m.firsts)
     case T.leased:
     case T.peeked:
       head(w, 3, m.type)
@@ -277,6 +285,11 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.stream)
       w.uint(m.cursor)
       return w.uint(m.oldest)
+    case T.counted:
+    case T.browsed:
+    case T.redriven:
+    case T.standings:
+      return Operations.encodeAnswer(w, m)
   }
 }
 
@@ -357,13 +370,13 @@ const sizes: Readonly<Record<number, number>> = {
   [T.authOk]: 2,
   [T.sessionOpened]: 8,
   [T.heartbeat]: 4,
-  [T.control]: 2,
+  [T.control]: 3,
   [T.closing]: 3,
   [T.done]: 2,
   [T.refused]: 6,
   [T.opened]: 6,
   [T.putDone]: 4,
-  [T.putItems]: 4,
+  [T.putItems]: 5,
   [T.leased]: 3,
   [T.streaming]: 3,
   [T.items]: 3,
@@ -372,7 +385,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.outcome]: 3,
   [T.deliver]: 3,
   [T.outcomes]: 4,
-  [T.gap]: 4
+  [T.gap]: 4,
+  ...Operations.answerSizes
 }
 
 /** The next message. Throws `Malformed`. */
@@ -422,7 +436,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
         cancelled: uintList(r, Limits.creditMax)
       }
     case T.control:
-      return { type, kind: r.uint() }
+      return { type, kind: r.uint(), tasks: uintList(r, Limits.creditMax) }
     case T.closing:
       return { type, code: r.uint(), text: r.str(Limits.reasonBytesMax) }
     case T.done:
@@ -452,7 +466,8 @@ const body = (r: Reader, type: number): ManagerMessage => {
         type,
         request: r.uint(),
         tasks: uintList(r, Limits.batchItemsMax),
-        statuses: uintList(r, Limits.batchItemsMax)
+        statuses: uintList(r, Limits.batchItemsMax),
+        firsts: uintList(r, Limits.batchItemsMax)
       }
     case T.leased:
     case T.peeked:
@@ -472,7 +487,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
     case T.gap:
       return { type, stream: r.uint(), cursor: r.uint(), oldest: r.uint() }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return Operations.decodeAnswer(r, type)
   }
 }
 
@@ -533,25 +548,33 @@ const statsFields = [
   "oldestReadyMs",
   "outcomesFirst",
   "outcomesNext",
-  "workers"
+  "workers",
+  "purged",
+  "dropped",
+  "redriven",
+  "deadLetters",
+  "waitingBytes",
+  "capacityBytes"
 ] as const
 
 const queueStats = (w: Writer, stats: QueueStats): void => {
-  w.array(3 + statsFields.length)
+  w.array(4 + statsFields.length)
   w.str(stats.name)
   w.str(stats.durability)
   w.str(stats.closed)
   for (const field of statsFields) w.uint(stats[field])
+  w.bool(stats.paused)
 }
 
 const decodeQueueStats = (r: Reader): QueueStats => {
   const length = r.array(64)
-  if (length < 3 + statsFields.length) throw new Malformed("the counts of a queue are incomplete")
+  if (length < 4 + statsFields.length) throw new Malformed("the counts of a queue are incomplete")
   const words = { name: r.str(Limits.nameCharsMax), durability: r.str(16), closed: r.str(16) }
   const counts = Object.fromEntries(statsFields.map((field) => [field, r.uint()])) as Record<
     (typeof statsFields)[number],
     number
   >
-  r.skip(length - 3 - statsFields.length)
-  return { ...words, ...counts }
+  const paused = r.bool()
+  r.skip(length - 4 - statsFields.length)
+  return { ...words, ...counts, paused }
 }

@@ -35,7 +35,13 @@ export const ClientType = {
   close: 0x1f,
   outcome: 0x20,
   follow: 0x21,
-  abandon: 0x22
+  abandon: 0x22,
+  cancel: 0x23,
+  pause: 0x24,
+  purge: 0x25,
+  browse: 0x26,
+  redrive: 0x27,
+  checkpoint: 0x28
 } as const
 
 export const ManagerType = {
@@ -59,7 +65,11 @@ export const ManagerType = {
   outcome: 0x51,
   deliver: 0x52,
   outcomes: 0x53,
-  gap: 0x54
+  gap: 0x54,
+  counted: 0x55,
+  browsed: 0x56,
+  redriven: 0x57,
+  standings: 0x58
 } as const
 
 /** What a producer may say about a task; the same shape as the engine's. */
@@ -98,6 +108,40 @@ export interface Reason {
   readonly text: string
 }
 
+/** What an unsolicited `control` says. */
+export const ControlKind = { draining: 1, cancelled: 2 } as const
+
+/** Which tasks a browse, purge or redrive means; what is not given fits every task. */
+export interface Filter {
+  readonly key?: string | undefined
+  readonly label?: string | undefined
+  readonly id?: string | undefined
+  readonly priorityMin?: number | undefined
+  readonly priorityMax?: number | undefined
+}
+
+/** A task as a browse shows it. */
+export interface Browsed {
+  readonly task: number
+  /** A standing. */
+  readonly state: number
+  readonly attempt: number
+  readonly priority: number
+  readonly putAtMs: number
+  /** Delayed: due at. Leased: lease ends at. Dead: died at. Ready: 0. */
+  readonly atMs: number
+  /** Number of the session that has the lease. */
+  readonly holder: number | undefined
+  /** The dead letter that was put again as this task. */
+  readonly origin: number | undefined
+  readonly payload: Uint8Array | undefined
+  readonly id: string | undefined
+  readonly key: string | undefined
+  readonly labels: ReadonlyArray<string>
+  readonly reasons: ReadonlyArray<Reason>
+  readonly checkpointBytes: number
+}
+
 /** What became of a task, as it travels. */
 export interface Outcome {
   readonly task: number
@@ -127,4 +171,11 @@ export interface QueueStats {
   readonly outcomesFirst: number
   readonly outcomesNext: number
   readonly workers: number
+  readonly purged: number
+  readonly dropped: number
+  readonly redriven: number
+  readonly deadLetters: number
+  readonly waitingBytes: number
+  readonly capacityBytes: number
+  readonly paused: boolean
 }

@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type CommitEffects, Engine, type Failure } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { Standing } from "../../../src/model/Life.ts"
 import { Session } from "../../../src/model/Session.ts"
 import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { Collected, definition } from "./collected.ts"
-import { type Item, type QueuePolicy, Reference } from "./Reference.ts"
+import { type Item, type QueuePolicy, Reference, type Wanted } from "./Reference.ts"
 
 const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
 const opsPerSeed = 200
@@ -48,7 +49,9 @@ class Run {
       outcomesKept: r.pick([0, 2, 5, 1_000]),
       outcomesKeptMs: r.pick([500, 3_000, 86_400_000]),
       dedupeKept: r.pick([0, 1, 3, 1_000]),
-      dedupeKeptMs: r.pick([700, 86_400_000])
+      dedupeKeptMs: r.pick([700, 86_400_000]),
+      capacityBytes: r.pick([0, 0, 6, 20]),
+      overflow: r.chance(25) ? 1 : 0
     }))
     this.#engine = new Engine({ epoch: 1, seed, out: this.#out })
     this.#reference = make(this.#policies)
@@ -115,6 +118,14 @@ class Run {
           duplicates: queue.duplicates,
           refused: queue.refused,
           outcomes: [queue.log.first, queue.log.next],
+          purged: queue.purged,
+          dropped: queue.dropped,
+          letters: queue.deadLetters
+            .all()
+            .map(({ task }) => task.n)
+            .sort(byNumber),
+          living: queue.living.after(0, 1_000).map(({ n }) => n),
+          paused: queue.paused,
           closed: queue.closed
         },
         {
@@ -128,6 +139,14 @@ class Run {
           duplicates: ref.duplicates,
           refused: ref.refused,
           outcomes: [ref.kept, ref.log.length],
+          purged: count("purged"),
+          dropped: ref.dropped,
+          letters: this.#reference
+            .letters(queue.id)
+            .map(({ n }) => n)
+            .sort(byNumber),
+          living: this.#reference.browse(queue.id, undefined, {}),
+          paused: ref.paused,
           closed: ref.closed
         }
       )
@@ -157,6 +176,8 @@ class Run {
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
+    if (r.chance(20)) item.key = r.pick(["a", "b"])
+    if (r.chance(20)) item.labels = r.pick([["x"], ["x", "y"], []])
     if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
     if (r.chance(20)) {
       let ttlMs = 103 + 100 * r.int(20)
@@ -183,6 +204,107 @@ class Run {
     }
     if (r.chance(3)) held.push([1_000_000, 1])
     return held
+  }
+
+  #wanted(): Wanted {
+    const r = this.#random
+    const wanted: { -readonly [K in keyof Wanted]: Wanted[K] } = {}
+    if (r.chance(25)) wanted.key = r.pick(["a", "b"])
+    if (r.chance(15)) wanted.label = r.pick(["x", "y"])
+    if (r.chance(15)) wanted.id = `id${r.int(8)}`
+    if (r.chance(20)) wanted.priorityMin = r.pick([0, 127, 128, 129])
+    if (r.chance(20)) wanted.priorityMax = r.pick([0, 127, 128, 129])
+    return wanted
+  }
+
+  /** Pages through the engine's tasks, and compares with a look at all of the reference's. */
+  #browse(
+    queue: number,
+    state: "ready" | "delayed" | "leased" | "dead" | undefined,
+    wanted: Wanted,
+    limit: number
+  ): void {
+    const found: Array<number> = []
+    for (let after: number | undefined = 0; after !== undefined; ) {
+      const look = { state: state && Standing[state], filter: wanted, after, limit, payloads: this.#random.chance(50) }
+      const page = this.#engine.operations.browse(this.#engine.queues[queue]!, look)
+      assert.isAtMost(page.tasks.length, limit)
+      found.push(...page.tasks.map(({ n }) => n))
+      after = page.next
+    }
+    const expected = [...this.#reference.browse(queue, state, wanted)]
+    if (state === "dead") {
+      // Within one millisecond the order of ends is the engine's own.
+      found.sort(byNumber)
+      expected.sort(byNumber)
+    }
+    assert.deepStrictEqual(found, expected, `browse of ${state}`)
+  }
+
+  /** Commands of people: whoever sends them, attached or not, is answered. */
+  #operate(
+    session: Session,
+    number: number,
+    request: number,
+    say: (name: string, ...args: ReadonlyArray<unknown>) => void
+  ) {
+    const r = this.#random
+    const now = this.#now
+    const queue = r.chance(2) ? 7 : r.int(3)
+    const { operations } = this.#engine
+    const some = (): ReadonlyArray<number> =>
+      Array.from({ length: 1 + r.int(3) }, () =>
+        r.chance(95) && this.#reference.tasks.length > 0 ? r.pick(this.#reference.tasks).n : 1_000_000
+      )
+    const kind = r.int(100)
+    if (kind < 20) {
+      const paused = r.chance(40)
+      say("pause", queue, paused)
+      operations.pause(session, request, queue, paused)
+      return this.#reference.pause(request, queue, paused)
+    }
+    if (kind < 45) {
+      const numbers = some()
+      say("cancel", queue, numbers)
+      this.#out.stops = []
+      operations.cancel(session, request, queue, numbers, now)
+      const stops = this.#reference.cancel(request, queue, numbers, now)
+      const numberOf = new Map(this.#sessions.map(({ number, session }) => [String(session.id), number]))
+      const told = this.#out.stops.map((text) => text.replace(/^\d+/, (id) => String(numberOf.get(id))))
+      return assert.deepStrictEqual(told, stops, "handlers to stop")
+    }
+    if (kind < 52) {
+      const wanted = this.#wanted()
+      say("purge", queue, wanted)
+      operations.purge(session, request, queue, wanted, 0, undefined, now)
+      return this.#reference.purge(request, queue, wanted, now)
+    }
+    if (kind < 65) {
+      const letters = queue === 7 ? [] : this.#reference.letters(queue).map(({ n }) => n)
+      const numbers = r.chance(50) ? [...some(), ...letters.slice(0, r.int(3))] : undefined
+      const wanted = numbers === undefined ? this.#wanted() : {}
+      say("redrive", queue, numbers, wanted)
+      operations.redrive(session, request, queue, numbers, wanted, 0, undefined, now)
+      const answer = this.#out.answers.get(request)
+      const olds = answer?._tag === "Redriven" ? answer.pairs.filter((_, i) => i % 2 === 0) : []
+      return this.#reference.redrive(request, queue, numbers, wanted, olds, now)
+    }
+    if (kind < 80) {
+      const items = this.#held(number).map(([n, fence]) => ({ n, fence, bytes: r.int(5) }))
+      say("checkpoint", items)
+      operations.checkpoint(
+        session,
+        request,
+        items.map(({ n }) => n),
+        items.map(({ fence }) => fenceBase + fence),
+        items.map(({ bytes }) => new Uint8Array(bytes))
+      )
+      return this.#reference.checkpoint(number, request, items)
+    }
+    const state = r.pick(["ready", "delayed", "leased", "dead", undefined] as const)
+    const wanted = this.#wanted()
+    say("browse", queue % 7, state, wanted)
+    this.#browse(queue % 7, state, wanted, 1 + r.int(4))
   }
 
   #command(): void {
@@ -212,6 +334,7 @@ class Run {
       this.#reference.goodbye(number, now)
       return this.#connect(slot)
     }
+    if (r.chance(12)) return this.#operate(session, number, request, say)
     const kind = r.int(100)
     if (kind < 30) {
       const items = Array.from({ length: 1 + r.int(r.chance(20) ? 8 : 3) }, () => this.#item())
@@ -370,12 +493,14 @@ class Run {
   }
 }
 
+const byNumber = (a: number, b: number): number => a - b
 const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number, A]> =>
   [...map].sort(([a], [b]) => a - b)
 
 const kinds = [
   ..."put lease subscribe follow credit unsubscribe commit fail release renew started heartbeat acknowledge".split(" "),
   ..."outcome join congested close detach resume goodbye".split(" "),
+  ..."pause cancel purge redrive checkpoint browse Counted Redriven".split(" "),
   ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
 ]
 

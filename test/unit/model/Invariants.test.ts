@@ -17,7 +17,11 @@ const silent: Out = {
   deliver: () => {},
   outcomes: (_stream, _from, count) => count,
   outcomesGap: () => {},
-  outcome: () => {}
+  outcome: () => {},
+  standings: () => {},
+  counted: () => {},
+  redriven: () => {},
+  cancelling: () => {}
 }
 
 const bytes = new Uint8Array(1)
