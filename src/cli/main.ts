@@ -15,6 +15,7 @@ import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import { scriptPath } from "../platform/Process.ts"
 import { makeCrawl } from "./crawl.ts"
+import { browse, cancel, dead, pause, purge, redrive, resume } from "./operate.ts"
 import { get, put, stats } from "./queue.ts"
 import { serve } from "./serve.ts"
 import { work } from "./work.ts"
@@ -24,14 +25,24 @@ const given = process.argv.slice(2)
 const end = given.includes("--") ? given.indexOf("--") : given.length
 const debug = given.slice(0, end).includes("--debug")
 /** The parser lets a switch swallow a `1` or `true` that follows: `put q --create 1` would lose its payload. */
-const switches: ReadonlySet<string> = new Set(["--create", "--json", "--insecure-network", "--with-parent"])
+const switches: ReadonlySet<string> = new Set([
+  "--create",
+  "--json",
+  "--insecure-network",
+  "--with-parent",
+  "--yes",
+  "--all",
+  "--without-payloads"
+])
 const args = given
   .filter((arg, i) => arg !== "--debug" || i > end)
   .map((arg, i, all) => (switches.has(arg) && !all.slice(0, i).includes("--") ? `${arg}=true` : arg))
 
+const operate = [browse, dead, redrive, cancel, purge, pause, resume] as const
+
 const millrace = Command.make("millrace").pipe(
   Command.withDescription("Distributed queues and a distributed crawler"),
-  Command.withSubcommands([serve, work, makeCrawl(scriptPath(import.meta.url)), put, get, stats])
+  Command.withSubcommands([serve, work, makeCrawl(scriptPath(import.meta.url)), put, get, stats, ...operate])
 )
 
 /** One line a message, on standard error. */

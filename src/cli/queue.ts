@@ -12,7 +12,7 @@ import * as Limits from "../Limits.ts"
 import * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
 
-const queue = Argument.String("queue").pipe(Argument.withDescription("Name of the queue"))
+export const queue = Argument.String("queue").pipe(Argument.withDescription("Name of the queue"))
 
 const timeout = Flag.Int("timeout").pipe(
   Flag.withDescription("Seconds to wait; 0 does not wait (default: for ever)"),
@@ -31,7 +31,7 @@ const timeoutIsValid = (seconds: Option.Option<number>) =>
   )
 
 /** Runs `effect` against the manager that the flags name. */
-const withClient = Effect.fnUntraced(function* <A, E>(
+export const withClient = Effect.fnUntraced(function* <A, E>(
   options: Options.KeyOptions & { readonly host: string; readonly port: number; readonly user: string },
   effect: Effect.Effect<A, E, Client.Client>
 ) {
@@ -51,7 +51,7 @@ const notThere = (name: string): ConfigurationInvalid =>
   })
 
 /** A name that the protocol does not know would end the connection; say it in words instead. */
-const define = (name: string, create: boolean) =>
+export const define = (name: string, create: boolean) =>
   Effect.try({
     try: () => TaskQueue.untyped(name, { create }),
     catch: () =>
@@ -148,7 +148,11 @@ export const stats = Command.make(
     const columns = ["ready", "delayed", "leased", "done", "dead", "cancelled", "workers"] as const
     const rows = [
       ["queue", "durability", ...columns],
-      ...wanted.map((one) => [one.name, one.durability, ...columns.map((column) => String(one[column]))])
+      ...wanted.map((one) => [
+        one.paused ? `${one.name} (paused)` : one.name,
+        one.durability,
+        ...columns.map((column) => String(one[column]))
+      ])
     ]
     const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
     for (const row of rows) {
