@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Engine, type Out } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { Overflow } from "../../../src/model/Overflow.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import { Session, Waiter } from "../../../src/model/Session.ts"
 import { State, Task } from "../../../src/model/Task.ts"
@@ -327,6 +328,32 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
       queue.evictTimer = queue.leaseTimer
     },
     /a stray eviction timer/
+  ],
+  ["a task the roster forgot", ({ queue }) => queue.living.remove(6), /are listed as living of/],
+  ["bytes of living tasks that nobody has", ({ queue }) => void queue.livingBytes++, /livingBytes is 9/],
+  ["bytes of leased tasks that nobody has", ({ queue }) => void queue.leasedBytes--, /leasedBytes is 1/],
+  [
+    "a dead letter that lives",
+    ({ living, queue }) => queue.deadLetters.add(living(6), 5, 9),
+    /task 6 is a dead letter and lives/
+  ],
+  [
+    "bytes of dead letters that nobody has",
+    ({ queue }) => void queue.deadLetters.bytes++,
+    /dead letters count 1 bytes/
+  ],
+  ["more redriven than dead", ({ queue }) => void queue.redriven++, /1 redriven of 0/],
+  [
+    "a close that stopped half-way",
+    ({ queue }) => {
+      queue.sweptTo = 3
+    },
+    /what waits will not be cancelled/
+  ],
+  [
+    "a put that waits where the oldest would go",
+    ({ queue }) => void Reflect.set(queue, "overflow", new Overflow()),
+    /waits beside room/
   ],
   ["a timer out of the heap", ({ engine, queue }) => engine.timers.remove(queue.leaseTimer!), /never ring/]
 ]
