@@ -258,12 +258,12 @@ class Run {
       )
     const kind = r.int(100)
     if (kind < 20) {
-      const paused = r.chance(40)
+      const paused = r.chance(30)
       say("pause", queue, paused)
       operations.pause(session, request, queue, paused)
       return this.#reference.pause(request, queue, paused)
     }
-    if (kind < 45) {
+    if (kind < 35) {
       const numbers = some()
       say("cancel", queue, numbers)
       this.#out.stops = []
@@ -273,14 +273,19 @@ class Run {
       const told = this.#out.stops.map((text) => text.replace(/^\d+/, (id) => String(numberOf.get(id))))
       return assert.deepStrictEqual(told, stops, "handlers to stop")
     }
-    if (kind < 52) {
+    if (kind < 41) {
       const wanted = this.#wanted()
       say("purge", queue, wanted)
       operations.purge(session, request, queue, wanted, 0, undefined, now)
       return this.#reference.purge(request, queue, wanted, now)
     }
-    if (kind < 65) {
-      const letters = queue === 7 ? [] : this.#reference.letters(queue).map(({ n }) => n)
+    if (kind < 60) {
+      const dead = queue === 7 ? [] : this.#reference.letters(queue)
+      const ends = dead.flatMap(({ item }) => (item.ttlMs === undefined ? [] : [now + item.ttlMs]))
+      // A time to live begins anew: no two may end in one millisecond here, see `#item`.
+      if (new Set([...ends, ...this.#expiries]).size < ends.length + this.#expiries.size) return
+      for (const end of ends) this.#expiries.add(end)
+      const letters = dead.map(({ n }) => n)
       const numbers = r.chance(50) ? [...some(), ...letters.slice(0, r.int(3))] : undefined
       const wanted = numbers === undefined ? this.#wanted() : {}
       say("redrive", queue, numbers, wanted)
@@ -289,7 +294,7 @@ class Run {
       const olds = answer?._tag === "Redriven" ? answer.pairs.filter((_, i) => i % 2 === 0) : []
       return this.#reference.redrive(request, queue, numbers, wanted, olds, now)
     }
-    if (kind < 80) {
+    if (kind < 84) {
       const items = this.#held(number).map(([n, fence]) => ({ n, fence, bytes: r.int(5) }))
       say("checkpoint", items)
       operations.checkpoint(
@@ -334,7 +339,7 @@ class Run {
       this.#reference.goodbye(number, now)
       return this.#connect(slot)
     }
-    if (r.chance(12)) return this.#operate(session, number, request, say)
+    if (r.chance(15)) return this.#operate(session, number, request, say)
     const kind = r.int(100)
     if (kind < 30) {
       const items = Array.from({ length: 1 + r.int(r.chance(20) ? 8 : 3) }, () => this.#item())
@@ -474,7 +479,7 @@ class Run {
       else this.#reference.congested.delete(number)
       return
     }
-    if (kind < 98 && r.chance(15)) {
+    if (kind < 98 && r.chance(40)) {
       const mode = r.pick(["drain", "immediate"] as const)
       say("close", queue, mode)
       this.#engine.close(session, request, queue, mode, now)

@@ -184,3 +184,35 @@ describe("a cancelled lease", () => {
     )
   })
 })
+
+describe("a queue that drops the oldest", () => {
+  for (const [how, back] of [
+    ["was released", (engine: Engine, session: Session) => engine.release(session, 8, [1, fence(1)], 0)],
+    [
+      "backs off",
+      (engine: Engine, session: Session) => {
+        const failure = { reason: 0, error: undefined, text: "", retryAfterMs: 50 } as const
+        engine.fail(session, 8, [1], [fence(1)], [failure], 0)
+      }
+    ]
+  ] as const) {
+    it(`drops a task that ${how}, though it was passed over while it was leased`, () => {
+      const { engine, put, queue, session } = engineOf({ capacity: 1, overflow: 1 })
+      put(1)
+      engine.lease(session, 7, 0, 1, 0, false, 0)
+      put(2)
+      back(engine, session)
+      assert.deepStrictEqual(
+        queue.living.after(0, 9).map(({ n }) => n),
+        [1, 3]
+      )
+      put(1)
+      assert.deepStrictEqual(
+        queue.living.after(0, 9).map(({ n }) => n),
+        [4]
+      )
+      engine.dispatch(0)
+      assert.deepStrictEqual(check(engine), [])
+    })
+  }
+})
