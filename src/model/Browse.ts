@@ -6,10 +6,10 @@
  * have a cursor, when nothing among the tasks that it looked at fits.
  */
 import * as Limits from "../Limits.ts"
-import type { DeadLetter } from "./DeadLetters.ts"
 import { Standing, standingOf } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { Task } from "./Task.ts"
+import type { TaskTable, Walked } from "./TaskTable.ts"
 
 /** Which tasks are meant; what is not given fits every task. */
 export interface Filter {
@@ -50,11 +50,11 @@ export interface Look {
 }
 
 /** Ensures: at most `browseTasksMax` tasks are looked at, at most `limit` shown, and nothing is changed. */
-export const browse = (queue: Queue, look: Look): Page => {
+export const browse = (table: TaskTable, queue: Queue, look: Look): Page => {
   const dead = look.state === Standing.dead
-  const letters = dead ? queue.deadLetters.after(look.after, Limits.browseTasksMax) : noLetters
-  const looked = dead ? letters.map(({ task }) => task) : queue.living.after(look.after, Limits.browseTasksMax)
-  const place = (i: number): number => (dead ? letters[i]!.cursor + 1 : looked[i]!.n)
+  const letters = dead ? walkLetters(queue, look.after) : undefined
+  const walked = letters ?? table.after(queue, look.after, Limits.browseTasksMax)
+  const looked = walked.tasks
   const tasks: Array<Task> = []
   const diedAt: Array<number> = []
   let bytes = 0
@@ -64,13 +64,29 @@ export const browse = (queue: Queue, look: Look): Page => {
     if (!fits(task, look.filter)) continue
     bytes += shownBytes(task, look.payloads)
     if (tasks.length >= look.limit || (tasks.length > 0 && bytes > Limits.batchBytesMax)) {
-      return { tasks, diedAt: dead ? diedAt : undefined, next: i === 0 ? look.after : place(i - 1) }
+      const next = i === 0 ? look.after : (letters?.places[i - 1] ?? looked[i - 1]!.n)
+      return { tasks, diedAt: dead ? diedAt : undefined, next }
     }
     tasks.push(task)
-    if (dead) diedAt.push(letters[i]!.diedAt)
+    if (letters !== undefined) diedAt.push(letters.diedAt[i]!)
   }
-  const more = looked.length === Limits.browseTasksMax
-  return { tasks, diedAt: dead ? diedAt : undefined, next: more ? place(looked.length - 1) : undefined }
+  return { tasks, diedAt: dead ? diedAt : undefined, next: walked.last }
+}
+
+interface WalkedLetters extends Walked {
+  readonly places: ReadonlyArray<number>
+  readonly diedAt: ReadonlyArray<number>
+}
+
+const walkLetters = (queue: Queue, after: number): WalkedLetters => {
+  const letters = queue.deadLetters.after(after, Limits.browseTasksMax)
+  const places = letters.map(({ cursor }) => cursor + 1)
+  return {
+    tasks: letters.map(({ task }) => task),
+    places,
+    diedAt: letters.map(({ diedAt }) => diedAt),
+    last: letters.length === Limits.browseTasksMax ? places[places.length - 1] : undefined
+  }
 }
 
 /** At most so many bytes does a task take in a page. */
@@ -80,5 +96,3 @@ const shownBytes = ({ options, payload, reasons }: Task, payloads: boolean): num
   for (const { text } of reasons ?? []) characters += text.length
   return 3 * characters + (payloads ? payload.byteLength : 0)
 }
-
-const noLetters: ReadonlyArray<DeadLetter> = []

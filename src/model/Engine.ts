@@ -718,12 +718,11 @@ export class Engine {
   /** Cancels a part of what waits in a queue that was closed at once, and goes on in the next round. */
   #sweep(queue: Queue, now: number): void {
     if (queue.sweptTo === undefined || queue.sweepTimer !== undefined) return
-    const looked = queue.living.after(queue.sweptTo, Limits.sweepTasksMax)
-    for (const task of looked) if (task.state !== State.leased) this.#cancel(task, now)
+    const { last, tasks } = this.tasks.after(queue, queue.sweptTo, Limits.sweepTasksMax)
+    for (const task of tasks) if (task.state !== State.leased) this.#cancel(task, now)
     // What is leased is cancelled when it comes back, and so is what is put from now on.
-    const more = looked.length === Limits.sweepTasksMax
-    queue.sweptTo = more ? looked[looked.length - 1]!.n : undefined
-    if (more) queue.sweepTimer = this.timers.add(now, { _tag: "Sweep", queue })
+    queue.sweptTo = last
+    if (last !== undefined) queue.sweepTimer = this.timers.add(now, { _tag: "Sweep", queue })
   }
 
   #grant(task: Task, session: Session, now: number): void {

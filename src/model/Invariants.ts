@@ -121,10 +121,15 @@ const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
   )
 }
 
-/** The roster has every living task once, in put order, and the bytes are theirs. */
+/** The table has every living task once, in put order, and the bytes are theirs. */
 const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
-  const { leasedBytes, living, livingBytes, unfinished } = queue
-  const tasks = living.after(0, unfinished + 1)
+  const { leasedBytes, livingBytes, unfinished } = queue
+  const tasks: Array<Task> = []
+  for (let after: number | undefined = 0; after !== undefined; ) {
+    const walked = engine.tasks.after(queue, after, 100)
+    tasks.push(...walked.tasks)
+    after = walked.last
+  }
   const counts = { ready: 0, delayed: 0, leased: 0 }
   let bytes = 0
   let leased = 0
@@ -143,7 +148,7 @@ const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
   const expected = { ready: queue.ready.size, delayed: queue.delayed, leased: queue.leased }
   const [found, wanted] = [JSON.stringify(counts), JSON.stringify(expected)]
   say(
-    living.size === unfinished && found === wanted,
+    tasks.length === unfinished && found === wanted,
     () => `${nameOf(queue)}: ${found} are listed as living of ${wanted}`
   )
   say(bytes === livingBytes, () => `${nameOf(queue)}: livingBytes is ${livingBytes}, living tasks have ${bytes}`)

@@ -52,7 +52,7 @@ export class Operations {
   }
 
   browse(queue: Queue, look: Look): Page {
-    return browse(queue, look)
+    return browse(this.#inside.tasks, queue, look)
   }
 
   /** A paused queue takes puts and hands out nothing; what is leased goes on. */
@@ -102,9 +102,9 @@ export class Operations {
     const queue = this.#inside.queue(session, request, queueId)
     if (queue === undefined) return
     const end = upTo ?? this.#inside.nextTask() - 1
-    const looked = queue.living.after(after, Limits.sweepTasksMax)
+    const { last, tasks } = this.#inside.tasks.after(queue, after, Limits.sweepTasksMax)
     let count = 0
-    for (const task of looked) {
+    for (const task of tasks) {
       if (task.n > end) break
       if (standingOf(task) === Standing.leased || !fits(task, filter)) continue
       this.#inside.unlist(task)
@@ -113,7 +113,6 @@ export class Operations {
       count++
       this.#inside.out.changed("purged", task)
     }
-    const last = looked.length < Limits.sweepTasksMax ? undefined : looked[looked.length - 1]!.n
     this.#inside.out.counted(session, request, count, last === undefined || last >= end ? undefined : last, end)
   }
 

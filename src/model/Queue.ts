@@ -10,7 +10,6 @@ import { OutcomeLog } from "./OutcomeLog.ts"
 import { Overflow } from "./Overflow.ts"
 import { type Durability, overflows, type Policy } from "./Policy.ts"
 import { Ready } from "./Ready.ts"
-import { Roster } from "./Roster.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
 import { State, type Task } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
@@ -39,8 +38,6 @@ export class Queue {
   readonly idsEnded: Array<{ readonly id: string; readonly until: number }> = []
   idsEndedFrom = 0
   readonly deadLetters = new DeadLetters()
-  /** Every living task, in put order. */
-  readonly living = new Roster<Task>()
   /** Of a `dropOldest` queue: what makes room. */
   readonly overflow: Overflow | undefined
   readonly leaseStreams: Array<LeaseStream> = []
@@ -118,14 +115,12 @@ export class Queue {
 
   /** A task begins to live here. */
   enter(task: Task): void {
-    this.living.add(task.n, task)
     this.livingBytes += task.payload.byteLength
     this.overflow?.add(task)
   }
 
   /** A task is over, or gone. Assumes: it is in no list of waiting or leased tasks. */
   leave(task: Task): void {
-    this.living.remove(task.n)
     this.livingBytes -= task.payload.byteLength
     this.overflow?.ended(task)
   }

@@ -1,6 +1,6 @@
 /**
- * Items in the order of a number that only rises, to be walked from any number on: the living tasks of a queue by task
- * number, its dead letters by the cursor of their outcome.
+ * Items in the order of a number that only rises, to be walked from any number on: the dead letters of a queue by the
+ * cursor of their outcome.
  *
  * A walk that stops and goes on later sees every item that was there all the time exactly once, whatever came and went
  * between: it remembers a number, not a position. Adding is O(1), finding and removing O(log n), and O(1) where items

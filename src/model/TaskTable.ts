@@ -4,8 +4,9 @@
  * Numbers are dense and rise, so the table is pages of an array rather than a hash map; a page goes when its last
  * entry goes. Lookup costs two array reads.
  */
+import * as Limits from "../Limits.ts"
 import type { Queue } from "./Queue.ts"
-import type { Task } from "./Task.ts"
+import { Task } from "./Task.ts"
 
 const pageSize = 1_024
 
@@ -14,6 +15,15 @@ class Page {
   readonly owners: Array<Task | Queue | undefined> = new Array<Task | Queue | undefined>(pageSize).fill(undefined)
   readonly cursors = new Float64Array(pageSize)
   used = 0
+  /** Of these, living tasks: a walk passes over a page that has none. */
+  living = 0
+}
+
+/** A part of a walk. */
+export interface Walked {
+  readonly tasks: ReadonlyArray<Task>
+  /** The last number that was looked at; undefined: there are no more. */
+  readonly last: number | undefined
 }
 
 export class TaskTable {
@@ -40,17 +50,44 @@ export class TaskTable {
     }
     page.owners[n % pageSize] = task
     page.used++
+    page.living++
+  }
+
+  /**
+   * Living tasks of one queue with numbers above `after`, in their order: at most `max` of them, and no more than
+   * `walkSlotsMax` numbers are looked at. Who goes on at `last` sees each task that was there all the time exactly once.
+   */
+  after(queue: Queue, after: number, max: number): Walked {
+    const tasks: Array<Task> = []
+    let slots = 0
+    const first = Math.floor((after + 1) / pageSize)
+    // Pages are made in rising order, and a map keeps it.
+    for (const [number, page] of this.#pages) {
+      if (number < first || page.living === 0) continue
+      if (slots >= Limits.walkSlotsMax) return { tasks, last: number * pageSize - 1 }
+      slots += pageSize
+      for (let i = number === first ? (after + 1) % pageSize : 0; i < pageSize; i++) {
+        const owner = page.owners[i]
+        if (owner === undefined || !(owner instanceof Task) || owner.queue !== queue) continue
+        tasks.push(owner)
+        if (tasks.length === max) return { tasks, last: owner.n }
+      }
+    }
+    return { tasks, last: undefined }
   }
 
   end(n: number, queue: Queue, cursor: number): void {
     const page = this.#page(n)!
+    page.living--
     page.owners[n % pageSize] = queue
     page.cursors[n % pageSize] = cursor
   }
 
   remove(n: number): void {
     const page = this.#page(n)
-    if (page === undefined || page.owners[n % pageSize] === undefined) return
+    const owner = page?.owners[n % pageSize]
+    if (page === undefined || owner === undefined) return
+    if (owner instanceof Task) page.living--
     page.owners[n % pageSize] = undefined
     if (--page.used === 0) {
       const number = Math.floor(n / pageSize)

@@ -124,7 +124,7 @@ class Run {
             .all()
             .map(({ task }) => task.n)
             .sort(byNumber),
-          living: queue.living.after(0, 1_000).map(({ n }) => n),
+          living: this.#engine.tasks.after(queue, 0, 1_000).tasks.map(({ n }) => n),
           paused: queue.paused,
           closed: queue.closed
         },

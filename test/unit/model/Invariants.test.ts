@@ -329,7 +329,7 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
     },
     /a stray eviction timer/
   ],
-  ["a task the roster forgot", ({ queue }) => queue.living.remove(6), /are listed as living of/],
+  ["a living task the table forgot", ({ engine }) => engine.tasks.remove(6), /are listed as living of/],
   ["bytes of living tasks that nobody has", ({ queue }) => void queue.livingBytes++, /livingBytes is 9/],
   ["bytes of leased tasks that nobody has", ({ queue }) => void queue.leasedBytes--, /leasedBytes is 1/],
   [

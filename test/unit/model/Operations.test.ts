@@ -203,12 +203,12 @@ describe("a queue that drops the oldest", () => {
       put(2)
       back(engine, session)
       assert.deepStrictEqual(
-        queue.living.after(0, 9).map(({ n }) => n),
+        engine.tasks.after(queue, 0, 9).tasks.map(({ n }) => n),
         [1, 3]
       )
       put(1)
       assert.deepStrictEqual(
-        queue.living.after(0, 9).map(({ n }) => n),
+        engine.tasks.after(queue, 0, 9).tasks.map(({ n }) => n),
         [4]
       )
       engine.dispatch(0)
