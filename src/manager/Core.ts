@@ -13,6 +13,7 @@
 import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
+import { dictCursor, type ObjectKind, type ObjectsOut, type SetAction, setCursor } from "../model/Objects.ts"
 import * as Policy from "../model/Policy.ts"
 import type { Queue, QueueDefinition } from "../model/Queue.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
@@ -97,7 +98,7 @@ export class Core implements Out {
     const seed = new DataView(random.buffer, random.byteOffset, 4).getUint32(0)
     // A memory manager has a new epoch in each life: a fence of an earlier one fits nothing of this one.
     const epoch = options.epoch ?? 1 + (seed % 2 ** 20)
-    this.engine = new Engine({ epoch, seed, out: this })
+    this.engine = new Engine({ epoch, seed, out: this, objectsKey: randomBytes(16), keepTexts: true })
     for (const definition of options.queues) this.engine.declare(definition)
   }
 
@@ -527,7 +528,7 @@ export class Core implements Out {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       case C.commit:
-        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
+        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.together)
       case C.open:
         return this.#open(session, m)
       case C.lease:
@@ -578,6 +579,22 @@ export class Core implements Out {
         const stats = queues.slice(0, Limits.pageItemsMax).map((queue) => queueStats(queue, now))
         return this.#answer(session, { type: M.stats, request: m.request, queues: stats })
       }
+      case C.openObject: {
+        const create = m.create && !peer.draining
+        return engine.objects.open(session, m.request, m.name, m.kind as ObjectKind, create, this.#host.durability)
+      }
+      case C.setKeys:
+        return engine.objects.setKeys(session, m.request, m.object, m.action as SetAction, m.keys)
+      case C.count:
+        return engine.objects.count(session, m.request, m.object, m.by)
+      case C.countSet:
+        return engine.objects.countSet(session, m.request, m.object, m.expected, m.value)
+      case C.dictGet:
+        return engine.objects.dictGet(session, m.request, m.object, m.keys)
+      case C.dictWrite:
+        return engine.objects.dictWrite(session, m.request, m.object, m.writes)
+      case C.listObject:
+        return engine.objects.list(session, m.request, m.object, m.after, m.count)
     }
   }
 
@@ -722,6 +739,33 @@ export class Core implements Out {
   outcome = (session: Session, request: number, queue: Queue, cursor: number): void =>
     this.#answer(session, { type: M.outcome, request, outcome: outcomeAt(queue, cursor) })
 
+  // Shared objects: what a store keeps of them is its owner's next step; until then nothing is stored.
+  objectMade: ObjectsOut["objectMade"] = () => {}
+  setAdded: ObjectsOut["setAdded"] = () => {}
+  setRemoved: ObjectsOut["setRemoved"] = () => {}
+  counterChanged: ObjectsOut["counterChanged"] = () => {}
+  dictChanged: ObjectsOut["dictChanged"] = () => {}
+  objectOpened: ObjectsOut["objectOpened"] = (session, request, object) => {
+    const size = object.kind === "counter" ? 0 : object.size
+    this.#answer(session, { type: M.objectOpened, request, object: object.id, durability: object.durability, size })
+  }
+  bits: ObjectsOut["bits"] = (session, request, count, bits) =>
+    this.#answer(session, { type: M.bits, request, count, bits })
+  counted: ObjectsOut["counted"] = (session, request, done, value) =>
+    this.#answer(session, { type: M.counted, request, done, value })
+  dictEntries: ObjectsOut["dictEntries"] = (session, request, items) =>
+    this.#answer(session, { type: M.entries, request, items })
+  dictWritten: ObjectsOut["dictWritten"] = (session, request, versions) =>
+    this.#answer(session, { type: M.written, request, versions })
+  setPage: ObjectsOut["setPage"] = (session, request, set, page) => {
+    const keys = page.rows.map((row, i) => set.texts?.read(row, page.offsets[i]!) ?? noBytes)
+    this.#answer(session, { type: M.keys, request, keys, next: page.more ? setCursor(page) : undefined })
+  }
+  dictPage: ObjectsOut["dictPage"] = (session, request, items, more) => {
+    const last = more ? items.at(-1) : undefined
+    this.#answer(session, { type: M.pairs, request, items, next: last === undefined ? undefined : dictCursor(last) })
+  }
+
   deliver = (stream: LeaseStream, task: Task): void => {
     const { peer } = stream.session as PeerSession
     if (peer === undefined || peer.state !== "open") return
@@ -788,6 +832,8 @@ const handshakeTypes: Readonly<Partial<Record<PeerState, number>>> = {
   proof: C.authFinal,
   session: C.sessionOpen
 }
+
+const noBytes = new Uint8Array()
 
 /** A client reports what its handlers did; the other reasons are the engine's own to give. */
 const reportable = new Set<number>([Reason.failed, Reason.killed, Reason.defect, Reason.timeout, Reason.undecodable])

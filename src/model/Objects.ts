@@ -37,11 +37,13 @@ export interface Increment {
   readonly by: number
 }
 /** `value` undefined deletes; `expected` is the version that must be there before (0: none), undefined any. */
-export interface DictWrite {
-  readonly object: number
+export interface DictChange {
   readonly key: string
   readonly value: Uint8Array | undefined
   readonly expected: number | undefined
+}
+export interface DictWrite extends DictChange {
+  readonly object: number
 }
 export interface ObjectEffects {
   readonly sets: ReadonlyArray<SetAddition>
@@ -191,7 +193,7 @@ export class Objects {
   }
 
   /** Writes and deletes keys of one dict, all or none. Versions are compared with what was there before the first. */
-  dictWrite(session: Session, request: number, id: number, writes: ReadonlyArray<DictWrite>): void {
+  dictWrite(session: Session, request: number, id: number, writes: ReadonlyArray<DictChange>): void {
     const dict = this.#object(session, request, id, "dict")
     if (dict === undefined) return
     this.#mark++
@@ -399,7 +401,7 @@ export class Objects {
     this.#out.counterChanged(counter)
   }
 
-  #writeFault(dict: Dict, { expected, key, value }: DictWrite): Refusal | undefined {
+  #writeFault(dict: Dict, { expected, key, value }: DictChange): Refusal | undefined {
     const entry = dict.get(key)
     const version = entry?.version ?? 0
     if (expected !== undefined && expected !== version) {
@@ -422,7 +424,7 @@ export class Objects {
     return undefined
   }
 
-  #write(dict: Dict, { key, value }: DictWrite): number {
+  #write(dict: Dict, { key, value }: DictChange): number {
     if (value === undefined) {
       if (!dict.delete(key)) return 0
       this.#out.dictChanged(dict, key, undefined, dict.version)

@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import * as Objects from "./ObjectMessages.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
@@ -158,6 +159,7 @@ export type Answer =
   | Peeked
   | Stats
   | Outcome
+  | Objects.ObjectAnswer
 export type ManagerMessage =
   | Hello
   | AuthChallenge
@@ -277,6 +279,8 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.stream)
       w.uint(m.cursor)
       return w.uint(m.oldest)
+    default:
+      return Objects.encodeAnswer(w, m)
   }
 }
 
@@ -372,7 +376,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.outcome]: 3,
   [T.deliver]: 3,
   [T.outcomes]: 4,
-  [T.gap]: 4
+  [T.gap]: 4,
+  ...Objects.answerSizes
 }
 
 /** The next message. Throws `Malformed`. */
@@ -472,7 +477,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
     case T.gap:
       return { type, stream: r.uint(), cursor: r.uint(), oldest: r.uint() }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return Objects.decodeAnswer(r, type)
   }
 }
 

@@ -70,6 +70,32 @@ export class Collected implements Out {
     return count
   }
   outcomesGap: Out["outcomesGap"] = (stream, oldest) => void this.published.set(stream.id, `gap ${oldest}`)
+  objectMade: Out["objectMade"] = () => {}
+  setAdded: Out["setAdded"] = () => {}
+  setRemoved: Out["setRemoved"] = () => {}
+  counterChanged: Out["counterChanged"] = () => {}
+  dictChanged: Out["dictChanged"] = () => {}
+  objectOpened: Out["objectOpened"] = (_, request, object) =>
+    this.#answer(request, { _tag: "Object", text: `${object.kind} ${object.id}` })
+  bits: Out["bits"] = (_, request, count, bits) => {
+    const text = Array.from({ length: count }, (_, i) => (bits[i >> 3]! >> (i & 7)) & 1).join("")
+    this.#answer(request, { _tag: "Object", text: `bits ${text}` })
+  }
+  counted: Out["counted"] = (_, request, done, value) =>
+    this.#answer(request, { _tag: "Object", text: `counted ${done} ${value}` })
+  dictEntries: Out["dictEntries"] = (_, request, entries) =>
+    this.#answer(request, {
+      _tag: "Object",
+      text: `entries ${entries.map((entry) => (entry ? `${entry.value.join("")}@${entry.version}` : "-")).join()}`
+    })
+  dictWritten: Out["dictWritten"] = (_, request, versions) =>
+    this.#answer(request, { _tag: "Object", text: `written ${versions.join()}` })
+  setPage: Out["setPage"] = (_, request, set, page) => {
+    const keys = page.rows.map((row, i) => set.texts!.read(row, page.offsets[i]!)!.join(""))
+    this.#answer(request, { _tag: "Object", text: `keys ${keys.sort().join()}` })
+  }
+  dictPage: Out["dictPage"] = (_, request, entries) =>
+    this.#answer(request, { _tag: "Object", text: `pairs ${entries.map(({ key }) => key).join()}` })
   outcome: Out["outcome"] = (_, request, { log }, cursor) => {
     const reasons = (log.reasons(cursor) ?? []).map(({ reason }) => reason)
     const kind = outcomeNames[log.outcome(cursor)]

@@ -32,6 +32,18 @@ const options = (r: Random): TaskOptions => ({
   trace: maybe(r, () => text(r))
 })
 
+/** Of either sign. */
+const int = (r: Random): number => {
+  const size = uint(r)
+  return size > 0 && r.chance(50) ? -size : size
+}
+
+const dictChange = (r: Random) => ({
+  key: text(r, 20),
+  value: maybe(r, () => r.bytes(r.int(50))),
+  expected: maybe(r, () => uint(r))
+})
+
 const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | undefined> | undefined => {
   const items = Array.from({ length }, () => maybe(r, make))
   return items.some((item) => item !== undefined) ? items : undefined
@@ -57,6 +69,31 @@ const clientMessages: MakeClient = {
   heartbeat: (r) => ({ type: C.heartbeat, sequence: uint(r), held: held(r) }),
   goodbye: () => ({ type: C.goodbye }),
   abandon: (r) => ({ type: C.abandon, request: uint(r) }),
+  openObject: (r) => ({ type: C.openObject, request: uint(r), name: name(r), kind: r.int(3), create: r.chance(50) }),
+  setKeys: (r) => ({
+    type: C.setKeys,
+    request: uint(r),
+    object: uint(r),
+    action: r.int(3),
+    keys: many(r, () => r.bytes(r.int(50)))
+  }),
+  count: (r) => ({ type: C.count, request: uint(r), object: uint(r), by: int(r) }),
+  countSet: (r) => ({
+    type: C.countSet,
+    request: uint(r),
+    object: uint(r),
+    expected: maybe(r, () => int(r)),
+    value: int(r)
+  }),
+  dictGet: (r) => ({ type: C.dictGet, request: uint(r), object: uint(r), keys: many(r, () => text(r, 20)) }),
+  dictWrite: (r) => ({ type: C.dictWrite, request: uint(r), object: uint(r), writes: many(r, () => dictChange(r)) }),
+  listObject: (r) => ({
+    type: C.listObject,
+    request: uint(r),
+    object: uint(r),
+    after: maybe(r, () => r.bytes(16)),
+    count: r.int(1_001)
+  }),
   open: (r) => ({
     type: C.open,
     request: uint(r),
@@ -92,17 +129,26 @@ const clientMessages: MakeClient = {
   unsubscribe: (r) => ({ type: C.unsubscribe, request: uint(r), stream: uint(r) }),
   commit: (r) => {
     const tasks = uints(r)
-    const effects = sparse(r, tasks.length, () => ({
-      puts: many(r, () => ({ queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) })),
-      others: 0
-    }))
+    const effects = sparse(r, tasks.length, () => {
+      const sets = many(r, () => ({ object: uint(r), key: r.bytes(r.int(40)) }))
+      return {
+        puts: many(r, () => {
+          const put = { queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) }
+          return sets.length > 0 && r.chance(50) ? { ...put, ifNew: r.int(sets.length) } : put
+        }),
+        sets,
+        counts: many(r, () => ({ object: uint(r), by: int(r) })),
+        writes: many(r, () => ({ object: uint(r), ...dictChange(r) }))
+      }
+    })
     return {
       type: C.commit,
       request: uint(r),
       tasks,
       fences: tasks.map(() => uint(r)),
       results: tasks.map(() => r.bytes(r.int(100))),
-      effects
+      effects,
+      together: r.chance(50)
     }
   },
   release: (r) => ({ type: C.release, request: uint(r), held: held(r) }),
@@ -236,7 +282,37 @@ const managerMessages: MakeManager = {
   outcome: (r) => ({ type: M.outcome, request: uint(r), outcome: outcome(r) }),
   deliver: (r) => ({ type: M.deliver, stream: uint(r), items: many(r, () => delivery(r)) }),
   outcomes: (r) => ({ type: M.outcomes, stream: uint(r), next: uint(r), items: many(r, () => outcome(r)) }),
-  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) })
+  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) }),
+  objectOpened: (r) => ({
+    type: M.objectOpened,
+    request: uint(r),
+    object: uint(r),
+    durability: "fsync",
+    size: uint(r)
+  }),
+  bits: (r) => {
+    const count = r.int(100)
+    return { type: M.bits, request: uint(r), count, bits: r.bytes((count + 7) >> 3) }
+  },
+  counted: (r) => ({ type: M.counted, request: uint(r), done: r.chance(50), value: int(r) }),
+  entries: (r) => ({
+    type: M.entries,
+    request: uint(r),
+    items: many(r, () => maybe(r, () => ({ version: uint(r), value: r.bytes(r.int(50)) })))
+  }),
+  written: (r) => ({ type: M.written, request: uint(r), versions: uints(r) }),
+  keys: (r) => ({
+    type: M.keys,
+    request: uint(r),
+    keys: many(r, () => r.bytes(r.int(50))),
+    next: maybe(r, () => r.bytes(16))
+  }),
+  pairs: (r) => ({
+    type: M.pairs,
+    request: uint(r),
+    items: many(r, () => ({ key: text(r, 20), version: uint(r), value: r.bytes(r.int(50)) })),
+    next: maybe(r, () => r.bytes(8))
+  })
 }
 
 interface Side {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Limits from "../../../../src/Limits.ts"
 import {
-  type DictWrite,
+  type DictChange,
   dictCursor,
   ObjectKind,
   Objects,
@@ -99,8 +99,7 @@ const made = (keepTexts = true) => {
         0,
         1,
         writes.map(
-          ([key, value, expected]): DictWrite => ({
-            object: 1,
+          ([key, value, expected]): DictChange => ({
             key,
             value: value === undefined ? undefined : bytes(value),
             expected: expected === -1 ? undefined : expected
