@@ -31,6 +31,7 @@ import { OutcomeReader } from "./OutcomeReader.ts"
 import { type WriteError, writeErrorOf } from "./SharedObject.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
+export type { Collecting } from "./CommitEffects.ts"
 export type { Options, PolicyOptions } from "./Definition.ts"
 export type { Outcome } from "./Outcome.ts"
 export { Receipt, taskIdOf } from "./TaskId.ts"
