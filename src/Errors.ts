@@ -40,23 +40,23 @@ export class DefinitionInvalid extends Schema.TaggedError<DefinitionInvalid>()("
 /** A value does not fit its Schema; `path` says where. It was not sent. */
 export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>()("PayloadInvalid", {
   queue: Schema.String,
-  what: Schema.Literals(["payload", "result", "error", "checkpoint"]),
+  what: Schema.Literals(["payload", "result", "error", "checkpoint", "value"]),
   path: Schema.String,
   reason: Schema.String
 }) {
   override get message(): string {
-    return `The ${this.what} for queue "${this.queue}" does not fit its Schema at ${this.path}: ${this.reason}`
+    return `The ${this.what} for ${this.what === "value" ? "dict" : "queue"} "${this.queue}" does not fit its Schema at ${this.path}: ${this.reason}`
   }
 }
 
 /** Bytes that came from the manager do not decode with the queue's Schema. */
 export class DecodeFailed extends Schema.TaggedError<DecodeFailed>()("DecodeFailed", {
   queue: Schema.String,
-  what: Schema.Literals(["payload", "result", "error", "checkpoint"]),
+  what: Schema.Literals(["payload", "result", "error", "checkpoint", "value"]),
   reason: Schema.String
 }) {
   override get message(): string {
-    return `A ${this.what} of queue "${this.queue}" does not decode: ${this.reason}`
+    return `A ${this.what} of ${this.what === "value" ? "dict" : "queue"} "${this.queue}" does not decode: ${this.reason}`
   }
 }
 
@@ -164,6 +164,55 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
 }) {
   override get message(): string {
     return `${this.limit} is ${this.value}, at most ${this.max} is allowed.`
+  }
+}
+
+/** The manager has no shared object of that name (or number) and was not asked to make it. Nothing was changed. */
+export class ObjectNotFound extends Schema.TaggedError<ObjectNotFound>()("ObjectNotFound", { object: Schema.String }) {
+  override get message(): string {
+    return `The manager has no shared object "${this.object}".`
+  }
+}
+
+/** The name belongs to a shared object of another kind. Nothing was changed. */
+export class ObjectKindMismatch extends Schema.TaggedError<ObjectKindMismatch>()("ObjectKindMismatch", {
+  object: Schema.String,
+  kind: Schema.String,
+  wanted: Schema.String
+}) {
+  override get message(): string {
+    return `"${this.object}" is a ${this.kind}, not a ${this.wanted}. Use another name.`
+  }
+}
+
+/**
+ * A compare-and-set met something else: `current` is the version (of a dict's key, 0 for absent) or the value (of a
+ * counter) that is there. Nothing was changed.
+ */
+export class Conflict extends Schema.TaggedError<Conflict>()("Conflict", {
+  object: Schema.String,
+  key: Schema.String,
+  current: Schema.Int
+}) {
+  override get message(): string {
+    const what = this.key === "" ? `"${this.object}"` : `key "${this.key}" of "${this.object}"`
+    return `Another write to ${what} came first; it is at ${this.current} now. Read it and try again.`
+  }
+}
+
+/** The sum would be no integer within -(2^53-1) to 2^53-1. Nothing was changed. */
+export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
+  object: Schema.String
+}) {
+  override get message(): string {
+    return `Counter "${this.object}" would leave the range of safe integers.`
+  }
+}
+
+/** One commit names what is only in memory and what is stored; `name` differs from the first. Nothing was changed. */
+export class DurabilityMixed extends Schema.TaggedError<DurabilityMixed>()("DurabilityMixed", { name: Schema.String }) {
+  override get message(): string {
+    return `One commit cannot mix memory with stored queues or objects: "${this.name}" differs from the task's own queue.`
   }
 }
 
@@ -345,6 +394,11 @@ export type MillraceError =
   | TaskCancelled
   | OutcomesGap
   | TimedOut
+  | ObjectNotFound
+  | ObjectKindMismatch
+  | Conflict
+  | CounterOverflow
+  | DurabilityMixed
   | ListenFailed
   | ConfigurationInvalid
   | StoreBroken
@@ -377,6 +431,11 @@ export const facts = {
   TaskCancelled: { fault: "task", ...request },
   OutcomesGap: { fault: "caller", ...request },
   TimedOut: { fault: "manager", ...request },
+  ObjectNotFound: { fault: "caller", ...request },
+  ObjectKindMismatch: { fault: "caller", ...request },
+  Conflict: { fault: "caller", ...request },
+  CounterOverflow: { fault: "caller", ...request },
+  DurabilityMixed: { fault: "caller", ...request },
   LimitExceeded: { fault: "caller", ...request },
   NotPermitted: { fault: "caller", ...request },
   Unsupported: { fault: "caller", ...request },

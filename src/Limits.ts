@@ -103,6 +103,21 @@ export const sweepTasksMax = 10_000
 /** Pairs of old and new task that one redrive answers with. */
 export const redriveTasksMax = 1_000
 
+// ---- shared objects
+
+/** Shared objects (sets, dicts, counters) of one manager. */
+export const objectsMax = 10_000
+/** Entries of one set, and bytes of one key. */
+export const setEntriesMax = 100_000_000
+export const setKeyBytesMax = 4_096
+/** Bytes of the keys of one set, where the manager keeps them in memory for want of a store. */
+export const setTextBytesMax = 1_024 * 1_024 * 1_024
+/** Keys of one dict, bytes of one key and of one value, and bytes of all of them. */
+export const dictKeysMax = 1_000_000
+export const dictKeyBytesMax = 1_024
+export const dictValueBytesMax = 1_024 * 1_024
+export const dictBytesMax = 256 * 1_024 * 1_024
+
 // ---- queues
 
 /** Queues of one manager. */

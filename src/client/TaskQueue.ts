@@ -25,17 +25,20 @@ import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
-import { Client, type ClientShape, type OpenQueue, requestErrorOf, unexpected } from "./Client.ts"
+import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
+import { type CollectError, Collected, type Collecting } from "./CommitEffects.ts"
 import { type Options, policyOf } from "./Definition.ts"
 import type { Settle } from "./Link.ts"
 import * as Operate from "./Operate.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
+import { type WriteError, writeErrorOf } from "./SharedObject.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
 export type { Blocker, QueueExplanation, TaskExplanation } from "../model/Explain.ts"
+export type { Collecting } from "./CommitEffects.ts"
 export type { Options, PolicyOptions } from "./Definition.ts"
 export type {
   BrowsedTask,
@@ -107,6 +110,7 @@ export type PutError =
   | Errors.Closed
 export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Errors.DecodeFailed
 export type OutcomeError = Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed
+export type CommitAllError = CollectError | WriteError | Errors.LeaseLost | Errors.AlreadyEnded
 export type RepeatError = Errors.RequestError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.Closed
 export type LeaseError = Errors.RequestError | Errors.LeaseLost | Errors.AlreadyEnded
 
@@ -305,6 +309,75 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         effects: undefined
       }))
     })
+  }
+
+  /**
+   * Ends leases in success, all or none, together with what `also` collects: child puts, set additions, increments, dict
+   * writes. At most 4,096 leases and 4 MiB. Refused with the reason (`LeaseLost` of any of the leases, `Conflict` of a dict
+   * write, ...), it has changed nothing and the leases go on; so they do when `also` fails.
+   */
+  commitAll<X = never, Env = never>(
+    items: readonly [
+      { readonly lease: Lease<P>; readonly result: R },
+      ...ReadonlyArray<{ readonly lease: Lease<P>; readonly result: R }>
+    ],
+    options: { readonly also?: ((commit: Collecting) => Effect.Effect<unknown, X, Env>) | undefined } = {}
+  ): Effect.Effect<void, CommitAllError | X, Client | Env> {
+    return Effect.gen({ self: this }, function* () {
+      const client = yield* Client
+      const collected = new Collected(client)
+      if (options.also !== undefined) yield* options.also(collected)
+      const results: Array<Uint8Array> = []
+      let bytes = collected.bytes
+      for (const { lease, result } of items) {
+        const encoded = this.#encode("result", this.result, result)
+        if (encoded instanceof Error) return yield* Effect.fail(encoded)
+        if (encoded.byteLength > Limits.payloadBytesMax) return yield* Effect.fail(this.#tooLarge(encoded.byteLength))
+        if (!lease.taskId.startsWith(client.link.session?.prefix ?? "")) {
+          return yield* new Errors.LeaseLost({ taskId: lease.taskId })
+        }
+        results.push(encoded)
+        bytes += encoded.byteLength
+      }
+      const over = (limit: string, value: number, max: number) => new Errors.LimitExceeded({ limit, value, max })
+      if (items.length > Limits.batchItemsMax) {
+        return yield* over("batchItemsMax", items.length, Limits.batchItemsMax)
+      }
+      // What is collected may fill a batch, and one result is as large as it may be.
+      if (bytes > 2 * Limits.batchBytesMax) return yield* over("batchBytesMax", bytes, Limits.batchBytesMax)
+      const effects = collected.effects
+      const answer = yield* client
+        .ask((request) => ({
+          type: C.commit,
+          request,
+          tasks: items.map(({ lease }) => lease.handle.task),
+          fences: items.map(({ lease }) => lease.handle.fence),
+          results,
+          effects: effects === undefined ? undefined : items.map((_, i) => (i === 0 ? effects : undefined)),
+          together: true
+        }))
+        .pipe(Effect.catchTag("Refusal", (refusal) => Effect.fail(this.#commitFailure(client, refusal))))
+      if (answer.type !== M.done) return yield* Effect.fail(unexpected(answer))
+      for (const { lease } of items) client.leases.end(lease.handle.task)
+    })
+  }
+
+  #commitFailure(client: ClientShape, refusal: Refusal): CommitAllError {
+    const { code, limit, subject, value } = refusal.refused
+    switch (code) {
+      case Code.leaseLost:
+        return new Errors.LeaseLost({ taskId: this.#taskId(client, value) })
+      case Code.alreadyEnded:
+        return new Errors.AlreadyEnded({ taskId: this.#taskId(client, value) })
+      case Code.payloadTooLarge:
+        return new Errors.PayloadTooLarge({
+          queue: subject === "" ? this.name : subject,
+          bytes: value,
+          limitBytes: limit
+        })
+      default:
+        return writeErrorOf(refusal)
+    }
   }
 
   /** Gives the task back, uncounted, at its old place. */

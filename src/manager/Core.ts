@@ -17,6 +17,8 @@ import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
 import { explainQueue, explainTask } from "../model/Explain.ts"
 import type { Row } from "../model/Journal.ts"
 import { Standing, standingOf } from "../model/Life.ts"
+import { dictCursor, type ObjectKind, type ObjectsOut, type SetAction, setCursor } from "../model/Objects.ts"
+import type { SharedSet } from "../model/objects/SharedSet.ts"
 import * as Policy from "../model/Policy.ts"
 import { Level, type Queue, type QueueDefinition } from "../model/Queue.ts"
 import { Recorder } from "../model/Recorder.ts"
@@ -159,7 +161,15 @@ export class Core implements Out {
     this.instance = options.identity?.instance ?? randomBytes(8)
     const residentBytesMax =
       store === undefined ? Number.POSITIVE_INFINITY : (options.residentBytesMax ?? Limits.residentBytesDefault)
-    this.engine = new Engine({ epoch, seed, out: this, residentBytesMax, nextCron })
+    this.engine = new Engine({
+      epoch,
+      seed,
+      out: this,
+      residentBytesMax,
+      nextCron,
+      objectsKey: randomBytes(16),
+      keepTexts: store === undefined
+    })
     this.#tellWall(this.#host.now())
     if (store === undefined) {
       for (const definition of options.queues) this.engine.declare(definition)
@@ -200,6 +210,7 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
+    for (const [id, seq] of restorer.objectHomes) recorder.objectHomes.set(id, seq)
     for (const [task, seq] of restorer.checkpointHomes) recorder.restoreCheckpointHome(task, seq)
     for (const session of restorer.sessions) {
       if (!(session instanceof PeerSession)) continue
@@ -207,7 +218,8 @@ export class Core implements Out {
       session.resumed = true
       this.#sessions.set(toHex(session.token), session)
     }
-    if (recorder.namespaceHome === 0) recorder.namespace(this.engine.numbers.task, this.engine.numbers.session)
+    if (recorder.namespaceHome === 0)
+      recorder.namespace(this.engine.numbers.task, this.engine.numbers.session, this.engine.objects.key)
     for (const definition of this.#options.queues) {
       const known = this.engine.find(definition.name)
       // Its own definition wins over the one in the log, and the log learns it.
@@ -598,6 +610,7 @@ export class Core implements Out {
     store.read(seqs, (rows) => {
       for (const row of rows) this.#keepRow(row)
       this.#deliverDeferred()
+      this.#trimRows()
       this.#endRound(store)
     })
   }
@@ -612,9 +625,14 @@ export class Core implements Out {
   // ---- rows of the log
 
   #keepRow({ body, seq }: Row): void {
+    this.#rowsBytes -= this.#rows.get(seq)?.byteLength ?? 0
     this.#rows.delete(seq)
     this.#rows.set(seq, body)
     this.#rowsBytes += body.byteLength
+  }
+
+  /** After their readers: a page of a set may need more rows at once than are kept. */
+  #trimRows(): void {
     for (const [oldest, bytes] of this.#rows) {
       if (this.#rows.size <= 1 || this.#rowsBytes <= Limits.rowsCachedBytes) break
       this.#rows.delete(oldest)
@@ -835,7 +853,7 @@ export class Core implements Out {
         }
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       case C.commit:
-        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
+        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.together)
       case C.open:
         return this.#open(session, m)
       case C.lease:
@@ -916,6 +934,22 @@ export class Core implements Out {
         return engine.listRepeats(session, m.request, m.queue)
       case C.removeRepeat:
         return engine.removeRepeat(session, m.request, m.queue, m.id)
+      case C.openObject: {
+        const create = m.create && !peer.draining
+        return engine.objects.open(session, m.request, m.name, m.kind as ObjectKind, create, this.#host.durability)
+      }
+      case C.setKeys:
+        return engine.objects.setKeys(session, m.request, m.object, m.action as SetAction, m.keys)
+      case C.count:
+        return engine.objects.count(session, m.request, m.object, m.by)
+      case C.countSet:
+        return engine.objects.countSet(session, m.request, m.object, m.expected, m.value)
+      case C.dictGet:
+        return engine.objects.dictGet(session, m.request, m.object, m.keys)
+      case C.dictWrite:
+        return engine.objects.dictWrite(session, m.request, m.object, m.writes)
+      case C.listObject:
+        return engine.objects.list(session, m.request, m.object, m.after, m.count)
       default:
         return this.#operate(session, m, now)
     }
@@ -1206,7 +1240,7 @@ export class Core implements Out {
 
   standings = (session: Session, request: number, standings: ReadonlyArray<Standing>): void =>
     this.#answer(session, { type: M.standings, request, standings })
-  counted = (session: Session, request: number, count: number, next: number | undefined, upTo: number): void =>
+  purged = (session: Session, request: number, count: number, next: number | undefined, upTo: number): void =>
     this.#answer(session, { type: M.counted, request, count, next, upTo })
   redriven = (
     session: Session,
@@ -1221,6 +1255,51 @@ export class Core implements Out {
     if (peer === undefined || peer.state !== "open") return
     peer.send({ type: M.control, kind: ControlKind.cancelled, tasks: [task] })
     this.#touch(peer)
+  }
+
+  // Shared objects: what a store keeps of them is its owner's next step; until then nothing is stored.
+  objectMade: ObjectsOut["objectMade"] = (object) => this.#recorder?.object(object)
+  setAdded: ObjectsOut["setAdded"] = (set, fingerprint, key, place) =>
+    this.#recorder?.setAdded(set, fingerprint, key, place)
+  setRemoved: ObjectsOut["setRemoved"] = (set, fingerprint) => this.#recorder?.setRemoved(set, fingerprint)
+  counterChanged: ObjectsOut["counterChanged"] = (counter) => this.#recorder?.counter(counter)
+  dictChanged: ObjectsOut["dictChanged"] = (dict, key, entry, version) =>
+    this.#recorder?.dict(dict, key, entry, version)
+  objectOpened: ObjectsOut["objectOpened"] = (session, request, object) => {
+    const size = object.kind === "counter" ? 0 : object.size
+    this.#answer(session, { type: M.objectOpened, request, object: object.id, durability: object.durability, size })
+  }
+  bits: ObjectsOut["bits"] = (session, request, count, bits) =>
+    this.#answer(session, { type: M.bits, request, count, bits })
+  counted: ObjectsOut["counted"] = (session, request, done, value) =>
+    this.#answer(session, { type: M.counter, request, done, value })
+  dictEntries: ObjectsOut["dictEntries"] = (session, request, items) =>
+    this.#answer(session, { type: M.entries, request, items })
+  dictWritten: ObjectsOut["dictWritten"] = (session, request, versions) =>
+    this.#answer(session, { type: M.written, request, versions })
+  setPage: ObjectsOut["setPage"] = (session, request, set, page) => {
+    const answer = (): void => {
+      const keys = page.rows.map((row, i) => this.#setKey(set, row, page.offsets[i]!) ?? noBytes)
+      this.#answer(session, { type: M.keys, request, keys, next: page.more ? setCursor(page) : undefined })
+    }
+    if (set.texts !== undefined) return answer()
+    for (const row of page.rows) if (!this.#rows.has(row)) this.#wanted.add(row)
+    if (this.#wanted.size === 0) return answer()
+    this.#deferredAnswers.push(answer)
+  }
+
+  /** A key of a set, out of the row that holds it. */
+  #setKey(set: SharedSet, row: number, offset: number): Uint8Array | undefined {
+    if (set.texts !== undefined) return set.texts.read(row, offset)
+    const body = this.#rows.get(row)
+    if (body === undefined) return undefined
+    const reader = new Reader(body)
+    reader.position = offset
+    return reader.bin(Limits.setKeyBytesMax)
+  }
+  dictPage: ObjectsOut["dictPage"] = (session, request, items, more) => {
+    const last = more ? items.at(-1) : undefined
+    this.#answer(session, { type: M.pairs, request, items, next: last === undefined ? undefined : dictCursor(last) })
   }
 
   deliver = (stream: LeaseStream, task: Task): void => {
@@ -1299,6 +1378,8 @@ const handshakeTypes: Readonly<Partial<Record<PeerState, number>>> = {
   session: C.sessionOpen
 }
 
+const noBytes = new Uint8Array()
+
 /** A client reports what its handlers did; the other reasons are the engine's own to give. */
 const reportable = new Set<number>([Reason.failed, Reason.killed, Reason.defect, Reason.timeout, Reason.undecodable])
 
@@ -1306,8 +1387,6 @@ const failureOf = (failure: Client.Failure): Failure => ({
   ...failure,
   reason: reportable.has(failure.reason) ? (failure.reason as Failure["reason"]) : Reason.failed
 })
-
-const noBytes = new Uint8Array()
 
 /** Tasks of answers that the client may not have received. */
 const answeredTasks = (session: Session): ReadonlySet<number> => {

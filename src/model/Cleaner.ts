@@ -70,7 +70,7 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
     switch (record.kind) {
       case Kind.namespace:
         if (recorder.namespaceHome !== seq) return
-        recorder.namespace(engine.numbers.task, engine.numbers.session)
+        recorder.namespace(engine.numbers.task, engine.numbers.session, engine.objects.key)
         lived++
         return
       case Kind.queue: {
@@ -108,6 +108,46 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
         const answer = session?.answers.get(record.request)
         if (session === undefined || answer?.home !== seq) return
         host.answer(session, record.request)
+        lived++
+        return
+      }
+      case Kind.object: {
+        const object = engine.objects.all[record.id]
+        if (object === undefined || recorder.objectHomes.get(record.id) !== seq) return
+        recorder.object(object)
+        lived++
+        return
+      }
+      case Kind.setAdded: {
+        const set = engine.objects.all[record.id]
+        const { at, fingerprint, id, key } = record
+        if (set?.kind !== "set" || !engine.objects.setEntryLives(id, fingerprint, seq, at)) return
+        const place = { row: 0, offset: 0 }
+        recorder.setAdded(set, fingerprint, bytesOf(key), place)
+        engine.objects.setEntryMoved(id, fingerprint, place.row, place.offset)
+        lived++
+        return
+      }
+      case Kind.counter: {
+        const counter = engine.objects.all[record.id]
+        if (counter?.kind !== "counter" || !engine.objects.counterLives(record.id, record.version)) return
+        recorder.counter(counter)
+        lived++
+        return
+      }
+      case Kind.dictEntry: {
+        const dict = engine.objects.all[record.id]
+        const { id, key, version } = record
+        if (dict?.kind !== "dict" || !engine.objects.dictEntryLives(id, key, version)) return
+        recorder.dict(dict, key, dict.get(key), version)
+        lived++
+        return
+      }
+      case Kind.dictDeleted: {
+        const dict = engine.objects.all[record.id]
+        const { id, key, version } = record
+        if (dict?.kind !== "dict" || !engine.objects.dictDeletionLives(id, version)) return
+        recorder.dict(dict, key, undefined, version)
         lived++
         return
       }

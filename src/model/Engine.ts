@@ -12,6 +12,7 @@
  */
 import * as Limits from "../Limits.ts"
 import type { Standing } from "./Life.ts"
+import { type ObjectEffects, Objects, type ObjectsOut } from "./Objects.ts"
 import { type Inside, Operations } from "./Operations.ts"
 import { backoffMs } from "./Policy.ts"
 import { Level, Queue, type QueueDefinition } from "./Queue.ts"
@@ -39,7 +40,7 @@ export type Change =
   | "redriven"
 
 /** Where the engine's decisions go. Calls are synchronous and in order; arrays are the receiver's to read, not keep. */
-export interface Out {
+export interface Out extends ObjectsOut {
   readonly changed: (change: Change, task: Task) => void
   readonly queueChanged: (queue: Queue) => void
   /** A put that waits for room has entered in part. */
@@ -67,7 +68,7 @@ export interface Out {
   readonly repeats: (session: Session, request: number, repeats: ReadonlyArray<Repeat>) => void
   readonly standings: (session: Session, request: number, standings: ReadonlyArray<Standing>) => void
   /** How many a purge removed, and where it goes on (undefined: it is done) up to `upTo`. */
-  readonly counted: (session: Session, request: number, count: number, next: number | undefined, upTo: number) => void
+  readonly purged: (session: Session, request: number, count: number, next: number | undefined, upTo: number) => void
   /** Pairs of dead letter and new task, 0 where there was no letter. */
   readonly redriven: (
     session: Session,
@@ -80,14 +81,14 @@ export interface Out {
   readonly cancelling: (session: Session, task: number) => void
 }
 
-export interface CommitEffects {
+export interface CommitEffects extends ObjectEffects {
   readonly puts: ReadonlyArray<{
     readonly queue: number
     readonly payload: Uint8Array
     readonly options: TaskOptions | undefined
+    /** Which of the set additions must be new for this put to happen; undefined: it happens in any case. */
+    readonly ifNew?: number | undefined
   }>
-  /** Set additions, counter increments and dict writes: reserved by the protocol, refused until the engine has them. */
-  readonly others: number
 }
 
 export interface Failure {
@@ -108,6 +109,10 @@ export interface EngineOptions {
   readonly out: Out
   /** Reads cron expressions. Default: there are none, and a cron schedule is refused. */
   readonly nextCron?: NextCron | undefined
+  /** 16 secret random bytes, made once per namespace, for the fingerprints of sets. Default: zeros, for tests only. */
+  readonly objectsKey?: Uint8Array | undefined
+  /** Whether the keys of sets are kept in memory, because no store has them. Default true. */
+  readonly keepTexts?: boolean | undefined
 }
 
 const noCron: NextCron = () => ({ field: "cron", remedy: "this manager has no calendar; use every" })
@@ -122,6 +127,7 @@ export class Engine {
   readonly sessions = new Set<Session>()
   readonly repeats: Repeats
   readonly operations: Operations
+  readonly objects: Objects
   readonly #byName = new Map<string, Queue>()
   readonly #touched = new Set<Queue>()
   readonly #out: Out
@@ -152,6 +158,8 @@ export class Engine {
       changed: (repeat, removed) => this.#out.repeatChanged(repeat, removed)
     })
     this.operations = new Operations(this.#inside())
+    const key = options.objectsKey ?? new Uint8Array(16)
+    this.objects = new Objects({ key, keepTexts: options.keepTexts ?? true, out: options.out })
   }
 
   // ---- restoring, by `Restorer` alone
@@ -503,7 +511,10 @@ export class Engine {
     this.#answerItems(session, request, codes)
   }
 
-  /** Ends leases in success. Each item is done or refused as one, with all that it brings about. */
+  /**
+   * Ends leases in success. Each item is done or refused as one, with all that it brings about; `together`, all items are,
+   * and the refusal says why.
+   */
   commit(
     session: Session,
     request: number,
@@ -511,8 +522,10 @@ export class Engine {
     fences: ReadonlyArray<number>,
     results: ReadonlyArray<Uint8Array>,
     effects: ReadonlyArray<CommitEffects | undefined> | undefined,
-    now: number
+    now: number,
+    together = false
   ): void {
+    if (together) return this.#commitTogether(session, request, tasks, fences, results, effects, now)
     let codes: Array<number> | undefined
     for (let i = 0; i < tasks.length; i++) {
       const code = this.#commitOne(session, tasks[i]!, fences[i]!, results[i]!, effects?.[i], now)
@@ -997,21 +1010,103 @@ export class Engine {
   ): number {
     const task = this.#held(session, n, fence)
     if (typeof task === "number") return task
-    if (result.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
-    if (effects !== undefined) {
-      if (effects.others > 0) return Code.unsupported
-      for (const put of effects.puts) {
-        const queue = this.queues[put.queue]
-        if (queue === undefined) return Code.queueNotFound
-        if (put.payload.byteLength > queue.policy.payloadBytesMax) return Code.payloadTooLarge
-      }
-      // Children always enter: a crawl that waited for its own children's room would stand still for ever.
-      for (const put of effects.puts) this.#accept(this.queues[put.queue]!, put.payload, put.options, now)
+    if (effects === undefined) {
+      if (result.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
+    } else {
+      this.objects.beginCheck()
+      const why = this.#effectsFault(result, effects) ?? this.#durabilityFault([task.queue], [effects])
+      if (why !== undefined) return why.code
+      this.#apply(effects, now)
     }
     this.#takeLease(task)
     task.queue.rates.add(RateKind.commits, 1, now)
     this.#end(task, Outcome.success, result, now)
     return 0
+  }
+
+  #commitTogether(
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    fences: ReadonlyArray<number>,
+    results: ReadonlyArray<Uint8Array>,
+    effects: ReadonlyArray<CommitEffects | undefined> | undefined,
+    now: number
+  ): void {
+    const found: Array<Task> = []
+    this.objects.beginCheck()
+    for (let i = 0; i < tasks.length; i++) {
+      const task = this.#held(session, tasks[i]!, fences[i]!)
+      // The same lease twice: the second time it would be over.
+      if (typeof task === "number" || found.includes(task)) {
+        const code = typeof task === "number" && task === Code.leaseLost ? Code.leaseLost : Code.alreadyEnded
+        return this.#out.refused(session, request, refusal(code, "", tasks[i]!))
+      }
+      const why = this.#effectsFault(results[i]!, effects?.[i])
+      if (why !== undefined) return this.#out.refused(session, request, why)
+      found.push(task)
+    }
+    const mixed = this.#durabilityFault(
+      found.map(({ queue }) => queue),
+      effects ?? []
+    )
+    if (mixed !== undefined) return this.#out.refused(session, request, mixed)
+    for (let i = 0; i < found.length; i++) {
+      const brought = effects?.[i]
+      if (brought !== undefined) this.#apply(brought, now)
+      this.#takeLease(found[i]!)
+      this.#end(found[i]!, Outcome.success, results[i]!, now)
+    }
+    this.#out.done(session, request)
+  }
+
+  /** Why one item of a commit cannot be. Changes nothing: what is refused leaves no trace. */
+  #effectsFault(result: Uint8Array, effects: CommitEffects | undefined): Refusal | undefined {
+    const bytes = result.byteLength
+    if (bytes > Limits.payloadBytesMax) return refusal(Code.payloadTooLarge, "", bytes, Limits.payloadBytesMax)
+    if (effects === undefined) return undefined
+    for (const { payload, queue: id } of effects.puts) {
+      const queue = this.queues[id]
+      if (queue === undefined) return refusal(Code.queueNotFound, `#${id}`, id)
+      const { payloadBytesMax } = queue.policy
+      if (payload.byteLength <= payloadBytesMax) continue
+      return refusal(Code.payloadTooLarge, queue.definition.name, payload.byteLength, payloadBytesMax)
+    }
+    return this.objects.fault(effects)
+  }
+
+  /** One commit is as durable as all that it touches: what is only in memory does not mix with what is stored. */
+  #durabilityFault(
+    queues: ReadonlyArray<Queue>,
+    effects: ReadonlyArray<CommitEffects | undefined>
+  ): Refusal | undefined {
+    const inMemory = queues[0]?.definition.durability === "memory"
+    const differs = (of: { readonly durability: string }): boolean => (of.durability === "memory") !== inMemory
+    for (const { definition } of queues) if (differs(definition)) return mixed(definition.name)
+    for (const each of effects) {
+      if (each === undefined) continue
+      for (const { queue } of each.puts) {
+        const { definition } = this.queues[queue]!
+        if (differs(definition)) return mixed(definition.name)
+      }
+      for (const list of [each.sets, each.counts, each.writes]) {
+        for (const { object } of list) {
+          const shared = this.objects.all[object]!
+          if (differs(shared)) return mixed(shared.name)
+        }
+      }
+    }
+    return undefined
+  }
+
+  /** Assumes: no fault was found in these effects. */
+  #apply(effects: CommitEffects, now: number): void {
+    this.objects.apply(effects)
+    const { added } = this.objects
+    // Children always enter: a crawl that waited for its own children's room would stand still for ever.
+    for (const { ifNew, options, payload, queue } of effects.puts) {
+      if (ifNew === undefined || added[ifNew] === true) this.#accept(this.queues[queue]!, payload, options, now)
+    }
   }
 
   #fail(task: Task, failure: Failure, now: number): void {
@@ -1371,6 +1466,8 @@ export class Engine {
     return this.#random / 0x1_0000_0000
   }
 }
+
+const mixed = (name: string): Refusal => refusal(Code.durabilityMixed, name)
 
 const removeFrom = <A>(list: Array<A>, item: A): void => {
   const at = list.indexOf(item)

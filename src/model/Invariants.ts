@@ -28,6 +28,7 @@ export const check = (engine: Engine): ReadonlyArray<string> => {
     streams(engine, queue, say)
     nobodyStuck(queue, say)
   }
+  sharedObjects(engine, say)
   timers(engine, say)
   repeats(engine, say)
   bytes(engine, say)
@@ -225,6 +226,23 @@ const streams = (engine: Engine, queue: Queue, say: Say): void => {
     say(known, () => `outcome stream ${stream.id} is unknown to its session`)
     say(stream.cursor <= queue.log.next, () => `outcome stream ${stream.id} is ahead of its log`)
     say(stream.credit >= 0 && stream.credit <= Limits.creditMax, () => `stream ${stream.id}: credit ${stream.credit}`)
+  }
+}
+
+const sharedObjects = (engine: Engine, say: Say): void => {
+  for (const [i, object] of engine.objects.all.entries()) {
+    const name = `${object.kind} "${object.name}"`
+    say(object.id === i && engine.objects.find(object.name) === object, () => `${name} is not where it is looked for`)
+    if (object.kind === "counter") {
+      say(Number.isSafeInteger(object.value), () => `${name}: its value is ${object.value}`)
+      continue
+    }
+    for (const fault of object.kind === "set" ? object.table.faults() : object.faults())
+      say(false, () => `${name}: ${fault}`)
+    if (object.kind === "dict") {
+      say(object.size <= Limits.dictKeysMax, () => `${name}: ${object.size} keys`)
+      say(object.bytes <= Limits.dictBytesMax, () => `${name}: ${object.bytes} bytes`)
+    } else say(object.size <= Limits.setEntriesMax, () => `${name}: ${object.size} keys`)
   }
 }
 

@@ -113,7 +113,7 @@ export class Operations {
       count++
       this.#inside.out.changed("purged", task)
     }
-    this.#inside.out.counted(session, request, count, last === undefined || last >= end ? undefined : last, end)
+    this.#inside.out.purged(session, request, count, last === undefined || last >= end ? undefined : last, end)
   }
 
   /**

@@ -8,6 +8,10 @@ import type { Writer } from "../wire/Bytes.ts"
 import type { DeadLetter } from "./DeadLetters.ts"
 import type { Change } from "./Engine.ts"
 import { Journal, type Row } from "./Journal.ts"
+import { ObjectKind, type SharedObject } from "./Objects.ts"
+import type { Counter } from "./objects/Counter.ts"
+import type { Dict, DictEntry } from "./objects/Dict.ts"
+import type { Place, SharedSet } from "./objects/SharedSet.ts"
 import * as Policy from "./Policy.ts"
 import { Level, type Queue } from "./Queue.ts"
 import { closedStates, durabilities, Kind, writeList, writeOptions, writeReasons } from "./Records.ts"
@@ -21,6 +25,8 @@ export class Recorder {
   level: Level = Level.memory
   /** The row with the numbers of the namespace. */
   namespaceHome = 0
+  /** Rows with the names of shared objects. */
+  readonly objectHomes = new Map<number, number>()
   readonly #checkpoints = new WeakMap<Task, number>()
   /** Acknowledgements of answers: nothing is owed to them, so they wait for a round that writes anyway. */
   #seen: Array<{ readonly session: Session; readonly ranges: ReadonlyArray<number> }> = []
@@ -36,10 +42,11 @@ export class Recorder {
     return this.journal.take()
   }
 
-  namespace(nextTask: number, nextSession: number): void {
+  namespace(nextTask: number, nextSession: number, objectsKey: Uint8Array): void {
     const w = this.#record(Kind.namespace)
     w.uint(nextTask)
     w.uint(nextSession)
+    w.bin(objectsKey)
     this.namespaceHome = this.journal.seq
   }
 
@@ -252,6 +259,61 @@ export class Recorder {
       repeat.home = this.journal.seq
     }
     this.#owe(queue.level)
+  }
+
+  object(object: SharedObject): void {
+    const w = this.#record(Kind.object)
+    w.uint(object.id)
+    w.str(object.name)
+    w.uint(ObjectKind[object.kind])
+    w.uint(durabilities.indexOf(object.durability))
+    this.objectHomes.set(object.id, this.journal.seq)
+    // One in memory is known again after a restart, empty.
+    this.#owe(Math.max(Level.buffered, Level[object.durability]) as Level)
+  }
+
+  /** `place` learns where the key is. */
+  setAdded(set: SharedSet, fingerprint: Uint32Array, key: Uint8Array, place: Place): void {
+    if (set.durability === "memory") return
+    const w = this.#record(Kind.setAdded)
+    w.uint(set.id)
+    for (let i = 0; i < 4; i++) w.uint(fingerprint[i]!)
+    place.row = this.journal.seq
+    place.offset = w.position
+    w.bin(key)
+    this.#owe(Level[set.durability])
+  }
+
+  setRemoved(set: SharedSet, fingerprint: Uint32Array): void {
+    if (set.durability === "memory") return
+    const w = this.#record(Kind.setRemoved)
+    w.uint(set.id)
+    for (let i = 0; i < 4; i++) w.uint(fingerprint[i]!)
+    this.#owe(Level[set.durability])
+  }
+
+  counter(counter: Counter): void {
+    if (counter.durability === "memory") return
+    const w = this.#record(Kind.counter)
+    w.uint(counter.id)
+    w.bool(counter.value < 0)
+    w.uint(Math.abs(counter.value))
+    w.uint(counter.version)
+    this.#owe(Level[counter.durability])
+  }
+
+  /** `entry` undefined: the key was deleted by the write of this version. */
+  dict(dict: Dict, key: string, entry: DictEntry | undefined, version: number): void {
+    if (dict.durability === "memory") return
+    const w = this.#record(entry === undefined ? Kind.dictDeleted : Kind.dictEntry)
+    w.uint(dict.id)
+    w.str(key)
+    w.uint(version)
+    if (entry !== undefined) {
+      w.uint(entry.born)
+      w.bin(entry.value)
+    }
+    this.#owe(Level[dict.durability])
   }
 
   /** Once: a session is durable from the first thing on that concerns it. */

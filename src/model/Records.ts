@@ -13,6 +13,7 @@
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "../wire/Bytes.ts"
 import { formatVersion, type Row } from "./Journal.ts"
+import type { ObjectKind } from "./Objects.ts"
 import { type Durability, fromNumbers, type Policy } from "./Policy.ts"
 import type { RepeatState } from "./Repeat.ts"
 import type { AttemptReason, Outcome, Reason, TaskOptions } from "./Task.ts"
@@ -38,7 +39,13 @@ export const Kind = {
   repeatRemoved: 18,
   purged: 19,
   redriven: 20,
-  checkpoint: 21
+  checkpoint: 21,
+  object: 22,
+  setAdded: 23,
+  setRemoved: 24,
+  counter: 25,
+  dictEntry: 26,
+  dictDeleted: 27
 } as const
 
 /** Bytes that stay in the row: where they begin, and how many. */
@@ -200,10 +207,58 @@ export interface NamespaceRecord {
   readonly kind: typeof Kind.namespace
   readonly nextTask: number
   readonly nextSession: number
+  /** The secret that fingerprints of sets rest on. */
+  readonly objectsKey: Uint8Array
+}
+export interface ObjectRecord {
+  readonly kind: typeof Kind.object
+  readonly id: number
+  readonly name: string
+  readonly object: ObjectKind
+  readonly durability: Durability
+}
+/** `at`: where in the row the key lies, its length first. */
+export interface SetAddedRecord {
+  readonly kind: typeof Kind.setAdded
+  readonly id: number
+  readonly fingerprint: Uint32Array
+  readonly at: number
+  readonly key: Span
+}
+export interface SetRemovedRecord {
+  readonly kind: typeof Kind.setRemoved
+  readonly id: number
+  readonly fingerprint: Uint32Array
+}
+export interface CounterRecord {
+  readonly kind: typeof Kind.counter
+  readonly id: number
+  readonly value: number
+  readonly version: number
+}
+export interface DictEntryRecord {
+  readonly kind: typeof Kind.dictEntry
+  readonly id: number
+  readonly key: string
+  readonly version: number
+  readonly born: number
+  readonly value: Uint8Array
+}
+export interface DictDeletedRecord {
+  readonly kind: typeof Kind.dictDeleted
+  readonly id: number
+  readonly key: string
+  readonly version: number
 }
 
 export type Record =
   | NamespaceRecord
+  | ObjectRecord
+  | SetAddedRecord
+  | SetRemovedRecord
+  | CounterRecord
+  | DictEntryRecord
+  | DictDeletedRecord
   | RepeatRecord
   | RepeatRemovedRecord
   | QueueRecord
@@ -307,6 +362,9 @@ export const readOptions = (r: Reader): TaskOptions => ({
   labels: r.nil() ? undefined : list(r, () => r.str(bytesMax)),
   trace: r.strOrNil(bytesMax)
 })
+
+/** A fingerprint: four words. */
+const words = (r: Reader): Uint32Array => Uint32Array.from({ length: 4 }, () => r.uint())
 
 /** Options after a mark, or nil. */
 const optionsOrNil = (r: Reader): TaskOptions | undefined => {
@@ -443,7 +501,7 @@ const decode = (r: Reader): Record => {
         statuses: list(r, () => r.uint())
       }
     case Kind.namespace:
-      return { kind, nextTask: r.uint(), nextSession: r.uint() }
+      return { kind, nextTask: r.uint(), nextSession: r.uint(), objectsKey: copy(r) }
     case Kind.checkpoint:
       return { kind, n: r.uint(), bytes: copy(r) }
     case Kind.repeat:
@@ -468,6 +526,32 @@ const decode = (r: Reader): Record => {
       }
     case Kind.repeatRemoved:
       return { kind, queue: r.uint(), id: r.str(bytesMax) }
+    case Kind.object:
+      return {
+        kind,
+        id: r.uint(),
+        name: r.str(bytesMax),
+        object: r.uint(2) as ObjectKind,
+        durability: durabilities[r.uint(2)]!
+      }
+    case Kind.setAdded: {
+      const id = r.uint()
+      const fingerprint = words(r)
+      const at = r.position
+      return { kind, id, fingerprint, at, key: span(r) }
+    }
+    case Kind.setRemoved:
+      return { kind, id: r.uint(), fingerprint: words(r) }
+    case Kind.counter: {
+      const id = r.uint()
+      const negative = r.bool()
+      const value = r.uint()
+      return { kind, id, value: negative ? -value : value, version: r.uint() }
+    }
+    case Kind.dictEntry:
+      return { kind, id: r.uint(), key: r.str(bytesMax), version: r.uint(), born: r.uint(), value: copy(r) }
+    case Kind.dictDeleted:
+      return { kind, id: r.uint(), key: r.str(bytesMax), version: r.uint() }
     default:
       throw new Malformed(`record kind ${kind} is not known to this version`)
   }

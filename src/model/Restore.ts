@@ -78,6 +78,8 @@ export class Restorer implements Visitor {
   #seq = 0
   #epoch = 0
   #now = 0
+  /** Rows with the names of shared objects. */
+  readonly objectHomes = new Map<number, number>()
   /** Rows with checkpoints that are in no full record. */
   readonly checkpointHomes = new Map<Task, number>()
   /** Dead letters by their task. */
@@ -114,7 +116,23 @@ export class Restorer implements Visitor {
         this.#nextTask = Math.max(this.#nextTask, record.nextTask)
         this.#nextSession = Math.max(this.#nextSession, record.nextSession)
         this.namespaceHome = this.#seq
+        this.#engine.objects.restoreKey(record.objectsKey)
         return
+      case Kind.object:
+        this.objectHomes.set(record.id, this.#seq)
+        return this.#engine.objects.restoreObject(record.id, record.name, record.object, record.durability)
+      case Kind.setAdded:
+        return this.#engine.objects.restoreSetEntry(record.id, record.fingerprint, this.#seq, record.at)
+      case Kind.setRemoved:
+        return this.#engine.objects.restoreSetRemoval(record.id, record.fingerprint)
+      case Kind.counter:
+        return this.#engine.objects.restoreCounter(record.id, record.value, record.version)
+      case Kind.dictEntry: {
+        const { born, id, key, value, version } = record
+        return this.#engine.objects.restoreDictEntry(id, key, value, version, born)
+      }
+      case Kind.dictDeleted:
+        return this.#engine.objects.restoreDictDeletion(record.id, record.key, record.version)
       case Kind.queue:
         return this.#queueRecord(record)
       case Kind.put:

@@ -6,8 +6,9 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "./Bytes.ts"
+import * as Objects from "./ObjectMessages.ts"
 import * as Operations from "./Operations.ts"
-import { head, list, uints } from "./pieces.ts"
+import { head, isName, list, uints } from "./pieces.ts"
 import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
 export interface Hello {
@@ -97,14 +98,14 @@ export interface Unsubscribe {
   readonly request: number
   readonly stream: number
 }
-export interface CommitEffects {
+export interface CommitEffects extends Objects.ObjectEffects {
   readonly puts: ReadonlyArray<{
     readonly queue: number
     readonly payload: Uint8Array
     readonly options: TaskOptions | undefined
+    /** Which of the set additions must be new for this put to happen. */
+    readonly ifNew?: number | undefined
   }>
-  /** How many set, counter and dict writes came along; protocol 1 reserves their fields. */
-  readonly others: number
 }
 export interface Commit {
   readonly type: typeof T.commit
@@ -113,6 +114,8 @@ export interface Commit {
   readonly fences: ReadonlyArray<number>
   readonly results: ReadonlyArray<Uint8Array>
   readonly effects: ReadonlyArray<CommitEffects | undefined> | undefined
+  /** All items or none. Default false. */
+  readonly together?: boolean | undefined
 }
 export interface Release {
   readonly type: typeof T.release
@@ -235,6 +238,7 @@ export type Request =
   | Repeats
   | RemoveRepeat
   | Operations.Request
+  | Objects.ObjectRequest
 export type ClientMessage =
   | HandshakeMessage
   | Request
@@ -323,7 +327,7 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.request)
       return w.uint(m.stream)
     case T.commit: {
-      head(w, 3, m.type)
+      head(w, 4, m.type)
       w.uint(m.request)
       w.array(m.tasks.length)
       for (let i = 0; i < m.tasks.length; i++) {
@@ -334,7 +338,7 @@ export const encode = (w: Writer, m: ClientMessage): void => {
         w.bin(m.results[i]!)
         if (effects !== undefined) encodeEffects(w, effects)
       }
-      return
+      return w.bool(m.together ?? false)
     }
     case T.release:
       head(w, 3, m.type)
@@ -425,6 +429,8 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.request)
       w.uint(m.queue)
       return w.str(m.id)
+    default:
+      return Objects.encodeRequest(w, m)
   }
 }
 
@@ -446,7 +452,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.abandon]: 2,
   [T.answered]: 2,
   [T.unsubscribe]: 3,
-  [T.commit]: 3,
+  [T.commit]: 4,
   [T.release]: 3,
   [T.fail]: 3,
   [T.started]: 2,
@@ -462,7 +468,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.repeat]: 8,
   [T.repeats]: 3,
   [T.removeRepeat]: 4,
-  ...Operations.requestSizes
+  ...Operations.requestSizes,
+  ...Objects.requestSizes
 }
 
 /** The type of the message that a body begins with; nothing else of it is looked at. Throws `Malformed`. */
@@ -577,7 +584,7 @@ const body = (r: Reader, type: number): ClientMessage => {
           r.skip(length - 4)
         }
       }
-      return { type, request, tasks, fences, results, effects }
+      return { type, request, tasks, fences, results, effects, together: r.bool() }
     }
     case T.release:
       return { type, request: r.uint(), held: held(r) }
@@ -637,7 +644,7 @@ const body = (r: Reader, type: number): ClientMessage => {
     case T.removeRepeat:
       return { type, request: r.uint(), queue: r.uint(), id: r.str(Limits.repeatIdBytesMax) }
     default:
-      return Operations.decodeRequest(r, type)
+      return type < 0x60 ? Operations.decodeRequest(r, type) : Objects.decodeRequest(r, type)
   }
 }
 
@@ -656,8 +663,6 @@ const fingerprint = (r: Reader): Uint8Array => {
   if (bytes.byteLength !== 0 && bytes.byteLength !== 32) throw new Malformed("a fingerprint has 32 bytes, or none")
   return bytes
 }
-
-const isName = /^[A-Za-z0-9._:-]{1,200}$/
 
 const name = (r: Reader): string => {
   const text = r.str(Limits.nameCharsMax)
@@ -706,18 +711,17 @@ const taskOptions = (r: Reader, length: number): TaskOptions => {
   return options
 }
 
-/** [puts, set additions, counter increments, dict writes]: the last three are empty in protocol 1. */
+/** [puts, set additions, counter increments, dict writes]; a put without a condition has two elements. */
 const encodeEffects = (w: Writer, effects: CommitEffects): void => {
   w.array(4)
   w.array(effects.puts.length)
   for (const put of effects.puts) {
-    w.array(2)
+    w.array(put.ifNew === undefined ? 2 : 3)
     w.uint(put.queue)
     putItem(w, put.payload, put.options)
+    if (put.ifNew !== undefined) w.uint(put.ifNew)
   }
-  w.array(0)
-  w.array(0)
-  w.array(0)
+  Objects.encodeEffects(w, effects)
 }
 
 const decodeEffects = (r: Reader): CommitEffects => {
@@ -730,14 +734,14 @@ const decodeEffects = (r: Reader): CommitEffects => {
     const size = r.atBin ? 0 : r.array(32)
     const payload = r.bin(Limits.payloadBytesCeiling)
     const options = size === 0 ? undefined : taskOptions(r, size)
-    r.skip(length - 2)
-    return { queue, payload, options }
+    const ifNew = length > 2 ? r.uintOrNil(Limits.commitEffectsMax) : undefined
+    if (length > 3) r.skip(length - 3)
+    return ifNew === undefined ? { queue, payload, options } : { queue, payload, options, ifNew }
   })
-  let others = 0
-  for (let i = 1; i < length; i++) {
-    const count = r.array(Limits.commitEffectsMax)
-    r.skip(count)
-    others += count
+  const others = Objects.decodeEffects(r)
+  if (length > 4) r.skip(length - 4)
+  for (const { ifNew } of puts) {
+    if (ifNew !== undefined && ifNew >= others.sets.length) throw new Malformed(`no set addition ${ifNew}`)
   }
-  return { puts, others }
+  return { puts, ...others }
 }

@@ -7,6 +7,7 @@
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
 import { putItem, readItem } from "./ClientMessages.ts"
+import * as Objects from "./ObjectMessages.ts"
 import * as Operations from "./Operations.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
@@ -181,6 +182,7 @@ export type Answer =
   | Explained
   | Repeats
   | Operations.Answer
+  | Objects.ObjectAnswer
 export type ManagerMessage =
   | Hello
   | AuthChallenge
@@ -326,6 +328,8 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.array(m.items.length)
       for (const item of m.items) repeat(w, item)
       return
+    default:
+      return Objects.encodeAnswer(w, m)
   }
 }
 
@@ -424,7 +428,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.gap]: 4,
   [T.explained]: 3,
   [T.repeats]: 3,
-  ...Operations.answerSizes
+  ...Operations.answerSizes,
+  ...Objects.answerSizes
 }
 
 /** The next message. Throws `Malformed`. */
@@ -529,7 +534,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
     case T.repeats:
       return { type, request: r.uint(), items: list(r, Limits.repeatsPerQueueMax, () => decodeRepeat(r)) }
     default:
-      return Operations.decodeAnswer(r, type)
+      return type < 0x60 ? Operations.decodeAnswer(r, type) : Objects.decodeAnswer(r, type)
   }
 }
 

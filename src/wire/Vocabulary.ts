@@ -2,8 +2,8 @@
  * The words of protocol version 1: message types, and the pieces that several messages share.
  *
  * Types below 0x40 go from client to manager, types from 0x40 to 0x5f from manager to client (0x5f is
- * kept for `Moved{namespace, addresses, epoch}`). 0x60-0x6f are reserved
- * for shared objects, 0x70-0x7f for actors, from 0x80 on for streams. `docs/protocol.md` is the contract; a message may
+ * kept for `Moved{namespace, addresses, epoch}`). 0x60-0x6f are about shared objects: up to 0x67 from client to manager,
+ * from 0x68 on from manager to client. 0x70-0x7f for actors, from 0x80 on for streams. `docs/protocol.md` is the contract; a message may
  * grow at its end, and a reader passes over elements that it does not know.
  */
 export const magic = "millrace"
@@ -46,7 +46,14 @@ export const ClientType = {
   repeat: 0x2d,
   repeats: 0x2e,
   removeRepeat: 0x2f,
-  answered: 0x34
+  answered: 0x34,
+  openObject: 0x60,
+  setKeys: 0x61,
+  count: 0x62,
+  countSet: 0x63,
+  dictGet: 0x64,
+  dictWrite: 0x65,
+  listObject: 0x66
 } as const
 
 export const ManagerType = {
@@ -76,7 +83,14 @@ export const ManagerType = {
   redriven: 0x57,
   standings: 0x58,
   explained: 0x59,
-  repeats: 0x5a
+  repeats: 0x5a,
+  objectOpened: 0x68,
+  bits: 0x69,
+  counter: 0x6a,
+  entries: 0x6b,
+  written: 0x6c,
+  keys: 0x6d,
+  pairs: 0x6e
 } as const
 
 /**
@@ -92,7 +106,11 @@ export const isRemembered = (type: number): boolean =>
   type === ManagerType.counted ||
   type === ManagerType.redriven ||
   type === ManagerType.standings ||
-  type === ManagerType.repeats
+  type === ManagerType.repeats ||
+  type === ManagerType.objectOpened ||
+  type === ManagerType.bits ||
+  type === ManagerType.counter ||
+  type === ManagerType.written
 
 /** What a producer may say about a task; the same shape as the engine's. */
 export interface TaskOptions {

@@ -1,17 +1,16 @@
 /**
  * A task as its handler sees it, and the ways out of a handler besides its result and its typed errors.
  *
- * What a handler adds with `put` joins the commit: it happens together with the result, or not at all. What it puts with
- * `queue.put` happens at once.
+ * What a handler adds with `task.put`, `task.putIfNew`, `task.addToSet`, `task.increment`, `task.set` and `task.delete`
+ * joins the commit: it happens together with the result, or not at all. What it puts with `queue.put` happens at once.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { PutOptions, TaskQueue } from "../client/TaskQueue.ts"
-import type { LimitExceeded, PayloadInvalid, PayloadTooLarge, RequestError } from "../Errors.ts"
+import type { CollectError, Collecting } from "../client/CommitEffects.ts"
 import * as Limits from "../Limits.ts"
 
-export interface Task<P> {
+export interface Task<P> extends Collecting {
   readonly id: string
   readonly payload: P
   /** Counts from 1. */
@@ -20,19 +19,13 @@ export interface Task<P> {
   readonly key: string | undefined
   /** W3C traceparent of whoever put the task. */
   readonly trace: string | undefined
-  /** Puts a child with this task's commit: exactly once if the task succeeds, never if it does not. */
-  readonly put: <Q, R, E, C>(
-    queue: TaskQueue<Q, R, E, C>,
-    payload: Q,
-    options?: Omit<PutOptions, "timeout">
-  ) => Effect.Effect<void, PutChildError>
 }
 
 /**
- * What `task.put` may fail with. A handler may let it pass: a lost connection gives the task back, the others are
+ * What `task.put` and its like may fail with. A handler may let it pass: a lost connection gives the task back, the others are
  * mistakes of the program and fail the attempt as a defect does.
  */
-export type PutChildError = RequestError | PayloadInvalid | PayloadTooLarge | LimitExceeded
+export type PutChildError = CollectError
 
 /** Ends a task as dead, at once; with an error of the queue's Schema the outcome is a failure with that error. */
 export class Kill extends Schema.TaggedError<Kill>()("millrace/Kill", {

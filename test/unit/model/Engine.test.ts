@@ -7,7 +7,7 @@ import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { Collected, definition } from "./collected.ts"
 import { Disk } from "./disk.ts"
-import { type Item, type QueuePolicy, Reference, type Wanted } from "./Reference.ts"
+import { type Item, type QueuePolicy, type RefEffects, Reference, type RefWrite, type Wanted } from "./Reference.ts"
 
 const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
 const opsPerSeed = 200
@@ -57,13 +57,18 @@ class Run {
     }))
     this.#out.disk = this.#disk
     this.#disk.recorder.journal.begin(this.#now)
-    this.#engine = new Engine({ epoch: 1, seed, out: this.#out })
+    this.#engine = new Engine({ epoch: 1, seed, out: this.#out, keepTexts: false })
     this.#reference = make(this.#policies)
     this.#policies.forEach(({ backoffFactor, ...policy }, i) => {
       const base = definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 })
       this.#engine.declare({ ...base, durability: "fsync" })
     })
     for (let i = 0; i < 4; i++) this.#connect(i)
+    const { session } = this.#sessions[0]!
+    for (const [i, kind] of ([0, 1, 2, 2] as const).entries()) {
+      this.#engine.objects.open(session, -1 - i, `o${i}`, kind, true, i === 3 ? "memory" : "fsync")
+    }
+    this.#out.answers.clear()
   }
 
   go(count: number): void {
@@ -120,6 +125,12 @@ class Run {
     differ("answers", sorted(this.#out.answers), sorted(this.#reference.answers))
     assert.deepStrictEqual(this.#out.faults, [])
     assert.deepStrictEqual(check(this.#engine), [])
+    differ("shared objects", objectState(this.#engine, this.#disk), {
+      set: [...this.#reference.set].sort((a, b) => a - b),
+      dict: [...this.#reference.dict].map(([key, { value, version }]) => `${key}=${value}@${version}`),
+      dictVersion: this.#reference.dictVersion,
+      counters: this.#reference.counters.slice(2)
+    })
     this.#store()
     for (const queue of this.#engine.queues) {
       const ref = this.#reference.queues[queue.id]!
@@ -181,7 +192,10 @@ class Run {
           .sort()
       )
     }
-    for (const answer of this.#out.answers.values()) this.#count(answer._tag === "Refused" ? answer.why : answer._tag)
+    for (const answer of this.#out.answers.values()) {
+      this.#count(answer._tag === "Refused" ? answer.why : answer._tag)
+      if (answer._tag === "Items") for (const item of answer.items) this.#count(item)
+    }
     this.#out.answers.clear()
     this.#reference.answers = new Map()
   }
@@ -360,7 +374,7 @@ class Run {
       return this.#connect(slot)
     }
     if (r.chance(15)) return this.#operate(session, number, request, say)
-    const kind = r.int(100)
+    const kind = r.int(112)
     if (kind < 30) {
       const items = Array.from({ length: 1 + r.int(r.chance(20) ? 8 : 3) }, () => this.#item())
       const plain = items.every((item) => optionsOf(item) === undefined)
@@ -407,17 +421,23 @@ class Run {
       return this.#reference.unsubscribe(number, stream)
     }
     if (kind < 68) {
-      const items = this.#held(number).map(([n, fence]) => {
-        const puts = r.chance(30) ? [{ queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }] : []
-        return { n, fence, puts }
-      })
-      say("commit", items)
-      const effects = items.map(({ puts }): CommitEffects | undefined =>
-        puts.length === 0
+      const items = this.#held(number).map(([n, fence]) => ({ n, fence, effects: this.#effects() }))
+      const together = r.chance(30)
+      if (together && r.chance(5) && items.length > 0) items.push(items[0]!)
+      say(together ? "commitTogether" : "commit", items)
+      const effects = items.map(({ effects }): CommitEffects | undefined =>
+        Object.values(effects).every((list) => list.length === 0)
           ? undefined
           : {
-              puts: puts.map(({ item, queue }) => ({ queue, payload: payload(item), options: optionsOf(item) })),
-              others: 0
+              puts: effects.puts.map(({ ifNew, item, queue }) => ({
+                queue,
+                payload: payload(item),
+                options: optionsOf(item),
+                ifNew
+              })),
+              sets: effects.sets.map(({ key, object }) => ({ object, key: Uint8Array.of(key) })),
+              counts: effects.counts,
+              writes: effects.writes.map((write) => ({ ...write, value: valueOf(write.value) }))
             }
       )
       this.#engine.commit(
@@ -427,9 +447,10 @@ class Run {
         items.map(({ fence }) => fenceBase + fence),
         items.map(() => new Uint8Array(3)),
         effects.some((effect) => effect !== undefined) ? effects : undefined,
-        now
+        now,
+        together
       )
-      return this.#reference.commit(number, request, items, now)
+      return this.#reference.commit(number, request, items, together, now)
     }
     if (kind < 73) {
       const items = this.#held(number).map(([n, fence]) => {
@@ -532,10 +553,119 @@ class Run {
       this.#engine.detach(session, now)
       return this.#reference.detach(number, now)
     }
-    say("goodbye")
-    this.#engine.goodbye(session, now)
-    this.#reference.goodbye(number, now)
-    this.#connect(slot)
+    if (kind < 100) {
+      say("goodbye")
+      this.#engine.goodbye(session, now)
+      this.#reference.goodbye(number, now)
+      return this.#connect(slot)
+    }
+    this.#object(session, request, say)
+  }
+
+  /** A request about a shared object, mostly of the kind that it is. */
+  #object(session: Session, request: number, say: (name: string, ...args: ReadonlyArray<unknown>) => void): void {
+    const r = this.#random
+    const { objects } = this.#engine
+    const any = r.int(6)
+    const object = (right: number): number => (r.chance(95) ? right : any)
+    switch (r.int(6)) {
+      case 0: {
+        const action = r.pick([0, 0, 1, 2] as const)
+        const keys = Array.from({ length: 1 + r.int(4) }, () => r.int(20))
+        const id = object(0)
+        say("setKeys", id, action, keys)
+        objects.setKeys(
+          session,
+          request,
+          id,
+          action,
+          keys.map((key) => Uint8Array.of(key))
+        )
+        return this.#reference.setKeys(request, id, action, keys)
+      }
+      case 1: {
+        const id = object(2)
+        const by = this.#by()
+        say("count", id, by)
+        objects.count(session, request, id, by)
+        return this.#reference.count(request, id, by)
+      }
+      case 2: {
+        const id = object(2)
+        const expected = r.chance(20) ? undefined : r.chance(70) ? this.#reference.counters[2]! : r.int(3)
+        const value = r.int(100) - 50
+        say("countSet", id, expected, value)
+        objects.countSet(session, request, id, expected, value)
+        return this.#reference.countSet(request, id, expected, value)
+      }
+      case 3: {
+        const id = object(1)
+        const keys = Array.from({ length: r.int(4) }, () => `k${r.int(6)}`)
+        say("dictGet", id, keys)
+        objects.dictGet(session, request, id, keys)
+        return this.#reference.dictGet(request, id, keys)
+      }
+      case 4: {
+        const id = object(1)
+        const writes = Array.from({ length: 1 + r.int(3) }, () => this.#write())
+        say("dictWrite", id, writes)
+        objects.dictWrite(
+          session,
+          request,
+          id,
+          writes.map((write) => ({ ...write, value: valueOf(write.value) }))
+        )
+        return this.#reference.dictWrite(request, id, writes)
+      }
+      default: {
+        const id = r.chance(90) ? r.int(2) : any
+        say("list", id)
+        objects.list(session, request, id, undefined, 1_000)
+        return this.#reference.list(request, id)
+      }
+    }
+  }
+
+  #by(): number {
+    const r = this.#random
+    return r.chance(5) ? r.pick([Number.MAX_SAFE_INTEGER, -Number.MAX_SAFE_INTEGER]) : r.int(20) - 10
+  }
+
+  #write(): RefWrite {
+    const r = this.#random
+    const key = `k${r.int(6)}`
+    const version = this.#reference.dict.get(key)?.version ?? 0
+    const expected = r.chance(40) ? undefined : r.chance(80) ? version : r.int(version + 2)
+    return { key, value: r.chance(25) ? undefined : r.int(10), expected }
+  }
+
+  /** What a commit brings about: often nothing, sometimes what cannot be. */
+  #effects(): RefEffects {
+    const r = this.#random
+    const few = <A>(make: () => A): ReadonlyArray<A> => (r.chance(25) ? Array.from({ length: 1 + r.int(2) }, make) : [])
+    const sets = few(() => ({ object: r.chance(2) ? 1 + r.int(5) : 0, key: r.int(20) }))
+    const puts = few(() => {
+      const put = { queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }
+      return sets.length > 0 && r.chance(70) ? { ...put, ifNew: r.int(sets.length) } : put
+    })
+    const counts = few(() => ({ object: r.chance(12) ? r.pick([0, 1, 3, 3, 5]) : 2, by: this.#by() }))
+    const writes = few(() => ({ object: r.chance(2) ? r.pick([0, 2, 5]) : 1, ...this.#write() }))
+    return { puts, sets, counts, writes }
+  }
+}
+
+const valueOf = (value: number | undefined): Uint8Array | undefined =>
+  value === undefined ? undefined : Uint8Array.of(value)
+
+const objectState = ({ objects: { all } }: Engine, disk: Disk) => {
+  const [set, dict, ...counters] = all
+  if (set?.kind !== "set" || dict?.kind !== "dict") throw new Error("the objects are not what they were made")
+  const page = set.page(undefined, 1_000)
+  return {
+    set: page.rows.map((row, i) => disk.keyAt(row, page.offsets[i]!)[0]!).sort((a, b) => a - b),
+    dict: dict.page(0, 1_000).map(({ key, value, version }) => `${key}=${value[0]}@${version}`),
+    dictVersion: dict.version,
+    counters: counters.map((counter) => (counter.kind === "counter" ? counter.value : undefined))
   }
 }
 
@@ -548,6 +678,9 @@ const kinds = [
   ..."outcome join congested close detach resume goodbye repeat removeRepeat repeats".split(" "),
   ..."definitionInvalid Repeats occurrence".split(" "),
   ..."pause cancel purge redrive checkpoint browse Counted Redriven".split(" "),
+  ..."commitTogether".split(" "),
+  ..."setKeys count countSet dictGet dictWrite list Object".split(" "),
+  ..."conflict counterOverflow objectNotFound objectKindMismatch durabilityMixed leaseLost alreadyEnded".split(" "),
   ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
 ]
 

@@ -26,7 +26,19 @@ const silent: Out = {
   standings: () => {},
   counted: () => {},
   redriven: () => {},
-  cancelling: () => {}
+  cancelling: () => {},
+  objectMade: () => {},
+  setAdded: () => {},
+  setRemoved: () => {},
+  counterChanged: () => {},
+  dictChanged: () => {},
+  objectOpened: () => {},
+  bits: () => {},
+  purged: () => {},
+  dictEntries: () => {},
+  dictWritten: () => {},
+  setPage: () => {},
+  dictPage: () => {}
 }
 
 const bytes = new Uint8Array(1)
@@ -53,6 +65,11 @@ const scene = () => {
   engine.put(session, 9, 0, true, 5_000, [bytes, bytes], undefined, 5)
   engine.join(session, 10, 0, undefined, 5)
   engine.outcome(session, 11, 0, 4, 7_000, 5)
+  engine.objects.open(session, 12, "set", 0, true, "memory")
+  engine.objects.open(session, 13, "dict", 1, true, "memory")
+  engine.objects.open(session, 14, "counter", 2, true, "memory")
+  engine.objects.setKeys(session, 15, 0, 0, [bytes])
+  engine.objects.dictWrite(session, 16, 1, [{ key: "k", value: bytes, expected: undefined }])
   const leases = engine.subscribe(session, idle, 3)
   const outcomes = engine.follow(session, queue, 0, 9)
   // One repeat whose occurrence waits, and one that waits for its time.
@@ -72,6 +89,25 @@ const scene = () => {
 type Scene = ReturnType<typeof scene>
 
 const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene) => void, said: RegExp]> = [
+  [
+    "a counter beside the integers",
+    ({ engine }) => void Object.assign(engine.objects.all[2]!, { value: 0.5 }),
+    /value is/
+  ],
+  [
+    "bytes of a dict that are not there",
+    ({ engine }) => void Object.assign(engine.objects.all[1]!, { bytes: 9 }),
+    /bytes 9/
+  ],
+  ["an object in another's place", ({ engine }) => void engine.objects.all.reverse(), /is not where it is looked for/],
+  [
+    "a set that counts wrong",
+    ({ engine }) => {
+      const set = engine.objects.all[0]!
+      if (set.kind === "set") set.table.size++
+    },
+    /size 2, 1 entries/
+  ],
   ["a put that is nowhere", ({ queue }) => void queue.puts++, /are not the sum of/],
   [
     "a negative count",

@@ -104,7 +104,7 @@ describe("operations look at a bounded number of tasks", () => {
     const { engine, out, put, queue, session } = engineOf()
     put(count)
     let told: ReadonlyArray<unknown> = []
-    out.counted = (_, __, ...what) => {
+    out.purged = (_, __, ...what) => {
       told = what
     }
     engine.operations.purge(session, 1, 0, {}, 0, undefined, 0)

@@ -13,6 +13,7 @@ export type Answer =
   | { readonly _tag: "Repeats"; readonly repeats: ReadonlyArray<string> }
   | { readonly _tag: "Counted"; readonly count: number }
   | { readonly _tag: "Redriven"; readonly pairs: ReadonlyArray<number> }
+  | { readonly _tag: "Object"; readonly text: string }
 
 export interface Item {
   readonly bytes: number
@@ -30,6 +31,19 @@ export interface Wanted {
   readonly id?: string | undefined
   readonly priorityMin?: number | undefined
   readonly priorityMax?: number | undefined
+}
+
+/** Writes to shared objects: set 0, dict 1, counter 2, and counter 3, which alone is stored. */
+export interface RefEffects {
+  readonly puts: ReadonlyArray<{ readonly queue: number; readonly item: Item; readonly ifNew?: number }>
+  readonly sets: ReadonlyArray<{ readonly object: number; readonly key: number }>
+  readonly counts: ReadonlyArray<{ readonly object: number; readonly by: number }>
+  readonly writes: ReadonlyArray<RefWrite & { readonly object: number }>
+}
+export interface RefWrite {
+  readonly key: string
+  readonly value: number | undefined
+  readonly expected: number | undefined
 }
 
 export interface QueuePolicy {
@@ -136,6 +150,9 @@ export interface Grant {
 
 export class Mismatch extends Error {}
 
+/** All queues are stored; counter 3 is not. */
+const mixed = ({ counts }: RefEffects): boolean => counts.some(({ object }) => object === 3)
+
 const reasons = { leaseLost: 3, quarantined: 4, expired: 5, dropped: 6 }
 
 export class Reference {
@@ -143,6 +160,11 @@ export class Reference {
   readonly queues: Array<RefQueue>
   readonly congested = new Set<number>()
   answers = new Map<number, Answer>()
+  readonly kinds = ["set", "dict", "counter", "counter"]
+  readonly set = new Set<number>()
+  readonly dict = new Map<string, { readonly value: number; readonly version: number }>()
+  dictVersion = 0
+  readonly counters = [0, 0, 0, 0]
   #nextTask = 1
   #renewals = 0
 
@@ -256,27 +278,136 @@ export class Reference {
   commit(
     session: number,
     request: number,
-    items: ReadonlyArray<{
-      readonly n: number
-      readonly fence: number
-      readonly puts: ReadonlyArray<{ readonly queue: number; readonly item: Item }>
-    }>,
+    items: ReadonlyArray<{ readonly n: number; readonly fence: number; readonly effects: RefEffects }>,
+    together: boolean,
     now: number
   ): void {
-    const codes = items.map(({ fence, n, puts }) => {
+    if (together) {
+      // Sums over all items; every other condition looks at what was there before the first.
+      const sums = [...this.counters]
+      const tasks: Array<RefTask> = []
+      for (const { effects, fence, n } of items) {
+        const task = this.#held(session, n, fence)
+        if (typeof task === "string") return this.#refuse(request, task)
+        if (tasks.includes(task)) return this.#refuse(request, "alreadyEnded")
+        const why = this.#fault(effects, sums)
+        if (why !== undefined) return this.#refuse(request, why)
+        tasks.push(task)
+      }
+      if (items.some(({ effects }) => mixed(effects))) return this.#refuse(request, "durabilityMixed")
+      for (const [i, { effects }] of items.entries()) this.#bring(tasks[i]!, effects, now)
+      return this.#answer(request, { _tag: "Done" })
+    }
+    const codes = items.map(({ effects, fence, n }) => {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") return task
-      for (const { item, queue } of puts) {
-        const other = this.queues[queue]
-        if (other === undefined) return "queueNotFound"
-        if (item.bytes > other.policy.payloadBytesMax) return "payloadTooLarge"
-      }
-      // Children always enter, whatever the capacity and whether the queue is closed.
-      for (const { item, queue } of puts) this.#accept(this.queues[queue]!, item, now)
-      this.#end(task, "success", now)
+      const why = this.#fault(effects, [...this.counters]) ?? (mixed(effects) ? "durabilityMixed" : undefined)
+      if (why !== undefined) return why
+      this.#bring(task, effects, now)
       return "ok"
     })
     this.#answerItems(request, codes)
+  }
+
+  #fault({ counts, puts, sets, writes }: RefEffects, sums: Array<number>): string | undefined {
+    for (const { item, queue } of puts) {
+      const other = this.queues[queue]
+      if (other === undefined) return "queueNotFound"
+      if (item.bytes > other.policy.payloadBytesMax) return "payloadTooLarge"
+    }
+    for (const { object } of sets) if (this.#wrong(object, "set")) return this.#wrong(object, "set")
+    for (const { by, object } of counts) {
+      if (this.#wrong(object, "counter")) return this.#wrong(object, "counter")
+      sums[object] = sums[object]! + by
+      if (!Number.isSafeInteger(sums[object])) return "counterOverflow"
+    }
+    for (const { expected, key, object } of writes) {
+      if (this.#wrong(object, "dict")) return this.#wrong(object, "dict")
+      if (expected !== undefined && expected !== (this.dict.get(key)?.version ?? 0)) return "conflict"
+    }
+    return undefined
+  }
+
+  #bring(task: RefTask, { counts, puts, sets, writes }: RefEffects, now: number): void {
+    const isNew = sets.map(({ key }) => this.#add(key))
+    for (const { by, object } of counts) this.counters[object]! += by
+    for (const write of writes) this.#write(write)
+    // Children always enter, whatever the capacity and whether the queue is closed.
+    for (const { ifNew, item, queue } of puts) {
+      if (ifNew === undefined || isNew[ifNew]) this.#accept(this.queues[queue]!, item, now)
+    }
+    this.#end(task, "success", now)
+  }
+
+  #wrong(object: number, kind: string): string | undefined {
+    const is = this.kinds[object]
+    return is === undefined ? "objectNotFound" : is === kind ? undefined : "objectKindMismatch"
+  }
+
+  #add(key: number): boolean {
+    const isNew = !this.set.has(key)
+    this.set.add(key)
+    return isNew
+  }
+
+  #write({ key, value }: RefWrite): number {
+    if (value === undefined) return this.dict.delete(key) ? ++this.dictVersion : 0
+    this.dict.set(key, { value, version: ++this.dictVersion })
+    return this.dictVersion
+  }
+
+  // ---- shared objects
+
+  setKeys(request: number, object: number, action: number, keys: ReadonlyArray<number>): void {
+    const wrong = this.#wrong(object, "set")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const bits = keys.map((key) =>
+      (action === 0 ? this.#add(key) : action === 1 ? this.set.has(key) : this.set.delete(key)) ? 1 : 0
+    )
+    this.#answer(request, { _tag: "Object", text: `bits ${bits.join("")}` })
+  }
+
+  count(request: number, object: number, by: number): void {
+    const why = this.#fault({ puts: [], sets: [], counts: [{ object, by }], writes: [] }, [...this.counters])
+    if (why !== undefined) return this.#refuse(request, why)
+    this.counters[object]! += by
+    this.#answer(request, { _tag: "Object", text: `counted true ${this.counters[object]}` })
+  }
+
+  countSet(request: number, object: number, expected: number | undefined, value: number): void {
+    const wrong = this.#wrong(object, "counter")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const done = expected === undefined || expected === this.counters[object]
+    if (done) this.counters[object] = value
+    this.#answer(request, { _tag: "Object", text: `counted ${done} ${this.counters[object]}` })
+  }
+
+  dictGet(request: number, object: number, keys: ReadonlyArray<string>): void {
+    const wrong = this.#wrong(object, "dict")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const entries = keys.map((key) => this.dict.get(key))
+    const text = entries.map((entry) => (entry ? `${entry.value}@${entry.version}` : "-")).join()
+    this.#answer(request, { _tag: "Object", text: `entries ${text}` })
+  }
+
+  dictWrite(request: number, object: number, writes: ReadonlyArray<RefWrite>): void {
+    const wrong = this.#wrong(object, "dict")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const effects = { puts: [], sets: [], counts: [], writes: writes.map((write) => ({ ...write, object })) }
+    const why = this.#fault(effects, [])
+    if (why !== undefined) return this.#refuse(request, why)
+    const versions = writes.map((write) => this.#write(write))
+    this.#answer(request, { _tag: "Object", text: `written ${versions.join()}` })
+  }
+
+  list(request: number, object: number): void {
+    const kind = this.kinds[object]
+    if (kind === "set") {
+      const keys = [...this.set].map(String).sort().join()
+      return this.#answer(request, { _tag: "Object", text: `keys ${keys}` })
+    }
+    if (kind === "dict") return this.#answer(request, { _tag: "Object", text: `pairs ${[...this.dict.keys()].join()}` })
+    this.#refuse(request, kind === undefined ? "objectNotFound" : "objectKindMismatch")
   }
 
   release(session: number, request: number, held: ReadonlyArray<readonly [number, number]>, now: number): void {

@@ -92,7 +92,7 @@ export class Collected implements Out {
   }
   standings: Out["standings"] = (_, request, standings) =>
     this.#answer(request, { _tag: "Items", items: standings.map((standing) => standingNames[standing]!) })
-  counted: Out["counted"] = (_, request, count, next) => {
+  purged: Out["purged"] = (_, request, count, next) => {
     if (next !== undefined) this.faults.push("a purge of a small queue goes on")
     this.#answer(request, { _tag: "Counted", count })
   }
@@ -115,6 +115,38 @@ export class Collected implements Out {
     return count
   }
   outcomesGap: Out["outcomesGap"] = (stream, oldest) => void this.published.set(stream.id, `gap ${oldest}`)
+  objectMade: Out["objectMade"] = (object) => this.disk?.recorder.object(object)
+  setAdded: Out["setAdded"] = (set, fingerprint, key, place) => {
+    this.disk?.recorder.setAdded(set, fingerprint, key, place)
+    this.disk?.keys.set(`${place.row} ${place.offset}`, key.slice())
+  }
+  setRemoved: Out["setRemoved"] = (set, fingerprint) => this.disk?.recorder.setRemoved(set, fingerprint)
+  counterChanged: Out["counterChanged"] = (counter) => this.disk?.recorder.counter(counter)
+  dictChanged: Out["dictChanged"] = (dict, key, entry, version) => this.disk?.recorder.dict(dict, key, entry, version)
+  objectOpened: Out["objectOpened"] = (_, request, object) =>
+    this.#answer(request, { _tag: "Object", text: `${object.kind} ${object.id}` })
+  bits: Out["bits"] = (_, request, count, bits) => {
+    const text = Array.from({ length: count }, (_, i) => (bits[i >> 3]! >> (i & 7)) & 1).join("")
+    this.#answer(request, { _tag: "Object", text: `bits ${text}` })
+  }
+  counted: Out["counted"] = (_, request, done, value) =>
+    this.#answer(request, { _tag: "Object", text: `counted ${done} ${value}` })
+  dictEntries: Out["dictEntries"] = (_, request, entries) =>
+    this.#answer(request, {
+      _tag: "Object",
+      text: `entries ${entries.map((entry) => (entry ? `${entry.value.join("")}@${entry.version}` : "-")).join()}`
+    })
+  dictWritten: Out["dictWritten"] = (_, request, versions) =>
+    this.#answer(request, { _tag: "Object", text: `written ${versions.join()}` })
+  setPage: Out["setPage"] = (_, request, set, page) => {
+    const keys = page.rows.map((row, i) => {
+      const at = page.offsets[i]!
+      return (set.texts?.read(row, at) ?? this.disk!.keyAt(row, at)).join("")
+    })
+    this.#answer(request, { _tag: "Object", text: `keys ${keys.sort().join()}` })
+  }
+  dictPage: Out["dictPage"] = (_, request, entries) =>
+    this.#answer(request, { _tag: "Object", text: `pairs ${entries.map(({ key }) => key).join()}` })
   outcome: Out["outcome"] = (_, request, { log }, cursor) => {
     const reasons = (log.reasons(cursor) ?? []).map(({ reason }) => reason)
     const kind = outcomeNames[log.outcome(cursor)]

@@ -8,6 +8,7 @@ import { Recorder } from "../../../src/model/Recorder.ts"
 import { Restorer } from "../../../src/model/Restore.ts"
 import { Session } from "../../../src/model/Session.ts"
 import { State, type Task } from "../../../src/model/Task.ts"
+import { Reader } from "../../../src/wire/Bytes.ts"
 
 const nothing = (): void => {}
 const silent: Out = new Proxy({} as Out, { get: () => nothing })
@@ -20,6 +21,18 @@ export class Disk {
 
   constructor(epoch: number) {
     this.recorder = new Recorder(1, epoch)
+  }
+
+  /** Keys of sets that were added, by place: those of a round that is not stored yet are in no row. */
+  readonly keys = new Map<string, Uint8Array>()
+
+  /** The key of a set entry. */
+  keyAt(row: number, offset: number): Uint8Array {
+    const added = this.keys.get(`${row} ${offset}`)
+    if (added !== undefined) return added
+    const reader = new Reader(this.rows.find(({ seq }) => seq === row)!.body)
+    reader.position = offset
+    return reader.bin(100)
   }
 
   /** Ends the round: its rows are on the disk. */
@@ -40,7 +53,13 @@ export class Disk {
 
   /** What the log says, as another engine. */
   restored(now: number): Engine {
-    const engine = new Engine({ epoch: 2, seed: 1, out: silent, nextCron: (_cron, _zone, after) => after + 60_000 })
+    const engine = new Engine({
+      epoch: 2,
+      seed: 1,
+      out: silent,
+      keepTexts: false,
+      nextCron: (_cron, _zone, after) => after + 60_000
+    })
     const restorer = new Restorer(engine, {
       session: (id, token, principal) => new Session(id, token, principal),
       answer: nothing,
@@ -85,7 +104,23 @@ const taskOf = (engine: Engine, task: Task): unknown => {
 }
 
 /** The durable state of an engine, in an order that does not depend on how it came to be. */
-export const dump = (engine: Engine, now: number): unknown =>
+export const dump = (engine: Engine, now: number): unknown => [objectsOf(engine), ...queuesOf(engine, now)]
+
+/** Shared objects; a set by the fingerprints that it lists. */
+const objectsOf = (engine: Engine): unknown =>
+  engine.objects.all.map((object) => {
+    const about = [object.kind, object.name, object.durability]
+    if (object.durability === "memory") return about
+    if (object.kind === "counter") return [...about, object.value, object.version]
+    if (object.kind === "set") return [...about, object.size, [...object.page(undefined, 1_000).fingerprints].join()]
+    return [
+      ...about,
+      object.version,
+      object.page(0, 1_000).map(({ born, key, value, version }) => [key, value, version, born])
+    ]
+  })
+
+const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
   engine.queues.map((queue) => {
     const living: Array<Task> = []
     engine.tasks.forEach((task) => {

@@ -42,6 +42,18 @@ const filter = (r: Random): Filter => ({
   priorityMax: maybe(r, () => r.int(256))
 })
 
+/** Of either sign. */
+const int = (r: Random): number => {
+  const size = uint(r)
+  return size > 0 && r.chance(50) ? -size : size
+}
+
+const dictChange = (r: Random) => ({
+  key: text(r, 20),
+  value: maybe(r, () => r.bytes(r.int(50))),
+  expected: maybe(r, () => uint(r))
+})
+
 const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | undefined> | undefined => {
   const items = Array.from({ length }, () => maybe(r, make))
   return items.some((item) => item !== undefined) ? items : undefined
@@ -68,6 +80,31 @@ const clientMessages: MakeClient = {
   goodbye: () => ({ type: C.goodbye }),
   abandon: (r) => ({ type: C.abandon, request: uint(r) }),
   answered: (r) => ({ type: C.answered, ranges: held(r) }),
+  openObject: (r) => ({ type: C.openObject, request: uint(r), name: name(r), kind: r.int(3), create: r.chance(50) }),
+  setKeys: (r) => ({
+    type: C.setKeys,
+    request: uint(r),
+    object: uint(r),
+    action: r.int(3),
+    keys: many(r, () => r.bytes(r.int(50)))
+  }),
+  count: (r) => ({ type: C.count, request: uint(r), object: uint(r), by: int(r) }),
+  countSet: (r) => ({
+    type: C.countSet,
+    request: uint(r),
+    object: uint(r),
+    expected: maybe(r, () => int(r)),
+    value: int(r)
+  }),
+  dictGet: (r) => ({ type: C.dictGet, request: uint(r), object: uint(r), keys: many(r, () => text(r, 20)) }),
+  dictWrite: (r) => ({ type: C.dictWrite, request: uint(r), object: uint(r), writes: many(r, () => dictChange(r)) }),
+  listObject: (r) => ({
+    type: C.listObject,
+    request: uint(r),
+    object: uint(r),
+    after: maybe(r, () => r.bytes(16)),
+    count: r.int(1_001)
+  }),
   open: (r) => ({
     type: C.open,
     request: uint(r),
@@ -103,17 +140,26 @@ const clientMessages: MakeClient = {
   unsubscribe: (r) => ({ type: C.unsubscribe, request: uint(r), stream: uint(r) }),
   commit: (r) => {
     const tasks = uints(r)
-    const effects = sparse(r, tasks.length, () => ({
-      puts: many(r, () => ({ queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) })),
-      others: 0
-    }))
+    const effects = sparse(r, tasks.length, () => {
+      const sets = many(r, () => ({ object: uint(r), key: r.bytes(r.int(40)) }))
+      return {
+        puts: many(r, () => {
+          const put = { queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) }
+          return sets.length > 0 && r.chance(50) ? { ...put, ifNew: r.int(sets.length) } : put
+        }),
+        sets,
+        counts: many(r, () => ({ object: uint(r), by: int(r) })),
+        writes: many(r, () => ({ object: uint(r), ...dictChange(r) }))
+      }
+    })
     return {
       type: C.commit,
       request: uint(r),
       tasks,
       fences: tasks.map(() => uint(r)),
       results: tasks.map(() => r.bytes(r.int(100))),
-      effects
+      effects,
+      together: r.chance(50)
     }
   },
   release: (r) => ({ type: C.release, request: uint(r), held: held(r) }),
@@ -393,6 +439,36 @@ const managerMessages: MakeManager = {
       payload: r.bytes(r.int(300)),
       options: maybe(r, () => options(r))
     }))
+  }),
+  objectOpened: (r) => ({
+    type: M.objectOpened,
+    request: uint(r),
+    object: uint(r),
+    durability: "fsync",
+    size: uint(r)
+  }),
+  bits: (r) => {
+    const count = r.int(100)
+    return { type: M.bits, request: uint(r), count, bits: r.bytes((count + 7) >> 3) }
+  },
+  counter: (r) => ({ type: M.counter, request: uint(r), done: r.chance(50), value: int(r) }),
+  entries: (r) => ({
+    type: M.entries,
+    request: uint(r),
+    items: many(r, () => maybe(r, () => ({ version: uint(r), value: r.bytes(r.int(50)) })))
+  }),
+  written: (r) => ({ type: M.written, request: uint(r), versions: uints(r) }),
+  keys: (r) => ({
+    type: M.keys,
+    request: uint(r),
+    keys: many(r, () => r.bytes(r.int(50))),
+    next: maybe(r, () => r.bytes(16))
+  }),
+  pairs: (r) => ({
+    type: M.pairs,
+    request: uint(r),
+    items: many(r, () => ({ key: text(r, 20), version: uint(r), value: r.bytes(r.int(50)) })),
+    next: maybe(r, () => r.bytes(8))
   })
 }
 
