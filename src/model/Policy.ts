@@ -27,6 +27,13 @@ export interface Policy {
   readonly outcomesKeptMs: number
   readonly dedupeKept: number
   readonly dedupeKeptMs: number
+  /** Leases of one lane at once, and a minute. 0 = no bound. */
+  readonly laneConcurrency: number
+  readonly laneRatePerMinute: number
+  /** Leases that a rested lane is granted in one go, where there is a rate; 0 is 1. */
+  readonly laneBurst: number
+  /** Between two grants of one lane. 0 = none. */
+  readonly laneGapMs: number
 }
 
 export const defaults: Policy = {
@@ -42,7 +49,11 @@ export const defaults: Policy = {
   outcomesKept: Limits.outcomesKeptMax,
   outcomesKeptMs: Limits.outcomesKeptMs,
   dedupeKept: Limits.dedupeKeptMax,
-  dedupeKeptMs: Limits.dedupeKeptMs
+  dedupeKeptMs: Limits.dedupeKeptMs,
+  laneConcurrency: 0,
+  laneRatePerMinute: 0,
+  laneBurst: 0,
+  laneGapMs: 0
 }
 
 /** Field, smallest and largest value, in the order in which a policy travels. */
@@ -59,7 +70,11 @@ export const ranges: ReadonlyArray<readonly [field: keyof Policy, min: number, m
   ["outcomesKept", 0, Limits.outcomesKeptMax],
   ["outcomesKeptMs", 0, Limits.delayMsMax],
   ["dedupeKept", 0, Limits.dedupeKeptMax],
-  ["dedupeKeptMs", 0, Limits.delayMsMax]
+  ["dedupeKeptMs", 0, Limits.delayMsMax],
+  ["laneConcurrency", 0, Limits.concurrencyMax],
+  ["laneRatePerMinute", 0, Limits.laneRatePerMinuteMax],
+  ["laneBurst", 0, Limits.laneBurstMax],
+  ["laneGapMs", 0, Limits.laneGapMsMax]
 ]
 
 export interface PolicyFault {
