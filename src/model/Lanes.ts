@@ -107,6 +107,8 @@ export class Lanes {
    */
   pop(now: number, prefetch = false): Task | undefined {
     this.open(now)
+    const plain = this.#plain
+    if (plain.size === this.size) return plain.size === 0 ? undefined : this.#popPlain(plain)
     const lane = this.#head()
     if (lane === undefined) return undefined
     const { limits } = lane
@@ -130,6 +132,17 @@ export class Lanes {
     return task
   }
 
+  /** What `pop` comes to where no task has a key. */
+  #popPlain(plain: Lane): Task {
+    const task = plain.take()
+    plain.running++
+    this.size--
+    this.#unlimitedTasks--
+    if (plain.size === 0) this.#leaveRing(plain)
+    else if (plain.first!.priority !== plain.priority) this.#settle(plain)
+    return task
+  }
+
   /** Counts a lease that was granted before a restart: its end will be told like any other's. */
   leasedBefore(task: Task): void {
     const lane = this.#laneOf(task)
@@ -141,6 +154,7 @@ export class Lanes {
   ended(task: Task): void {
     const lane = this.#laneOf(task)
     lane.running--
+    if (lane === this.#plain) return
     if (lane.limits.limited || lane.size === 0) this.#settle(lane)
   }
 

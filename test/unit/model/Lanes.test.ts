@@ -9,7 +9,7 @@ import { Task } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { LanesReference } from "./LanesReference.ts"
 
-const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 500)
+const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
 const opsPerSeed = 200
 
 const bytes = new Uint8Array(1)
