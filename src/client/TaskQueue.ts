@@ -25,11 +25,13 @@ import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabul
 import { Client, type ClientShape, type OpenQueue, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
 import { type Options, policyOf } from "./Definition.ts"
+import { type LaneError, LaneHandle } from "./LaneHandle.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
-export type { Options, PolicyOptions } from "./Definition.ts"
+export type { LaneOptions, Options, PolicyOptions } from "./Definition.ts"
+export type { LaneError, LaneHandle } from "./LaneHandle.ts"
 export type { Outcome } from "./Outcome.ts"
 export { Receipt, taskIdOf } from "./TaskId.ts"
 
@@ -400,6 +402,19 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         }))
       )
     ).pipe(Effect.asVoid)
+  }
+
+  /** The lane of all tasks with this key: pause it, limit it, slow it down. Nothing is sent before one of those. */
+  lane(key: string): LaneHandle {
+    return new LaneHandle(key, (change): Effect.Effect<void, LaneError, Client> => {
+      const fault = this.optionsFault({ key })
+      if (fault !== undefined) return Effect.fail(fault)
+      return Effect.flatMap(Client, (client) =>
+        Effect.flatMap(client.open(this), (queue) =>
+          this.#ask(client, (request) => ({ type: C.lane, request, queue: queue.id, ...change }))
+        )
+      ).pipe(Effect.asVoid)
+    })
   }
 
   /** What became of a task; waits up to `timeout` (default: for ever) for it to end. */

@@ -527,7 +527,7 @@ export class Core implements Out {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       case C.commit:
-        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
+        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.slowDowns)
       case C.open:
         return this.#open(session, m)
       case C.lease:
@@ -539,7 +539,7 @@ export class Core implements Out {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         const queue = this.#streamable(session, m.request, m.queue)
         if (queue === undefined) return
-        const { id } = engine.subscribe(session, queue, m.credit)
+        const { id } = engine.subscribe(session, queue, m.credit, m.prefetch)
         return this.#answer(session, { type: M.streaming, request: m.request, stream: id })
       }
       case C.follow: {
@@ -562,12 +562,14 @@ export class Core implements Out {
         return engine.join(session, m.request, m.queue, m.waitMs, now)
       case C.close:
         return engine.close(session, m.request, m.queue, m.immediate ? "immediate" : "drain", now)
+      case C.lane:
+        return engine.lane(session, m.request, m.queue, m.key, m.change, m.limits, m.forMs, now)
       case C.outcome:
         return engine.outcome(session, m.request, m.queue, m.task, m.waitMs, now)
       case C.peek: {
         const queue = engine.queues[m.queue]
         if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
-        const items = within(queue.ready.peek(m.count)).map((task) => this.#delivery(task))
+        const items = within(queue.ready.peek(m.count, now)).map((task) => this.#delivery(task))
         return this.#answer(session, { type: M.peeked, request: m.request, items })
       }
       case C.stats: {
@@ -702,6 +704,7 @@ export class Core implements Out {
     if (this.#host.commit === undefined) return
     this.#records.push({ _tag: "Queue", id: queue.id, definition: queue.definition, closed: queue.closed })
   }
+  laneChanged = (_queue: Queue, _key: string): void => {}
   refused = (session: Session, request: number, why: Refusal): void => {
     this.counters.refused++
     this.#answer(session, { type: M.refused, request, ...why })
@@ -841,7 +844,7 @@ const outcomeAt = ({ log }: Queue, cursor: number): Vocabulary.Outcome => ({
 })
 
 const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
-  const oldest = queue.ready.first()
+  const oldest = queue.ready.first(now)
   return {
     name: queue.definition.name,
     durability: queue.definition.durability,

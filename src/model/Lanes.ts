@@ -53,6 +53,10 @@ export interface LaneStats {
   readonly state: LaneState
 }
 
+/** What may be done to a lane while the queue runs; the numbers are the protocol's. */
+export const LaneChange = { limit: 0, clear: 1, pause: 2, resume: 3, slowDown: 4 } as const
+export type LaneChange = (typeof LaneChange)[keyof typeof LaneChange]
+
 /** A time before all others, from which the distance to any other is an exact number. */
 const never = -(2 ** 52)
 
@@ -259,6 +263,11 @@ export class Lanes {
    */
   get leasable(): number {
     return this.#unlimitedTasks + this.#limitedLanes
+  }
+
+  /** Whether the next task's lane has limits. */
+  get nextIsLimited(): boolean {
+    return this.#head()?.limits.limited === true
   }
 
   /**

@@ -5,9 +5,10 @@
  * every lease of a queue has the same term, so a lease or a renewal goes to the end and the next to expire is first.
  */
 import * as Limits from "../Limits.ts"
+import { ofPolicy } from "./LaneLimits.ts"
+import { Lanes } from "./Lanes.ts"
 import { OutcomeLog } from "./OutcomeLog.ts"
 import type { Durability, Policy } from "./Policy.ts"
-import { Ready } from "./Ready.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
 import { State, type Task } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
@@ -34,7 +35,7 @@ export class Queue {
   readonly id: number
   readonly definition: QueueDefinition
   readonly policy: Policy
-  readonly ready = new Ready()
+  readonly ready: Lanes
   readonly log: OutcomeLog
   /** Living tasks by dedupe id, and ended ones until their retention is over. */
   readonly ids = new Map<string, number>()
@@ -55,6 +56,8 @@ export class Queue {
   /** The one timer that looks at the head of the lease list, and the one that looks at the oldest outcome. */
   leaseTimer: Timer | undefined = undefined
   evictTimer: Timer | undefined = undefined
+  /** The one that looks at the next lane to open. */
+  laneTimer: Timer | undefined = undefined
   closed: "open" | "drain" | "immediate" = "open"
   delayed = 0
   leased = 0
@@ -71,6 +74,7 @@ export class Queue {
     this.id = id
     this.definition = definition
     this.policy = definition.policy
+    this.ready = new Lanes(ofPolicy(definition.policy))
     this.log = new OutcomeLog(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
   }
 

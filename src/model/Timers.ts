@@ -12,6 +12,7 @@ export type TimerSubject =
   | { readonly _tag: "Wait"; readonly waiter: Waiter }
   | { readonly _tag: "Leases"; readonly queue: Queue }
   | { readonly _tag: "Outcomes"; readonly queue: Queue }
+  | { readonly _tag: "Lanes"; readonly queue: Queue }
 
 export class Timer {
   slot = -1

@@ -35,7 +35,8 @@ export const ClientType = {
   close: 0x1f,
   outcome: 0x20,
   follow: 0x21,
-  abandon: 0x22
+  abandon: 0x22,
+  lane: 0x30
 } as const
 
 export const ManagerType = {
@@ -79,6 +80,19 @@ export const optionsBytes = (options: TaskOptions | undefined): number => {
   const { id, key, labels, trace } = options
   const characters = (id?.length ?? 0) + (key?.length ?? 0) + (trace?.length ?? 0)
   return 64 + 3 * (labels?.reduce((sum, label) => sum + label.length + 4, characters) ?? characters)
+}
+
+/** What may be done to a lane; the same numbers as the engine's. */
+export const LaneChange = { limit: 0, clear: 1, pause: 2, resume: 3, slowDown: 4 } as const
+export type LaneChange = (typeof LaneChange)[keyof typeof LaneChange]
+
+/** Limits of one lane; what is left out is as the queue's policy says, and 0 is no bound. */
+export interface LaneLimits {
+  readonly concurrency?: number | undefined
+  readonly ratePerMinute?: number | undefined
+  readonly burst?: number | undefined
+  readonly gapMs?: number | undefined
+  readonly weight?: number | undefined
 }
 
 /** A task as a worker receives it. */

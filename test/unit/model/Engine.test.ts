@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type CommitEffects, Engine, type Failure } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { checkLanes } from "../../../src/model/LaneInvariants.ts"
+import { LaneChange } from "../../../src/model/Lanes.ts"
+import type { Queue } from "../../../src/model/Queue.ts"
 import { Session } from "../../../src/model/Session.ts"
 import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
@@ -14,6 +17,8 @@ const fenceBase = 2 ** 32
 const payload = (item: Item): Uint8Array => new Uint8Array(item.bytes)
 const optionsOf = ({ bytes: _, ...options }: Item): TaskOptions | undefined =>
   Object.keys(options).length === 0 ? undefined : options
+
+type Make = (...args: ConstructorParameters<typeof Reference>) => Reference
 
 /**
  * One seeded run. Commands come at whole hundreds of milliseconds, and each kind of wait has its own remainder, so that
@@ -33,7 +38,7 @@ class Run {
   #request = 1
   #sessionNumber = 1
 
-  constructor(seed: number, make = (policies: ReadonlyArray<QueuePolicy>) => new Reference(policies)) {
+  constructor(seed: number, make: Make = (...args) => new Reference(...args)) {
     this.#random = new Random(seed)
     const r = this.#random
     this.#policies = [0, 1, 2].map(() => ({
@@ -48,10 +53,14 @@ class Run {
       outcomesKept: r.pick([0, 2, 5, 1_000]),
       outcomesKeptMs: r.pick([500, 3_000, 86_400_000]),
       dedupeKept: r.pick([0, 1, 3, 1_000]),
-      dedupeKeptMs: r.pick([700, 86_400_000])
+      dedupeKeptMs: r.pick([700, 86_400_000]),
+      laneConcurrency: r.pick([0, 0, 1, 2]),
+      laneRatePerMinute: r.pick([0, 0, 0, 100, 700]),
+      laneBurst: r.int(4),
+      laneGapMs: r.pick([0, 0, 0, 30, 450])
     }))
     this.#engine = new Engine({ epoch: 1, seed, out: this.#out })
-    this.#reference = make(this.#policies)
+    this.#reference = make(this.#policies, this.#out.answers, this.#out.ended)
     this.#policies.forEach(({ backoffFactor, ...policy }, i) => {
       this.#engine.declare(definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 }))
     })
@@ -105,7 +114,7 @@ class Run {
       differ(
         `counts of queue ${queue.id}`,
         {
-          ready: queue.ready.peek(1_000).map(({ n }) => n),
+          ready: readyOf(queue),
           delayed: queue.delayed,
           leased: queue.leased,
           done: queue.done,
@@ -118,7 +127,7 @@ class Run {
           closed: queue.closed
         },
         {
-          ready: this.#reference.ready(queue.id).map(({ n }) => n),
+          ready: this.#reference.of(queue.id, "ready").map(({ n }) => n),
           delayed: count("delayed"),
           leased: count("leased"),
           done: count("success"),
@@ -157,6 +166,7 @@ class Run {
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
+    if (r.chance(50)) item.key = r.pick(["a", "b", "c"])
     if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
     if (r.chance(20)) {
       let ttlMs = 103 + 100 * r.int(20)
@@ -232,9 +242,10 @@ class Run {
     }
     if (kind < 46) {
       const credit = r.int(4)
-      say("subscribe", streamable, credit)
-      const { id } = this.#engine.subscribe(session, this.#engine.queues[streamable]!, credit)
-      return this.#reference.subscribe(number, streamable, id, credit)
+      const prefetch = r.chance(50) ? 0 : r.int(3)
+      say("subscribe", streamable, credit, prefetch)
+      const { id } = this.#engine.subscribe(session, this.#engine.queues[streamable]!, credit, prefetch)
+      return this.#reference.subscribe(number, streamable, id, credit, prefetch)
     }
     if (kind < 49) {
       const { log } = this.#engine.queues[streamable]!
@@ -261,7 +272,7 @@ class Run {
     if (kind < 68) {
       const items = this.#held(number).map(([n, fence]) => {
         const puts = r.chance(30) ? [{ queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }] : []
-        return { n, fence, puts }
+        return { n, fence, puts, slowDownMs: r.chance(10) ? 50 + r.int(700) : undefined }
       })
       say("commit", items)
       const effects = items.map(({ puts }): CommitEffects | undefined =>
@@ -279,7 +290,8 @@ class Run {
         items.map(({ fence }) => fenceBase + fence),
         items.map(() => new Uint8Array(3)),
         effects.some((effect) => effect !== undefined) ? effects : undefined,
-        now
+        now,
+        items.map(({ slowDownMs }) => slowDownMs)
       )
       return this.#reference.commit(number, request, items, now)
     }
@@ -288,7 +300,8 @@ class Run {
         const reason = r.pick([Reason.failed, Reason.failed, Reason.defect, Reason.timeout, Reason.killed])
         const typed = r.chance(50)
         const retryAfterMs = r.chance(20) ? 20 + 100 * r.int(10) : undefined
-        return { n, fence, reason, final: reason === Reason.killed, typed, retryAfterMs }
+        const slowDownMs = r.chance(10) ? 50 + r.int(700) : undefined
+        return { n, fence, reason, final: reason === Reason.killed, typed, retryAfterMs, slowDownMs }
       })
       say("fail", items)
       this.#engine.fail(
@@ -296,12 +309,26 @@ class Run {
         request,
         items.map(({ n }) => n),
         items.map(({ fence }) => fenceBase + fence),
-        items.map(({ reason, retryAfterMs, typed }): Failure => {
-          return { reason, error: typed ? new Uint8Array(2) : undefined, text: "", retryAfterMs }
+        items.map(({ reason, retryAfterMs, slowDownMs, typed }): Failure => {
+          return { reason, error: typed ? new Uint8Array(2) : undefined, text: "", retryAfterMs, slowDownMs }
         }),
         now
       )
       return this.#reference.fail(number, request, items, now)
+    }
+    if (r.chance(8)) {
+      const change = r.pick(["limit", "clear", "clear", "pause", "resume", "resume", "slowDown"] as const)
+      const key = r.pick(["a", "b", "c"])
+      const limits = {
+        concurrency: r.pick([undefined, 0, 1, 3]),
+        ratePerMinute: r.pick([undefined, 0, 400]),
+        burst: r.pick([undefined, 2]),
+        gapMs: r.pick([undefined, 0, 90])
+      }
+      const forMs = r.int(900)
+      say("lane", queue, key, change, limits, forMs)
+      this.#engine.lane(session, request, queue, key, LaneChange[change], limits, forMs, now)
+      return this.#reference.lane(request, queue, key, change, limits, forMs, now)
     }
     const held = this.#held(number)
     if (kind < 76) {
@@ -370,12 +397,22 @@ class Run {
   }
 }
 
+const readyOf = ({ ready }: Queue): ReadonlyArray<number> => {
+  const found: Array<number> = []
+  checkLanes(
+    ready,
+    () => {},
+    ({ n }) => found.push(n)
+  )
+  return found.sort((a, b) => a - b)
+}
+
 const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number, A]> =>
   [...map].sort(([a], [b]) => a - b)
 
 const kinds = [
   ..."put lease subscribe follow credit unsubscribe commit fail release renew started heartbeat acknowledge".split(" "),
-  ..."outcome join congested close detach resume goodbye".split(" "),
+  ..."outcome join congested close detach resume goodbye lane".split(" "),
   ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
 ]
 
@@ -406,7 +443,7 @@ describe("the engine beside the reference", () => {
     const found: Array<number> = []
     for (let seed = 1; seed <= 20; seed++) {
       try {
-        new Run(seed, (policies) => new Forgetful(policies)).go(opsPerSeed)
+        new Run(seed, (...args) => new Forgetful(...args)).go(opsPerSeed)
       } catch {
         found.push(seed)
       }

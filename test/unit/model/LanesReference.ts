@@ -179,8 +179,20 @@ export class LanesReference {
     return task
   }
 
-  ended(task: Task): void {
-    this.lane(task.options?.key).running--
+  /** Whether a task of this lane may be leased, and the lease itself, for a caller that keeps the tasks. */
+  mayLease(key: Key, now: number): boolean {
+    const lane = this.lane(key)
+    return !this.blockedByEvent(lane) && this.openByTime(lane, now)
+  }
+
+  lease(key: Key, now: number): void {
+    const lane = this.lane(key)
+    lane.running++
+    if (this.limits(lane).limited) lane.events.push({ _tag: "Grant", at: now })
+  }
+
+  ended({ options }: Pick<Task, "options">): void {
+    this.lane(options?.key).running--
     this.#refresh(this.now)
   }
 

@@ -1,3 +1,6 @@
+import { type LaneOverride, ofPolicy } from "../../../src/model/LaneLimits.ts"
+import { LanesReference } from "./LanesReference.ts"
+
 /**
  * The queue of design §8, written naively: one array of all tasks, searched and sorted for every question.
  *
@@ -17,6 +20,7 @@ export interface Item {
   readonly priority?: number
   readonly delayMs?: number
   readonly ttlMs?: number
+  readonly key?: string
 }
 
 export interface QueuePolicy {
@@ -32,6 +36,10 @@ export interface QueuePolicy {
   readonly outcomesKeptMs: number
   readonly dedupeKept: number
   readonly dedupeKeptMs: number
+  readonly laneConcurrency: number
+  readonly laneRatePerMinute: number
+  readonly laneBurst: number
+  readonly laneGapMs: number
 }
 
 export type RefState = "ready" | "delayed" | "leased" | "success" | "failure" | "dead" | "cancelled" | "acknowledged"
@@ -69,6 +77,7 @@ interface Stream {
   readonly id: number
   readonly session: number
   credit: number
+  readonly prefetch: number
   cursor: number
 }
 
@@ -86,6 +95,8 @@ interface RefQueue {
   retired: Array<{ readonly id: string; readonly n: number; readonly at: number }>
   duplicates: number
   refused: number
+  /** What each lane was granted, and may be. */
+  readonly lanes: LanesReference
 }
 
 /** The engine's choice of stream for a task, to be checked and followed. */
@@ -103,10 +114,18 @@ export class Reference {
   readonly queues: Array<RefQueue>
   readonly congested = new Set<number>()
   answers = new Map<number, Answer>()
+  readonly #chosen: ReadonlyMap<number, Answer>
+  readonly #ended: ReadonlyArray<number>
   #nextTask = 1
   #renewals = 0
 
-  constructor(policies: ReadonlyArray<QueuePolicy>) {
+  /**
+   * `chosen`: the engine's answers. Whose turn it is among open lanes is its choice, to be checked and followed; and so
+   * is the order, in `ended`, in which a queue that is closed cancels what waits.
+   */
+  constructor(policies: ReadonlyArray<QueuePolicy>, chosen: ReadonlyMap<number, Answer>, ended: ReadonlyArray<number>) {
+    this.#chosen = chosen
+    this.#ended = ended
     this.queues = policies.map((policy, id) => ({
       id,
       policy,
@@ -118,7 +137,8 @@ export class Reference {
       kept: 0,
       retired: [],
       duplicates: 0,
-      refused: 0
+      refused: 0,
+      lanes: new LanesReference(ofPolicy(policy))
     }))
   }
 
@@ -130,6 +150,21 @@ export class Reference {
 
   ready(queue: number): Array<RefTask> {
     return this.of(queue, "ready").sort((a, b) => priorityOf(a) - priorityOf(b) || a.place - b.place || a.n - b.n)
+  }
+
+  /** What may be leased next: of the most urgent open lanes, the first task of each. */
+  next(queue: number, now: number): Array<RefTask> {
+    const { lanes } = this.queues[queue]!
+    const open = this.ready(queue).filter(({ item }) => lanes.mayLease(item.key, now))
+    return open.filter(
+      (task) =>
+        priorityOf(task) === priorityOf(open[0]!) && open.find(({ item }) => item.key === task.item.key) === task
+    )
+  }
+
+  isLimited(task: RefTask): boolean {
+    const { lanes } = this.queues[task.queue]!
+    return lanes.limits(lanes.lane(task.item.key)).limited
   }
 
   leases(session: number): Array<RefTask> {
@@ -194,7 +229,7 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     const first = !queue.waits.some(({ kind }) => kind === "lease")
-    if (this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
+    if (this.next(queueId, now).length > 0 && (waitMs === 0 || first)) {
       return this.#hand(queue, session, request, count, now)
     }
     if (queue.closed !== "open" && this.of(queueId, "ready", "delayed", "leased").length === 0) {
@@ -211,10 +246,11 @@ export class Reference {
       readonly n: number
       readonly fence: number
       readonly puts: ReadonlyArray<{ readonly queue: number; readonly item: Item }>
+      readonly slowDownMs: number | undefined
     }>,
     now: number
   ): void {
-    const codes = items.map(({ fence, n, puts }) => {
+    const codes = items.map(({ fence, n, puts, slowDownMs }) => {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") return task
       for (const { item, queue } of puts) {
@@ -224,6 +260,7 @@ export class Reference {
       }
       // Children always enter, whatever the capacity and whether the queue is closed.
       for (const { item, queue } of puts) this.#accept(this.queues[queue]!, item, now)
+      this.#slowDown(task, slowDownMs, now)
       this.#end(task, "success", now)
       return "ok"
     })
@@ -250,14 +287,16 @@ export class Reference {
       readonly final: boolean
       readonly typed: boolean
       readonly retryAfterMs: number | undefined
+      readonly slowDownMs: number | undefined
     }>,
     now: number
   ): void {
-    const codes = items.map(({ fence, final, n, reason, retryAfterMs, typed }) => {
+    const codes = items.map(({ fence, final, n, reason, retryAfterMs, slowDownMs, typed }) => {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") return task
       const { policy } = this.queues[task.queue]!
       task.reasons.push(reason)
+      this.#slowDown(task, slowDownMs, now)
       if (final || task.attempt >= policy.maxAttempts) {
         this.#end(task, typed ? "failure" : "dead", now)
         return "ok"
@@ -269,6 +308,7 @@ export class Reference {
         this.#end(task, "cancelled", now)
         return "ok"
       }
+      this.queues[task.queue]!.lanes.ended({ options: { key: task.item.key } })
       task.state = "delayed"
       task.at = now + wait
       // A back-off does not keep the task's place: it goes behind all that was put before.
@@ -309,6 +349,7 @@ export class Reference {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") continue
       task.state = "acknowledged"
+      this.queues[task.queue]!.lanes.ended({ options: { key: task.item.key } })
       this.#retire(task, now)
       // It will have no outcome: who waits for one learns that.
       this.#answerWaits(task, () => ({ _tag: "Refused", why: "taskNotFound" }))
@@ -340,7 +381,8 @@ export class Reference {
     if (queue.closed !== "immediate") queue.closed = mode
     if (mode === "immediate") {
       const delayed = this.of(queueId, "delayed").sort((a, b) => a.n - b.n)
-      for (const task of [...this.ready(queueId), ...delayed]) this.#end(task, "cancelled", now)
+      const ready = this.ready(queueId).sort((a, b) => this.#ended.indexOf(a.n) - this.#ended.indexOf(b.n))
+      for (const task of [...ready, ...delayed]) this.#end(task, "cancelled", now)
     }
     for (const wait of queue.waits.filter(({ kind }) => kind === "put")) {
       this.#unwait(queue, wait)
@@ -349,12 +391,32 @@ export class Reference {
     this.#answer(request, { _tag: "Done" })
   }
 
-  subscribe(session: number, queueId: number, id: number, credit: number): void {
-    this.queues[queueId]!.leaseStreams.push({ id, session, credit, cursor: 0 })
+  lane(
+    request: number,
+    queueId: number,
+    key: string,
+    change: "limit" | "clear" | "pause" | "resume" | "slowDown",
+    limits: LaneOverride,
+    forMs: number,
+    now: number
+  ): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const { lanes } = queue
+    lanes.at(now)
+    if (change === "limit") lanes.override(key, limits)
+    else if (change === "clear") lanes.clear(key)
+    else if (change === "slowDown") lanes.slowDown(key, now + forMs)
+    else lanes.pause(key, change === "pause")
+    this.#answer(request, { _tag: "Done" })
+  }
+
+  subscribe(session: number, queueId: number, id: number, credit: number, prefetch: number): void {
+    this.queues[queueId]!.leaseStreams.push({ id, session, credit, prefetch, cursor: 0 })
   }
 
   follow(session: number, queueId: number, id: number, cursor: number, credit: number): void {
-    this.queues[queueId]!.outcomeStreams.push({ id, session, credit, cursor })
+    this.queues[queueId]!.outcomeStreams.push({ id, session, credit, prefetch: 0, cursor })
   }
 
   credit(session: number, id: number, credit: number): void {
@@ -476,7 +538,7 @@ export class Reference {
 
   #serve(queue: RefQueue, grants: Array<Grant>, now: number): boolean {
     let any = false
-    for (let ready = this.ready(queue.id); ready.length > 0; ready = this.ready(queue.id)) {
+    for (let next = this.next(queue.id, now); next.length > 0; next = this.next(queue.id, now)) {
       const wait = queue.waits.find(({ kind }) => kind === "lease")
       if (wait !== undefined) {
         this.#unwait(queue, wait)
@@ -486,20 +548,38 @@ export class Reference {
       }
       const open = queue.leaseStreams.filter(({ credit, session }) => credit > 0 && !this.congested.has(session))
       if (open.length === 0) return any
-      const grant = grants.shift()
-      if (grant === undefined) throw new Mismatch(`queue ${queue.id}: task ${ready[0]!.n} should have been delivered`)
+      const grant = grants[0]
+      // The next one may be of a lane with limits, and wait for a free handler: nothing, or what is let in meanwhile.
+      const free = open.some(({ credit, prefetch }) => credit > prefetch)
+      const here = next.some(({ n }) => `${n}` === grant?.text.split("/")[0])
+      if (!here && !free && next.some((task) => this.isLimited(task))) return any
+      grants.shift()
+      if (grant === undefined) {
+        throw new Mismatch(`queue ${queue.id}: task ${next[0]!.n} should have been delivered`)
+      }
       const stream = open.find(({ id }) => id === grant.stream)
       if (stream === undefined) throw new Mismatch(`stream ${grant.stream} has no credit or takes nothing`)
+      const task = this.#choose(next, grant.text)
+      if (this.isLimited(task) && stream.credit <= stream.prefetch) {
+        throw new Mismatch(`task ${task.n} of a lane with limits is prefetched`)
+      }
       stream.credit--
-      const text = this.#grant(ready[0]!, stream.session, now)
+      const text = this.#grant(task, stream.session, now)
       if (text !== grant.text) throw new Mismatch(`delivered ${grant.text}, expected ${text}`)
       any = true
     }
     return any
   }
 
+  #choose(next: ReadonlyArray<RefTask>, text: string): RefTask {
+    const task = next.find(({ n }) => `${n}` === text.split("/")[0])
+    if (task === undefined) throw new Mismatch(`leased ${text}, expected one of ${next.map(({ n }) => n).join()}`)
+    return task
+  }
+
   #grant(task: RefTask, session: number, now: number): string {
     task.state = "leased"
+    this.queues[task.queue]!.lanes.lease(task.item.key, now)
     task.attempt++
     task.leases++
     task.started = false
@@ -509,9 +589,18 @@ export class Reference {
   }
 
   #hand(queue: RefQueue, session: number, request: number, count: number, now: number): void {
-    const tasks = this.ready(queue.id)
-      .slice(0, count)
-      .map((task) => this.#grant(task, session, now))
+    const answer = this.#chosen.get(request)
+    const given = answer?._tag === "Leased" ? answer.tasks : []
+    const tasks: Array<string> = []
+    for (
+      let next = this.next(queue.id, now);
+      next.length > 0 && tasks.length < count;
+      next = this.next(queue.id, now)
+    ) {
+      const text = given[tasks.length]
+      if (text === undefined) throw new Mismatch(`task ${next[0]!.n} is not in the answer to request ${request}`)
+      tasks.push(this.#grant(this.#choose(next, text), session, now))
+    }
     this.#answer(request, { _tag: "Leased", tasks })
   }
 
@@ -528,7 +617,15 @@ export class Reference {
   #backToReady(task: RefTask, now: number): void {
     if (task.expiresAt <= now) this.#expire(task, now)
     else if (this.queues[task.queue]!.closed === "immediate") this.#end(task, "cancelled", now)
-    else task.state = "ready"
+    else {
+      this.queues[task.queue]!.lanes.ended({ options: { key: task.item.key } })
+      task.state = "ready"
+    }
+  }
+
+  #slowDown(task: RefTask, forMs: number | undefined, now: number): void {
+    const { key } = task.item
+    if (forMs !== undefined && key !== undefined) this.queues[task.queue]!.lanes.slowDown(key, now + forMs)
   }
 
   #lose(task: RefTask, now: number): void {
@@ -551,6 +648,7 @@ export class Reference {
 
   #end(task: RefTask, state: "success" | "failure" | "dead" | "cancelled", now: number): void {
     const queue = this.queues[task.queue]!
+    if (task.state === "leased") queue.lanes.ended({ options: { key: task.item.key } })
     task.state = state
     queue.log.push({ task, at: now })
     this.#retire(task, now)

@@ -27,6 +27,7 @@ export class Collected implements Out {
   admitting: Array<number> = []
   /** The life of every task as the changes tell it. */
   readonly lives = new Map<number, string>()
+  readonly ended: Array<number> = []
   readonly faults: Array<string> = []
 
   #answer(request: number, answer: Answer): void {
@@ -46,9 +47,11 @@ export class Collected implements Out {
             : before !== undefined && before !== "ended" && before !== "acknowledged"
     if (!legal) this.faults.push(`task ${task.n}: ${before ?? "nothing"} -> ${change}`)
     this.lives.set(task.n, change)
+    if (change === "ended") this.ended.push(task.n)
     if (change === "put") this.admitting.push(task.queue.id)
   }
   queueChanged: Out["queueChanged"] = () => {}
+  laneChanged: Out["laneChanged"] = () => {}
   refused: Out["refused"] = (_, request, why) =>
     this.#answer(request, { _tag: "Refused", why: codeNames[why.code] ?? String(why.code) })
   done: Out["done"] = (_, request) => this.#answer(request, { _tag: "Done" })
