@@ -13,9 +13,10 @@ import { parseArgs } from "node:util"
 import { crawlDispatch } from "./crawl-dispatch.ts"
 import { jsonLine, type Measurement, machine, progress, table } from "./harness/report.ts"
 import type { Work, WorkOptions } from "./harness/work.ts"
+import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, lanes]
 
 class UsageError extends Error {}
 
