@@ -414,7 +414,8 @@ export class Core implements Out {
     this.#arrived = []
     for (const { body, peer } of arrived) this.#step(peer, body, now)
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
-    this.engine.dispatch(now)
+    // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
+    this.engine.dispatch(this.#host.now())
     if (this.#host.commit !== undefined && this.#records.length > 0) {
       const records = this.#records
       this.#records = []
