@@ -166,7 +166,7 @@ class Run {
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
-    if (r.chance(50)) item.key = r.pick(["a", "b", "c"])
+    if (r.chance(60)) item.key = r.pick(["a", "a", "b", "c"])
     if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
     if (r.chance(20)) {
       let ttlMs = 103 + 100 * r.int(20)
@@ -272,7 +272,7 @@ class Run {
     if (kind < 68) {
       const items = this.#held(number).map(([n, fence]) => {
         const puts = r.chance(30) ? [{ queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }] : []
-        return { n, fence, puts, slowDownMs: r.chance(10) ? 50 + r.int(700) : undefined }
+        return { n, fence, puts, slowDownMs: r.chance(30) ? 50 + r.int(1_500) : undefined }
       })
       say("commit", items)
       const effects = items.map(({ puts }): CommitEffects | undefined =>
@@ -300,7 +300,7 @@ class Run {
         const reason = r.pick([Reason.failed, Reason.failed, Reason.defect, Reason.timeout, Reason.killed])
         const typed = r.chance(50)
         const retryAfterMs = r.chance(20) ? 20 + 100 * r.int(10) : undefined
-        const slowDownMs = r.chance(10) ? 50 + r.int(700) : undefined
+        const slowDownMs = r.chance(30) ? 50 + r.int(1_500) : undefined
         return { n, fence, reason, final: reason === Reason.killed, typed, retryAfterMs, slowDownMs }
       })
       say("fail", items)
