@@ -27,5 +27,5 @@ export const Empty = TaskQueue.make("bench.lanes.empty", {
 
 export const siteOf = (index: number): string => `site-${String(index).padStart(5, "0")}.example.org`
 
-/** Handlers at a time. Prefetch is asked for: lanes with limits do not get it. */
-export const workerOptions = { concurrency: 128, prefetch: 128 } as const
+/** Handlers at a time: as many as lanes that may open in the same millisecond. Prefetch is asked for: such lanes do not get it. */
+export const workerOptions = { concurrency: 1_024, prefetch: 1_024 } as const

@@ -59,7 +59,8 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
       // Engine time: the wall clock at the start, and from then on only what has passed since.
       const startedAt = clock.currentTimeMillisUnsafe()
       const startedNanos = clock.monotonicTimeNanosUnsafe()
-      const now = (): number => startedAt + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)
+      const sinceNanos = (): bigint => clock.monotonicTimeNanosUnsafe() - startedNanos
+      const now = (): number => startedAt + Number(sinceNanos() / 1_000_000n)
 
       let alarm: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
       const failure = yield* Deferred.make<never, StoreBroken>()
@@ -76,7 +77,9 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
           if (alarm !== undefined && alarm.at <= at) return
           disarm()
           if (at === Number.POSITIVE_INFINITY) return
-          const waitMs = Math.min(Math.max(0, at - now()) + 1, 3_600_000)
+          // From the fraction of the millisecond on, for a lane with a gap loses what the alarm is late at every turn.
+          const exactMs = at - startedAt - Number(sinceNanos()) / 1_000_000
+          const waitMs = Math.min(Math.max(0, Math.ceil(exactMs)), 3_600_000)
           const ring = Effect.sync(() => {
             alarm = undefined
             core.wake()
