@@ -14,10 +14,11 @@ import { backlog } from "./backlog.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
 import { jsonLine, type Measurement, machine, progress, table } from "./harness/report.ts"
 import type { Work, WorkOptions } from "./harness/work.ts"
+import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes]
 
 class UsageError extends Error {}
 

@@ -223,6 +223,19 @@ export const factsMax = 32
 export const statsTimersMax = 4_096
 /** Lanes named in the counts of a queue. */
 export const topLanesMax = 10
+// ---- lanes
+
+/** Leases a minute of one lane, tasks in its bucket, time between two grants, tasks in its turn. */
+export const laneRatePerMinuteMax = 60_000_000
+export const laneBurstMax = 1_000_000
+export const laneGapMsMax = 24 * 60 * 60 * 1_000
+export const laneWeightMax = 1_000
+/** Lanes of one queue that are paused or have limits of their own. */
+export const laneSettingsMax = 100_000
+/** Lanes of one queue without tasks and leases that are remembered until their gap is over and their bucket full. */
+export const lanesIdleMax = 250_000
+/** Lanes forgotten in one go. */
+export const lanesForgottenAtOnce = 1_000
 
 // ---- worker
 

@@ -45,6 +45,7 @@ const silent: Out = {
   changed: nothing,
   queueChanged: nothing,
   putProgress: nothing,
+  laneChanged: nothing,
   standings: nothing,
   purged: nothing,
   objectMade: nothing,

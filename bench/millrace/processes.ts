@@ -13,13 +13,15 @@ const script = (role: string): URL => new URL(`./${role}.ts`, import.meta.url)
 export const startProcesses = async (
   start: (options: StartOptions) => Child,
   workers: number,
-  profile: ProfileTo | undefined
+  profile: ProfileTo | undefined,
+  /** Put before the names of the role programs. */
+  prefix = ""
 ): Promise<Processes> => {
   const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
   const profileOf = (name: string): ProfileTo | undefined =>
     profile && { directory: profile.directory, name: `${profile.name}-${name}` }
   const launch = (role: string, name: string, env: Readonly<Record<string, string>>): Child =>
-    start({ name, script: script(role), env, profile: profileOf(name) })
+    start({ name, script: script(prefix + role), env, profile: profileOf(name) })
   const manager = launch("manager", "manager", key)
   const env = { ...key, MILLRACE_BENCH_PORT: String(await manager.call<number>("port")) }
   const crew = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))

@@ -39,7 +39,25 @@ export interface PolicyOptions {
   readonly outcomes?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
   /** Dedupe ids kept after their task ended: default 1,000,000 and 24 h. */
   readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+  /** What the tasks of one key may do together, whatever the number of workers. Default: no bounds. */
+  readonly lane?: Pick<LaneOptions, "concurrency" | "ratePerSecond" | "burst" | "gap"> | undefined
 }
+
+/** Bounds of a lane. 0 is no bound. */
+export interface LaneOptions {
+  /** Leases at once. */
+  readonly concurrency?: number | undefined
+  /** Leases a second over time, kept as a whole number a minute: 0.5 is one every 2 seconds. */
+  readonly ratePerSecond?: number | undefined
+  /** Leases that a rested lane is granted in one go, where there is a rate. Default 1. */
+  readonly burst?: number | undefined
+  /** Between two leases, from grant to grant. */
+  readonly gap?: Duration.Input | undefined
+  /** Tasks that the lane gives in its turn among the lanes that are open. Default 1, at most 1,000. */
+  readonly weight?: number | undefined
+}
+
+export const ratePerMinuteOf = (ratePerSecond: number): number => Math.round(ratePerSecond * 60)
 
 export interface Options<P, R, E, C> {
   readonly payload: Plain<P>
@@ -87,7 +105,11 @@ export const policyOf = (name: string, options: PolicyOptions): Policy.Policy =>
     dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
     dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs),
     capacityBytes: options.capacityBytes ?? defaults.capacityBytes,
-    overflow: Policy.overflows[options.overflow ?? "wait"]
+    overflow: Policy.overflows[options.overflow ?? "wait"],
+    laneConcurrency: options.lane?.concurrency ?? defaults.laneConcurrency,
+    laneRatePerMinute: ratePerMinuteOf(options.lane?.ratePerSecond ?? defaults.laneRatePerMinute / 60),
+    laneBurst: options.lane?.burst ?? defaults.laneBurst,
+    laneGapMs: ms(options.lane?.gap, defaults.laneGapMs)
   }
   const fault = Policy.fault(policy)
   if (fault === undefined) return policy

@@ -29,8 +29,11 @@ import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf,
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
 import { type CollectError, Collected, type Collecting } from "./CommitEffects.ts"
 import { type Options, policyOf } from "./Definition.ts"
+
+import { type LaneError, LaneHandle } from "./LaneHandle.ts"
 import type { Settle } from "./Link.ts"
 import * as Operate from "./Operate.ts"
+
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
@@ -39,7 +42,8 @@ import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
 export type { Blocker, QueueExplanation, TaskExplanation } from "../model/Explain.ts"
 export type { Collecting } from "./CommitEffects.ts"
-export type { Options, PolicyOptions } from "./Definition.ts"
+export type { LaneOptions, Options, PolicyOptions } from "./Definition.ts"
+export type { LaneError, LaneHandle } from "./LaneHandle.ts"
 export type {
   BrowsedTask,
   BrowseOptions,
@@ -49,6 +53,7 @@ export type {
   Redriven,
   Standing
 } from "./Operate.ts"
+
 export type { Outcome } from "./Outcome.ts"
 export type { Repeat, RepeatOptions, Schedule } from "./Repeat.ts"
 export { Receipt, taskIdOf } from "./TaskId.ts"
@@ -700,6 +705,19 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         }))
       )
     ).pipe(Effect.asVoid)
+  }
+
+  /** The lane of all tasks with this key: pause it, limit it, slow it down. Nothing is sent before one of those. */
+  lane(key: string): LaneHandle {
+    return new LaneHandle(key, (change): Effect.Effect<void, LaneError, Client> => {
+      const fault = this.optionsFault({ key })
+      if (fault !== undefined) return Effect.fail(fault)
+      return Effect.flatMap(Client, (client) =>
+        Effect.flatMap(client.open(this), (queue) =>
+          this.#ask(client, (request) => ({ type: C.lane, request, queue: queue.id, ...change }))
+        )
+      ).pipe(Effect.asVoid)
+    })
   }
 
   /** What became of a task; waits up to `timeout` (default: for ever) for it to end. */

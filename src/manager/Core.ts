@@ -210,6 +210,7 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
+    for (const [queue, homes] of restorer.laneHomes) recorder.laneHomes.set(queue, homes)
     for (const [id, seq] of restorer.objectHomes) recorder.objectHomes.set(id, seq)
     for (const [task, seq] of restorer.checkpointHomes) recorder.restoreCheckpointHome(task, seq)
     for (const session of restorer.sessions) {
@@ -581,7 +582,8 @@ export class Core implements Out {
     this.#arrived = []
     for (const { body, peer } of arrived) this.#step(peer, body, now)
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
-    this.engine.dispatch(now)
+    // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
+    this.engine.dispatch(this.#host.now())
     this.#host.alarm(this.engine.nextDeadline)
     const { store } = this.#host
     if (store === undefined || this.#recorder === undefined) return this.#letOut()
@@ -853,7 +855,7 @@ export class Core implements Out {
         }
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       case C.commit:
-        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.together)
+        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.together, m.slowDowns)
       case C.open:
         return this.#open(session, m)
       case C.lease:
@@ -865,7 +867,7 @@ export class Core implements Out {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         const queue = this.#streamable(session, m.request, m.queue)
         if (queue === undefined) return
-        const { id } = engine.subscribe(session, queue, m.credit)
+        const { id } = engine.subscribe(session, queue, m.credit, m.prefetch)
         return this.#answer(session, { type: M.streaming, request: m.request, stream: id })
       }
       case C.follow: {
@@ -888,12 +890,14 @@ export class Core implements Out {
         return engine.join(session, m.request, m.queue, m.waitMs, now)
       case C.close:
         return engine.close(session, m.request, m.queue, m.immediate ? "immediate" : "drain", now)
+      case C.lane:
+        return engine.lane(session, m.request, m.queue, m.key, m.change, m.limits, m.forMs, now)
       case C.outcome:
         return engine.outcome(session, m.request, m.queue, m.task, m.waitMs, now)
       case C.peek: {
         const queue = engine.queues[m.queue]
         if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
-        const tasks = within(queue.ready.peek(m.count))
+        const tasks = within(queue.ready.peek(m.count, now))
         return this.#answerTasks(session, tasks, () => {
           const items = tasks.map((task) => this.#delivery(task, this.#payload(task) ?? noBytes))
           this.#answer(session, { type: M.peeked, request: m.request, items })
@@ -1196,6 +1200,7 @@ export class Core implements Out {
     const queue = this.engine.find(batch.queue)
     if (queue?.level !== Level.memory) this.#recorder?.putProgress(session, request, batch)
   }
+  laneChanged = (queue: Queue, key: string): void => this.#recorder?.lane(queue, key)
   refused = (session: Session, request: number, why: Refusal): void => {
     this.counters.refused++
     this.#answer(session, { type: M.refused, request, ...why })

@@ -36,7 +36,8 @@ export const start = Effect.fnUntraced(function* (
   const startedNanos = clock.monotonicTimeNanosUnsafe()
   // Engine time: the later of the wall clock and the log's last round, and from then on only what has passed since.
   let base = clock.currentTimeMillisUnsafe()
-  const now = (): number => base + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)
+  const sinceNanos = (): bigint => clock.monotonicTimeNanosUnsafe() - startedNanos
+  const now = (): number => base + Number(sinceNanos() / 1_000_000n)
 
   let alarm: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
   let stopped = false
@@ -61,7 +62,9 @@ export const start = Effect.fnUntraced(function* (
       if (alarm !== undefined && alarm.at <= at) return
       disarm()
       if (at === Number.POSITIVE_INFINITY) return
-      const waitMs = Math.min(Math.max(0, at - now()) + 1, 3_600_000)
+      // From the fraction of the millisecond on, for a lane with a gap loses what the alarm is late at every turn.
+      const exactMs = at - base - Number(sinceNanos()) / 1_000_000
+      const waitMs = Math.min(Math.max(0, Math.ceil(exactMs)), 3_600_000)
       const ring = Effect.sync(() => {
         alarm = undefined
         core.wake()

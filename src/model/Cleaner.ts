@@ -111,6 +111,13 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
         lived++
         return
       }
+      case Kind.lane: {
+        const queue = engine.queues[record.queue]
+        if (queue === undefined || recorder.laneHomes.get(queue)?.get(record.key) !== seq) return
+        recorder.lane(queue, record.key)
+        lived++
+        return
+      }
       case Kind.object: {
         const object = engine.objects.all[record.id]
         if (object === undefined || recorder.objectHomes.get(record.id) !== seq) return

@@ -11,6 +11,8 @@
  * Invariant after every command: `Invariants.check` holds.
  */
 import * as Limits from "../Limits.ts"
+import type { LaneOverride } from "./LaneLimits.ts"
+import { LaneChange } from "./Lanes.ts"
 import type { Standing } from "./Life.ts"
 import { type ObjectEffects, Objects, type ObjectsOut } from "./Objects.ts"
 import { type Inside, Operations } from "./Operations.ts"
@@ -45,6 +47,8 @@ export interface Out extends ObjectsOut {
   readonly queueChanged: (queue: Queue) => void
   /** A put that waits for room has entered in part. */
   readonly putProgress: (session: Session, request: number, batch: PutBatch) => void
+  /** `queue.ready.setting(key)` says what of this lane is to be kept from now on. */
+  readonly laneChanged: (queue: Queue, key: string) => void
   readonly refused: (session: Session, request: number, why: Refusal) => void
   readonly done: (session: Session, request: number) => void
   readonly putDone: (session: Session, request: number, first: number, count: number) => void
@@ -97,6 +101,8 @@ export interface Failure {
   readonly error: Uint8Array | undefined
   readonly text: string
   readonly retryAfterMs: number | undefined
+  /** Nothing of the task's lane is granted for so long. */
+  readonly slowDownMs?: number | undefined
 }
 
 export interface EngineOptions {
@@ -201,6 +207,7 @@ export class Engine {
       if (fence !== undefined) this.#oldFences.set(task.n, fence)
       task.at = now + queue.policy.leaseMs
       queue.leaseAppend(task)
+      queue.ready.leasedBefore(task)
       if (queue.leaseTimer === undefined) this.#armLeases(queue)
     } else if (task.state === State.delayed) this.#delay(task, task.at)
     else if (task.place === task.n) queue.ready.push(task)
@@ -415,7 +422,9 @@ export class Engine {
   ): void {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
-    if (queue.gives && queue.ready.size > 0 && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
+    if (queue.gives && queue.ready.open(now) && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
+      // Its lane may be blocked by this, and the next one be free for others.
+      this.#touched.add(queue)
       return this.#answerLease(session, request, queue, count, now)
     }
     if (this.#exhausted(queue)) return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
@@ -426,9 +435,12 @@ export class Engine {
     this.#touched.add(queue)
   }
 
-  /** Opens a stream of leases: from now on tasks are pushed while the stream has credit. */
-  subscribe(session: Session, queue: Queue, credit: number): LeaseStream {
-    const stream = new LeaseStream(this.#nextStream++, session, queue, credit)
+  /**
+   * Opens a stream of leases: from now on tasks are pushed while the stream has credit, and those of lanes with limits
+   * while it has more than `prefetch`.
+   */
+  subscribe(session: Session, queue: Queue, credit: number, prefetch = 0): LeaseStream {
+    const stream = new LeaseStream(this.#nextStream++, session, queue, credit, prefetch)
     session.leaseStreams.set(stream.id, stream)
     queue.leaseStreams.push(stream)
     this.#touched.add(queue)
@@ -523,12 +535,13 @@ export class Engine {
     results: ReadonlyArray<Uint8Array>,
     effects: ReadonlyArray<CommitEffects | undefined> | undefined,
     now: number,
-    together = false
+    together = false,
+    slowDowns?: ReadonlyArray<number | undefined> | undefined
   ): void {
     if (together) return this.#commitTogether(session, request, tasks, fences, results, effects, now)
     let codes: Array<number> | undefined
     for (let i = 0; i < tasks.length; i++) {
-      const code = this.#commitOne(session, tasks[i]!, fences[i]!, results[i]!, effects?.[i], now)
+      const code = this.#commitOne(session, tasks[i]!, fences[i]!, results[i]!, effects?.[i], now, slowDowns?.[i])
       if (code !== 0 && codes === undefined) codes = new Array<number>(i).fill(0)
       codes?.push(code)
     }
@@ -702,6 +715,36 @@ export class Engine {
     if (queue !== undefined) this.#out.repeats(session, request, this.repeats.of(queue))
   }
 
+  /** Changes what one lane may do, until it is changed again: restarts included. */
+  lane(
+    session: Session,
+    request: number,
+    queueId: number,
+    key: string,
+    change: LaneChange,
+    limits: LaneOverride | undefined,
+    forMs: number | undefined,
+    now: number
+  ): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const { ready } = queue
+    ready.open(now)
+    const adds = change === LaneChange.limit || change === LaneChange.pause
+    if (adds && !ready.roomForSetting(key)) {
+      const why = refusal(Code.limitExceeded, "laneSettingsMax", Limits.laneSettingsMax + 1, Limits.laneSettingsMax)
+      return this.#out.refused(session, request, why)
+    }
+    if (change === LaneChange.limit) ready.override(key, limits ?? {})
+    else if (change === LaneChange.clear) ready.clear(key)
+    else if (change === LaneChange.pause) ready.pause(key)
+    else if (change === LaneChange.resume) ready.resume(key)
+    else ready.slowDown(key, now + (forMs ?? 0))
+    this.#out.laneChanged(queue, key)
+    this.#touched.add(queue)
+    this.#out.done(session, request)
+  }
+
   // ---- time
 
   /** How far the wall clock is ahead of engine time; only cron schedules care. Told at the start and now and then. */
@@ -726,6 +769,7 @@ export class Engine {
       this.#serve(queue, now)
       this.#publish(queue)
       this.#evict(queue, now)
+      this.#armLanes(queue)
       if (queue.unfinished === 0) this.#settle(queue)
     }
   }
@@ -763,6 +807,12 @@ export class Engine {
         queue.evictTimer = undefined
         // Dropped by `dispatch`, after its readers have been given what ended just now.
         return void this.#touched.add(queue)
+      }
+      case "Lanes": {
+        const { queue } = subject
+        queue.laneTimer = undefined
+        this.#touched.add(queue)
+        return
       }
       case "Repeat":
         return this.repeats.due(subject.repeat, now)
@@ -968,10 +1018,29 @@ export class Engine {
     }
   }
 
-  /** Takes the task out of the lease list; the caller says what it becomes. */
+  /** Keeps one timer on the next lane to open. One that rings too early does no harm: it is set again. */
+  #armLanes(queue: Queue): void {
+    const at = queue.ready.nextDeadline
+    const { laneTimer } = queue
+    if (laneTimer !== undefined) {
+      if (laneTimer.at <= at) return
+      this.timers.remove(laneTimer)
+    }
+    queue.laneTimer = at === Number.POSITIVE_INFINITY ? undefined : this.timers.add(at, { _tag: "Lanes", queue })
+  }
+
+  #slowDown(task: Task, forMs: number | undefined, now: number): void {
+    const key = task.options?.key
+    if (forMs === undefined || key === undefined) return
+    task.queue.ready.slowDown(key, now + forMs)
+    this.#out.laneChanged(task.queue, key)
+  }
+
+  /** Takes the task out of the lease list, and ends its share of its lane; the caller says what it becomes. */
   #takeLease(task: Task): void {
     task.queue.leaseRemove(task)
     if (this.#oldFences.size > 0) this.#oldFences.delete(task.n)
+    task.queue.ready.ended(task)
     if (task.holder !== undefined) task.holder.leased--
     task.holder = undefined
   }
@@ -1006,7 +1075,8 @@ export class Engine {
     fence: number,
     result: Uint8Array,
     effects: CommitEffects | undefined,
-    now: number
+    now: number,
+    slowDownMs: number | undefined
   ): number {
     const task = this.#held(session, n, fence)
     if (typeof task === "number") return task
@@ -1018,6 +1088,7 @@ export class Engine {
       if (why !== undefined) return why.code
       this.#apply(effects, now)
     }
+    this.#slowDown(task, slowDownMs, now)
     this.#takeLease(task)
     task.queue.rates.add(RateKind.commits, 1, now)
     this.#end(task, Outcome.success, result, now)
@@ -1111,6 +1182,7 @@ export class Engine {
 
   #fail(task: Task, failure: Failure, now: number): void {
     const { queue } = task
+    this.#slowDown(task, failure.slowDownMs, now)
     this.#takeLease(task)
     this.#addReason(task, failure.reason, failure.text)
     queue.rates.add(RateKind.failures, 1, now)
@@ -1373,29 +1445,34 @@ export class Engine {
 
   #handOut(queue: Queue, now: number): void {
     if (!queue.gives) return
-    while (queue.ready.size > 0 && queue.leaseWaiters.length > 0) {
+    const { ready } = queue
+    while (ready.open(now) && queue.leaseWaiters.length > 0) {
       const waiter = queue.leaseWaiters.shift()!
       this.#endWait(waiter)
       this.#answerLease(waiter.session, waiter.request, queue, waiter.count, now)
     }
-    while (queue.ready.size > 0) {
+    while (ready.open(now)) {
       let open = 0
+      let given = 0
       for (const stream of queue.leaseStreams) if (stream.credit > 0 && !stream.session.congested) open++
       if (open === 0) break
       // An even share each, in one run: every stream gets work, and its tasks travel in one message.
-      const share = Math.ceil(queue.ready.size / open)
-      for (let i = 0; i < queue.leaseStreams.length && queue.ready.size > 0; i++) {
+      const share = Math.ceil(ready.leasable / open)
+      for (let i = 0; i < queue.leaseStreams.length && ready.leasable > 0; i++) {
         queue.leaseTurn = (queue.leaseTurn + 1) % queue.leaseStreams.length
         const stream = queue.leaseStreams[queue.leaseTurn]!
         if (stream.session.congested) continue
         for (let give = Math.min(share, stream.credit); give > 0 && !stream.session.congested; give--) {
-          const task = queue.ready.pop()
+          const task = ready.pop(now, stream.credit <= stream.prefetch)
           if (task === undefined) break
+          given++
           stream.credit--
           this.#grant(task, stream.session, now)
           this.#out.deliver(stream, task)
         }
       }
+      // The next task's lane has limits: it waits for a free handler, here rather than behind a busy one.
+      if (given === 0) break
     }
   }
 
@@ -1432,14 +1509,12 @@ export class Engine {
     const tasks: Array<Task> = []
     let bytes = 0
     while (tasks.length < count && bytes < Limits.batchBytesMax) {
-      const task = queue.ready.pop()
+      const task = queue.ready.first(now)
       if (task === undefined) break
       bytes += task.payloadBytes
       // The first may be as large as a queue allows; with others beside it, it would not fit one frame.
-      if (tasks.length > 0 && bytes > Limits.batchBytesMax) {
-        queue.ready.giveBack(task)
-        break
-      }
+      if (tasks.length > 0 && bytes > Limits.batchBytesMax) break
+      queue.ready.pop(now)
       this.#grant(task, session, now)
       tasks.push(task)
     }

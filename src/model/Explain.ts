@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import type { Engine } from "./Engine.ts"
+import type { LaneState } from "./Lanes.ts"
 import type { Queue } from "./Queue.ts"
 import type { LaneCount } from "./Stats.ts"
 import { type Outcome, State, Task } from "./Task.ts"
@@ -60,14 +61,34 @@ export interface LaneView {
   readonly topLanes: (count: number, now: number) => ReadonlyArray<LaneCount>
 }
 
-const noLanes: LaneView = {
-  why: () => undefined,
-  blocked: () => ({ lanes: 0, until: 0 }),
-  topLanes: () => []
+const blockOf = (key: string, state: LaneState): LaneBlock | undefined => {
+  switch (state._tag) {
+    case "Open":
+      return undefined
+    case "Paused":
+      return { key, limit: "paused", until: 0 }
+    case "Concurrency":
+      return { key, limit: "concurrency", until: 0 }
+    default:
+      return { key, limit: state._tag.toLowerCase(), until: state.until }
+  }
 }
 
-/** The lanes of a queue. The one place to connect them. */
-export const laneViewOf = (_queue: Queue): LaneView => noLanes
+/** The lanes of a queue. */
+export const laneViewOf = ({ ready }: Queue): LaneView => ({
+  why: (task, now) => blockOf(task.options?.key ?? "", ready.why(task, now)),
+  blocked: (now) => {
+    if (ready.size === 0 || ready.open(now)) return { lanes: 0, until: 0 }
+    const until = ready.nextOpenAt
+    return { lanes: Math.max(1, ready.lanes), until: until === Number.POSITIVE_INFINITY ? 0 : until }
+  },
+  topLanes: (count, now) =>
+    ready.topLanes(count, now).flatMap(({ key, running, state, waiting }): ReadonlyArray<LaneCount> => {
+      if (key === undefined) return []
+      const until = blockOf(key, state)?.until ?? 0
+      return [[key, waiting, running, Math.max(0, until - now)]]
+    })
+})
 
 const fact = (kind: FactKind, subject = "", at = 0, value = 0, limit = 0): Fact => ({ kind, subject, at, value, limit })
 
@@ -96,7 +117,7 @@ export const explainTask = (
       return [fact(FactKind.delayed, last, owner.at, owner.attempt, queue.policy.maxAttempts)]
     }
     default: {
-      const at = queue.ready.peek(Limits.explainAheadMax).indexOf(owner)
+      const at = queue.ready.peek(Limits.explainAheadMax, now).indexOf(owner)
       const ahead = at < 0 ? Limits.explainAheadMax : at
       const facts = [fact(FactKind.ready, "", owner.putAt, ahead, queue.ready.size)]
       const block = laneViewOf(queue).why(owner, now)

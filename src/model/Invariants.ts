@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import type { Engine } from "./Engine.ts"
+import { checkLanes } from "./LaneInvariants.ts"
 import { Standing, standingOf } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { Waiter } from "./Session.ts"
@@ -63,41 +64,30 @@ const living = (engine: Engine, queue: Queue, task: Task, state: State, say: Say
 
 const readyTasks = (engine: Engine, queue: Queue, say: Say): void => {
   const { ready } = queue
-  let count = 0
-  for (const { head, priority, returned, tail } of ready.lists()) {
-    let before: Task | undefined
-    // A corrupt list may be a ring.
-    for (let task = head; task !== undefined && count <= ready.size; task = task.next) {
-      const { n, place } = task
-      const previous = before
-      count++
-      living(engine, queue, task, State.ready, say)
-      say(task.prev === previous, () => `task ${n}: the ready list of priority ${priority} is not linked back`)
-      say(task.priority === priority, () => `task ${n}: in the ready list of priority ${priority}`)
-      say(previous === undefined || previous.place < place, () => `task ${n}: place ${place} out of order`)
-      before = task
-    }
-    const last = before
-    say(tail === last, () => `${nameOf(queue)}: the ready list of priority ${priority} does not end at its tail`)
-    returned.forEach((task, i) => {
-      count++
-      living(engine, queue, task, State.ready, say)
-      say(task.priority === priority, () => `task ${task.n}: returned to priority ${priority}`)
-      const parent = i === 0 ? undefined : returned[(i - 1) >> 1]
-      const ordered = parent === undefined || parent.place < task.place
-      say(ordered || parent.place === task.place, () => `task ${task.n}: the heap of returned tasks is out of order`)
-    })
+  checkLanes(
+    ready,
+    (holds, text) => say(holds, () => `${nameOf(queue)}: ${text()}`),
+    (task) => living(engine, queue, task, State.ready, say)
+  )
+  const running = new Map<string | undefined, number>()
+  let guard = queue.leased
+  for (let task = queue.leaseHead; task !== undefined && guard-- > 0; task = task.next) {
+    running.set(task.options?.key, (running.get(task.options?.key) ?? 0) + 1)
   }
-  const listed = count
-  say(listed === ready.size, () => `${nameOf(queue)}: ready.size is ${ready.size}, ${listed} are listed`)
-  const order = ready.peek(ready.size)
-  say(order.length === ready.size, () => `${nameOf(queue)}: ${order.length} of ${ready.size} ready tasks can be leased`)
-  for (let i = 1; i < order.length; i++) {
-    const a = order[i - 1]!
-    const b = order[i]!
-    const rising = a.priority < b.priority || (a.priority === b.priority && a.place <= b.place)
-    say(rising, () => `${nameOf(queue)}: task ${b.n} is leased after task ${a.n}`)
+  const { lanes, plain } = ready.inside()
+  for (const lane of [plain, ...lanes.values()]) {
+    const count = running.get(lane.key) ?? 0
+    running.delete(lane.key)
+    say(count === lane.running, () => `${nameOf(queue)}: lane "${lane.key}" counts ${lane.running} leases of ${count}`)
+    // Limits may have been lowered below what was granted under the queue's own.
+    const { concurrency } = lane.limits
+    const within = concurrency === 0 || lane.override !== undefined || lane.running <= queue.policy.laneConcurrency
+    say(within || queue.policy.laneConcurrency === 0, () => `${nameOf(queue)}: ${lane.running} leases of "${lane.key}"`)
   }
+  for (const [key, count] of running) say(false, () => `${nameOf(queue)}: ${count} leases of unknown lane "${key}"`)
+  const { laneTimer } = queue
+  const watched = laneTimer === undefined ? Number.POSITIVE_INFINITY : laneTimer.at
+  say(watched <= ready.nextOpenAt, () => `${nameOf(queue)}: no timer watches the next lane to open`)
 }
 
 const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
@@ -248,9 +238,12 @@ const sharedObjects = (engine: Engine, say: Say): void => {
 
 /** A wish and what would grant it do not both wait. */
 const nobodyStuck = (queue: Queue, say: Say): void => {
-  if (queue.ready.size > 0 && queue.gives) {
+  if (queue.ready.leasable > 0 && queue.gives) {
     say(queue.leaseWaiters.length === 0, () => `${nameOf(queue)}: a lease request waits beside a ready task`)
-    const hungry = queue.leaseStreams.find((stream) => stream.credit > 0 && !stream.session.congested)
+    const limited = queue.ready.nextIsLimited
+    const hungry = queue.leaseStreams.find(
+      ({ credit, prefetch, session }) => credit > (limited ? prefetch : 0) && !session.congested
+    )
     say(hungry === undefined, () => `${nameOf(queue)}: stream ${hungry?.id} has credit beside a ready task`)
   }
   const first = queue.putWaiters[0]?.put
@@ -303,6 +296,9 @@ const timers = (engine: Engine, say: Say): void => {
         break
       case "Sweep":
         say(subject.queue.sweepTimer === timer, () => `${nameOf(subject.queue)}: a stray sweep timer`)
+        break
+      case "Lanes":
+        say(subject.queue.laneTimer === timer, () => `${nameOf(subject.queue)}: a stray lane timer`)
     }
   }
   for (const queue of engine.queues) {
@@ -312,7 +308,7 @@ const timers = (engine: Engine, say: Say): void => {
       (queue.sweptTo !== undefined) === (queue.sweepTimer !== undefined),
       () => `${nameOf(queue)}: what waits will not be cancelled`
     )
-    for (const timer of [queue.leaseTimer, queue.evictTimer, queue.sweepTimer]) {
+    for (const timer of [queue.leaseTimer, queue.evictTimer, queue.sweepTimer, queue.laneTimer]) {
       say(timer === undefined || heap[timer.slot] === timer, () => `${nameOf(queue)}: a timer that will never ring`)
     }
   }
@@ -348,8 +344,10 @@ const bytes = (engine: Engine, say: Say): void => {
   const waiting = new Map<Queue, number>()
   const add = (task: Task): void => void waiting.set(task.queue, (waiting.get(task.queue) ?? 0) + task.payloadBytes)
   for (const { subject } of engine.timers.entries()) if (subject._tag === "Due") add(subject.task)
+  engine.tasks.forEach((task) => {
+    if (task.state === State.ready) add(task)
+  })
   for (const queue of engine.queues) {
-    for (const task of queue.ready.peek(queue.ready.size)) add(task)
     let leased = 0
     let guard = queue.leased
     for (let task = queue.leaseHead; task !== undefined && guard-- > 0; task = task.next) leased += task.payloadBytes

@@ -31,6 +31,13 @@ export interface Policy {
   readonly capacityBytes: number
   /** What a put does where there is no room: one of `overflows`. */
   readonly overflow: number
+  /** Leases of one lane at once, and a minute. 0 = no bound. */
+  readonly laneConcurrency: number
+  readonly laneRatePerMinute: number
+  /** Leases that a rested lane is granted in one go, where there is a rate; 0 is 1. */
+  readonly laneBurst: number
+  /** Between two grants of one lane. 0 = none. */
+  readonly laneGapMs: number
 }
 
 /** `dropOldest`: the put enters, and the oldest waiting tasks of the lowest urgency end as dead until there is room. */
@@ -51,7 +58,11 @@ export const defaults: Policy = {
   dedupeKept: Limits.dedupeKeptMax,
   dedupeKeptMs: Limits.dedupeKeptMs,
   capacityBytes: 0,
-  overflow: overflows.wait
+  overflow: overflows.wait,
+  laneConcurrency: 0,
+  laneRatePerMinute: 0,
+  laneBurst: 0,
+  laneGapMs: 0
 }
 
 /** Field, smallest and largest value, in the order in which a policy travels. */
@@ -70,7 +81,11 @@ export const ranges: ReadonlyArray<readonly [field: keyof Policy, min: number, m
   ["dedupeKept", 0, Limits.dedupeKeptMax],
   ["dedupeKeptMs", 0, Limits.delayMsMax],
   ["capacityBytes", 0, Number.MAX_SAFE_INTEGER],
-  ["overflow", 0, overflows.dropOldest]
+  ["overflow", 0, overflows.dropOldest],
+  ["laneConcurrency", 0, Limits.concurrencyMax],
+  ["laneRatePerMinute", 0, Limits.laneRatePerMinuteMax],
+  ["laneBurst", 0, Limits.laneBurstMax],
+  ["laneGapMs", 0, Limits.laneGapMsMax]
 ]
 
 export interface PolicyFault {

@@ -6,11 +6,12 @@
  */
 import * as Limits from "../Limits.ts"
 import { DeadLetters } from "./DeadLetters.ts"
+import { ofPolicy } from "./LaneLimits.ts"
+import { Lanes } from "./Lanes.ts"
 import { OutcomeLog } from "./OutcomeLog.ts"
 import { Overflow } from "./Overflow.ts"
 import { type Durability, overflows, type Policy } from "./Policy.ts"
 import { Rates } from "./Rates.ts"
-import { Ready } from "./Ready.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
 import { State, type Task } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
@@ -47,7 +48,7 @@ export class Queue {
   home = 0
   definition: QueueDefinition
   policy: Policy
-  readonly ready = new Ready()
+  ready: Lanes
   readonly log: OutcomeLog
   /** Living tasks by dedupe id, and ended ones until their retention is over. */
   readonly ids = new Map<string, DedupeId>()
@@ -69,6 +70,8 @@ export class Queue {
   /** The one timer that looks at the head of the lease list, and the one that looks at the oldest outcome. */
   leaseTimer: Timer | undefined = undefined
   evictTimer: Timer | undefined = undefined
+  /** The one that looks at the next lane to open. */
+  laneTimer: Timer | undefined = undefined
   closed: "open" | "drain" | "immediate" = "open"
   /** Takes puts and hands out nothing. */
   paused = false
@@ -99,6 +102,7 @@ export class Queue {
     this.definition = definition
     this.policy = definition.policy
     this.level = Level[definition.durability]
+    this.ready = new Lanes(ofPolicy(definition.policy))
     this.log = new OutcomeLog(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
     this.overflow = this.policy.overflow === overflows.dropOldest ? new Overflow() : undefined
   }
@@ -149,6 +153,8 @@ export class Queue {
     this.definition = definition
     this.policy = definition.policy
     this.level = Level[definition.durability]
+    // Restoring: nothing is linked yet.
+    if (this.ready.size === 0) this.ready = new Lanes(ofPolicy(this.policy))
     this.overflow = this.policy.overflow === overflows.dropOldest ? new Overflow() : undefined
     this.log.bound(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
   }

@@ -25,6 +25,8 @@ export class Recorder {
   level: Level = Level.memory
   /** The row with the numbers of the namespace. */
   namespaceHome = 0
+  /** Rows with the settings of lanes: as many as there are settings. */
+  readonly laneHomes = new Map<Queue, Map<string, number>>()
   /** Rows with the names of shared objects. */
   readonly objectHomes = new Map<number, number>()
   readonly #checkpoints = new WeakMap<Task, number>()
@@ -258,6 +260,35 @@ export class Recorder {
       w.uint(repeat.occurrences)
       repeat.home = this.journal.seq
     }
+    this.#owe(queue.level)
+  }
+
+  /** What is kept of a lane from now on. */
+  lane(queue: Queue, key: string): void {
+    if (queue.level === Level.memory) return
+    const setting = queue.ready.setting(key)
+    const w = this.#record(Kind.lane)
+    w.uint(queue.id)
+    w.str(key)
+    if (setting === undefined) w.nil()
+    else {
+      const { override } = setting
+      w.bool(setting.paused)
+      w.uint(setting.slowedUntil)
+      if (override === undefined) w.nil()
+      else {
+        w.array(0)
+        w.uintOrNil(override.concurrency)
+        w.uintOrNil(override.ratePerMinute)
+        w.uintOrNil(override.burst)
+        w.uintOrNil(override.gapMs)
+        w.uintOrNil(override.weight)
+      }
+    }
+    const homes = this.laneHomes.get(queue) ?? new Map<string, number>()
+    this.laneHomes.set(queue, homes)
+    if (setting === undefined) homes.delete(key)
+    else homes.set(key, this.journal.seq)
     this.#owe(queue.level)
   }
 

@@ -13,6 +13,7 @@
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "../wire/Bytes.ts"
 import { formatVersion, type Row } from "./Journal.ts"
+import type { LaneSetting } from "./Lanes.ts"
 import type { ObjectKind } from "./Objects.ts"
 import { type Durability, fromNumbers, type Policy } from "./Policy.ts"
 import type { RepeatState } from "./Repeat.ts"
@@ -45,7 +46,8 @@ export const Kind = {
   setRemoved: 24,
   counter: 25,
   dictEntry: 26,
-  dictDeleted: 27
+  dictDeleted: 27,
+  lane: 28
 } as const
 
 /** Bytes that stay in the row: where they begin, and how many. */
@@ -210,6 +212,13 @@ export interface NamespaceRecord {
   /** The secret that fingerprints of sets rest on. */
   readonly objectsKey: Uint8Array
 }
+/** What is kept of a lane; undefined: nothing any more. */
+export interface LaneRecord {
+  readonly kind: typeof Kind.lane
+  readonly queue: number
+  readonly key: string
+  readonly setting: LaneSetting | undefined
+}
 export interface ObjectRecord {
   readonly kind: typeof Kind.object
   readonly id: number
@@ -254,6 +263,7 @@ export interface DictDeletedRecord {
 export type Record =
   | NamespaceRecord
   | ObjectRecord
+  | LaneRecord
   | SetAddedRecord
   | SetRemovedRecord
   | CounterRecord
@@ -362,6 +372,18 @@ export const readOptions = (r: Reader): TaskOptions => ({
   labels: r.nil() ? undefined : list(r, () => r.str(bytesMax)),
   trace: r.strOrNil(bytesMax)
 })
+
+const setting = (r: Reader): LaneSetting => {
+  const paused = r.bool()
+  const slowedUntil = r.uint()
+  if (r.nil()) return { paused, slowedUntil, override: undefined }
+  r.array(0)
+  const concurrency = r.uintOrNil()
+  const ratePerMinute = r.uintOrNil()
+  const burst = r.uintOrNil()
+  const gapMs = r.uintOrNil()
+  return { paused, slowedUntil, override: { concurrency, ratePerMinute, burst, gapMs, weight: r.uintOrNil() } }
+}
 
 /** A fingerprint: four words. */
 const words = (r: Reader): Uint32Array => Uint32Array.from({ length: 4 }, () => r.uint())
@@ -526,6 +548,11 @@ const decode = (r: Reader): Record => {
       }
     case Kind.repeatRemoved:
       return { kind, queue: r.uint(), id: r.str(bytesMax) }
+    case Kind.lane: {
+      const queue = r.uint()
+      const key = r.str(bytesMax)
+      return { kind, queue, key, setting: r.nil() ? undefined : setting(r) }
+    }
     case Kind.object:
       return {
         kind,

@@ -18,6 +18,7 @@ import {
   closedStates,
   type EndedRecord,
   Kind,
+  type LaneRecord,
   type OutcomeRecord,
   type PutRecord,
   type QueueRecord,
@@ -85,6 +86,9 @@ export class Restorer implements Visitor {
   /** Dead letters by their task. */
   readonly #letters = new Map<number, DeadLetter>()
   readonly #fences = new Map<number, number>()
+  readonly #lanes = new Map<string, { readonly record: LaneRecord; readonly home: number }>()
+  /** Rows with the settings of lanes. Filled by `finish`. */
+  readonly laneHomes = new Map<Queue, Map<string, number>>()
   readonly #repeats = new Map<string, { readonly record: RepeatRecord; readonly home: number }>()
 
   constructor(engine: Engine, options: RestoreOptions) {
@@ -118,6 +122,12 @@ export class Restorer implements Visitor {
         this.namespaceHome = this.#seq
         this.#engine.objects.restoreKey(record.objectsKey)
         return
+      case Kind.lane: {
+        const name = `${record.queue} ${record.key}`
+        if (record.setting === undefined) this.#lanes.delete(name)
+        else this.#lanes.set(name, { record, home: this.#seq })
+        return
+      }
       case Kind.object:
         this.objectHomes.set(record.id, this.#seq)
         return this.#engine.objects.restoreObject(record.id, record.name, record.object, record.durability)
@@ -275,6 +285,13 @@ export class Restorer implements Visitor {
       task.queue.deadLetters.add(task, cursor, diedAt)
     }
     engine.tasks.sort()
+    for (const queue of engine.queues) queue.ready.restart(now)
+    for (const { home, record } of this.#lanes.values()) {
+      const queue = this.#queue(record.queue)
+      if (record.setting !== undefined) queue.ready.restore(record.key, record.setting)
+      const homes = this.laneHomes.get(queue) ?? new Map<string, number>()
+      this.laneHomes.set(queue, homes.set(record.key, home))
+    }
     engine.tasks.forEach((task) => {
       const holder = this.#holders.get(task.n)
       if (holder !== undefined) task.holder = sessions.get(holder)

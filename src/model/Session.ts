@@ -83,12 +83,15 @@ export class LeaseStream {
   readonly session: Session
   readonly queue: Queue
   credit: number
+  /** The part of the credit that is no free handler: tasks of lanes with limits are not delivered on it. */
+  readonly prefetch: number
 
-  constructor(id: number, session: Session, queue: Queue, credit: number) {
+  constructor(id: number, session: Session, queue: Queue, credit: number, prefetch: number) {
     this.id = id
     this.session = session
     this.queue = queue
     this.credit = credit
+    this.prefetch = prefetch
   }
 }
 

@@ -72,7 +72,7 @@ export const statsOf = (engine: Engine, queues: ReadonlyArray<Queue>, now: numbe
 
 const countsOf = (engine: Engine, queue: Queue, due: number | undefined, now: number): QueueStats => {
   const { rates } = queue
-  const oldest = queue.ready.first()
+  const oldest = queue.ready.first(now)
   const { puts, leases, commits, failures } = RateKind
   return {
     name: queue.definition.name,

@@ -2,7 +2,7 @@
  * One task as the engine holds it, and the words for what may become of it.
  *
  * A task is mutable and owned by exactly one engine. `prev` and `next` link it into the one list that its state puts
- * it in: the ready list of its priority, or the lease list of its queue. Legal moves:
+ * it in: the ready list of its lane and priority, or the lease list of its queue. Legal moves:
  *
  *     put -> ready | delayed        delayed -> ready | dead | cancelled     ready -> leased | dead | cancelled
  *     leased -> done | dead | ready (released, lost) | delayed (failed, backing off) | cancelled

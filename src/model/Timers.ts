@@ -15,6 +15,7 @@ export type TimerSubject =
   | { readonly _tag: "Outcomes"; readonly queue: Queue }
   | { readonly _tag: "Repeat"; readonly repeat: Repeat }
   | { readonly _tag: "Sweep"; readonly queue: Queue }
+  | { readonly _tag: "Lanes"; readonly queue: Queue }
 
 export class Timer {
   slot = -1

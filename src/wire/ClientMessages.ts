@@ -6,10 +6,11 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "./Bytes.ts"
+
 import * as Objects from "./ObjectMessages.ts"
 import * as Operations from "./Operations.ts"
 import { head, isName, list, uints } from "./pieces.ts"
-import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
+import { type LaneChange, type LaneLimits, ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
 export interface Hello {
   readonly type: typeof T.hello
@@ -77,6 +78,8 @@ export interface Subscribe {
   readonly request: number
   readonly queue: number
   readonly credit: number
+  /** The part of the credit that is no free handler. */
+  readonly prefetch: number
 }
 export interface Credit {
   readonly type: typeof T.credit
@@ -116,6 +119,8 @@ export interface Commit {
   readonly effects: ReadonlyArray<CommitEffects | undefined> | undefined
   /** All items or none. Default false. */
   readonly together?: boolean | undefined
+  /** For how long the lane of each task is slowed down. */
+  readonly slowDowns?: ReadonlyArray<number | undefined> | undefined
 }
 export interface Release {
   readonly type: typeof T.release
@@ -127,6 +132,8 @@ export interface Failure {
   readonly error: Uint8Array | undefined
   readonly text: string
   readonly retryAfterMs: number | undefined
+  /** For how long the lane of the task is slowed down. */
+  readonly slowDownMs?: number | undefined
 }
 export interface Fail {
   readonly type: typeof T.fail
@@ -170,6 +177,17 @@ export interface Close {
   readonly request: number
   readonly queue: number
   readonly immediate: boolean
+}
+export interface Lane {
+  readonly type: typeof T.lane
+  readonly request: number
+  readonly queue: number
+  readonly key: string
+  readonly change: LaneChange
+  /** Of a change to the limits. */
+  readonly limits: LaneLimits | undefined
+  /** Of a slow-down. */
+  readonly forMs: number | undefined
 }
 export interface Outcome {
   readonly type: typeof T.outcome
@@ -231,6 +249,7 @@ export type Request =
   | Stats
   | Join
   | Close
+  | Lane
   | Outcome
   | Follow
   | Explain
@@ -308,10 +327,11 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uintOrNil(m.waitMs)
       return w.bool(m.get)
     case T.subscribe:
-      head(w, 4, m.type)
+      head(w, 5, m.type)
       w.uint(m.request)
       w.uint(m.queue)
-      return w.uint(m.credit)
+      w.uint(m.credit)
+      return w.uint(m.prefetch)
     case T.credit:
       head(w, 3, m.type)
       w.uint(m.stream)
@@ -332,11 +352,14 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.array(m.tasks.length)
       for (let i = 0; i < m.tasks.length; i++) {
         const effects = m.effects?.[i]
-        w.array(effects === undefined ? 3 : 4)
+        const slowDownMs = m.slowDowns?.[i]
+        w.array(slowDownMs !== undefined ? 5 : effects === undefined ? 3 : 4)
         w.uint(m.tasks[i]!)
         w.uint(m.fences[i]!)
         w.bin(m.results[i]!)
         if (effects !== undefined) encodeEffects(w, effects)
+        else if (slowDownMs !== undefined) w.nil()
+        if (slowDownMs !== undefined) w.uint(slowDownMs)
       }
       return w.bool(m.together ?? false)
     }
@@ -350,13 +373,14 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.array(m.tasks.length)
       for (let i = 0; i < m.tasks.length; i++) {
         const failure = m.failures[i]!
-        w.array(6)
+        w.array(failure.slowDownMs === undefined ? 6 : 7)
         w.uint(m.tasks[i]!)
         w.uint(m.fences[i]!)
         w.uint(failure.reason)
         w.binOrNil(failure.error)
         w.str(failure.text)
         w.uintOrNil(failure.retryAfterMs)
+        if (failure.slowDownMs !== undefined) w.uint(failure.slowDownMs)
       }
       return
     }
@@ -387,6 +411,22 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.request)
       w.uint(m.queue)
       return w.bool(m.immediate)
+    case T.lane:
+      head(w, 7, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.str(m.key)
+      w.uint(m.change)
+      if (m.limits === undefined) w.nil()
+      else {
+        w.array(5)
+        w.uintOrNil(m.limits.concurrency)
+        w.uintOrNil(m.limits.ratePerMinute)
+        w.uintOrNil(m.limits.burst)
+        w.uintOrNil(m.limits.gapMs)
+        w.uintOrNil(m.limits.weight)
+      }
+      return w.uintOrNil(m.forMs)
     case T.outcome:
       head(w, 5, m.type)
       w.uint(m.request)
@@ -447,7 +487,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.open]: 7,
   [T.put]: 6,
   [T.lease]: 6,
-  [T.subscribe]: 4,
+  [T.subscribe]: 5,
   [T.credit]: 3,
   [T.abandon]: 2,
   [T.answered]: 2,
@@ -462,6 +502,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.stats]: 3,
   [T.join]: 4,
   [T.close]: 4,
+  [T.lane]: 7,
   [T.outcome]: 5,
   [T.follow]: 5,
   [T.explain]: 4,
@@ -553,7 +594,13 @@ const body = (r: Reader, type: number): ClientMessage => {
         get: r.bool()
       }
     case T.subscribe:
-      return { type, request: r.uint(), queue: r.uint(), credit: r.uint(Limits.creditMax) }
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        credit: r.uint(Limits.creditMax),
+        prefetch: r.uint(Limits.creditMax)
+      }
     case T.credit:
       return { type, stream: r.uint(), credit: r.uint(Limits.creditMax) }
     case T.abandon:
@@ -572,19 +619,27 @@ const body = (r: Reader, type: number): ClientMessage => {
       const fences: Array<number> = []
       const results: Array<Uint8Array> = []
       let effects: Array<CommitEffects | undefined> | undefined
+      let slowDowns: Array<number | undefined> | undefined
       for (let i = 0; i < count; i++) {
         const length = r.array(32)
         if (length < 3) throw new Malformed("a commit item has a task, a fence and a result")
         tasks.push(r.uint())
         fences.push(r.uint())
         results.push(r.bin(Limits.payloadBytesMax))
-        if (length > 3) {
+        if (length > 3 && !(length > 4 && r.nil())) {
           effects ??= new Array<CommitEffects | undefined>(count).fill(undefined)
           effects[i] = decodeEffects(r)
-          r.skip(length - 4)
+        }
+        if (length > 4) {
+          const slowDownMs = r.uintOrNil(Limits.delayMsMax)
+          slowDowns ??= new Array<number | undefined>(count).fill(undefined)
+          slowDowns[i] = slowDownMs
+          r.skip(length - 5)
         }
       }
-      return { type, request, tasks, fences, results, effects, together: r.bool() }
+      const together = r.bool()
+      if (slowDowns !== undefined) return { type, request, tasks, fences, results, effects, together, slowDowns }
+      return { type, request, tasks, fences, results, effects, together }
     }
     case T.release:
       return { type, request: r.uint(), held: held(r) }
@@ -599,13 +654,17 @@ const body = (r: Reader, type: number): ClientMessage => {
         if (length < 6) throw new Malformed("a failure item has six elements")
         tasks.push(r.uint())
         fences.push(r.uint())
-        failures.push({
+        const failure: Failure = {
           reason: r.uint(15),
           error: r.binOrNil(Limits.payloadBytesMax),
           text: r.str(Limits.reasonBytesMax),
           retryAfterMs: r.uintOrNil(Limits.delayMsMax)
-        })
-        r.skip(length - 6)
+        }
+        if (length === 6) failures.push(failure)
+        else {
+          failures.push({ ...failure, slowDownMs: r.uintOrNil(Limits.delayMsMax) })
+          r.skip(length - 7)
+        }
       }
       return { type, request, tasks, fences, failures }
     }
@@ -622,6 +681,16 @@ const body = (r: Reader, type: number): ClientMessage => {
       return { type, request: r.uint(), queue: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
     case T.close:
       return { type, request: r.uint(), queue: r.uint(), immediate: r.bool() }
+    case T.lane:
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        key: r.str(Limits.taskKeyBytesMax),
+        change: r.uint(4) as LaneChange,
+        limits: r.nil() ? undefined : laneLimits(r),
+        forMs: r.uintOrNil(Limits.delayMsMax)
+      }
     case T.outcome:
       return { type, request: r.uint(), queue: r.uint(), task: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
     case T.follow:
@@ -668,6 +737,20 @@ const name = (r: Reader): string => {
   const text = r.str(Limits.nameCharsMax)
   if (!isName.test(text)) throw new Malformed("a name has 1 to 200 characters of A-Z a-z 0-9 . _ : -")
   return text
+}
+
+const laneLimits = (r: Reader): LaneLimits => {
+  const length = r.array(32)
+  if (length < 5) throw new Malformed("the limits of a lane are five numbers")
+  const limits: LaneLimits = {
+    concurrency: r.uintOrNil(Limits.concurrencyMax),
+    ratePerMinute: r.uintOrNil(Limits.laneRatePerMinuteMax),
+    burst: r.uintOrNil(Limits.laneBurstMax),
+    gapMs: r.uintOrNil(Limits.laneGapMsMax),
+    weight: r.uintOrNil(Limits.laneWeightMax)
+  }
+  r.skip(length - 5)
+  return limits
 }
 
 /** An item without options is its payload alone; trailing options that are not set are left out. */

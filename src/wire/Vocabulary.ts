@@ -46,6 +46,7 @@ export const ClientType = {
   repeat: 0x2d,
   repeats: 0x2e,
   removeRepeat: 0x2f,
+  lane: 0x30,
   answered: 0x34,
   openObject: 0x60,
   setKeys: 0x61,
@@ -129,6 +130,19 @@ export const optionsBytes = (options: TaskOptions | undefined): number => {
   const { id, key, labels, trace } = options
   const characters = (id?.length ?? 0) + (key?.length ?? 0) + (trace?.length ?? 0)
   return 64 + 3 * (labels?.reduce((sum, label) => sum + label.length + 4, characters) ?? characters)
+}
+
+/** What may be done to a lane; the same numbers as the engine's. */
+export const LaneChange = { limit: 0, clear: 1, pause: 2, resume: 3, slowDown: 4 } as const
+export type LaneChange = (typeof LaneChange)[keyof typeof LaneChange]
+
+/** Limits of one lane; what is left out is as the queue's policy says, and 0 is no bound. */
+export interface LaneLimits {
+  readonly concurrency?: number | undefined
+  readonly ratePerMinute?: number | undefined
+  readonly burst?: number | undefined
+  readonly gapMs?: number | undefined
+  readonly weight?: number | undefined
 }
 
 /** A task as a worker receives it. */

@@ -8,6 +8,7 @@
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -22,8 +23,9 @@ import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
 import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
 import type { Delivery } from "../wire/Vocabulary.ts"
+
 import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
-import { type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
+import { boundedMs, type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
 
 export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control | PutChildError, Env>
 
@@ -37,6 +39,8 @@ interface Running {
   readonly fence: number
   /** What joins the commit; made by the first use. */
   collected: Collected | undefined
+  /** What the handler asked for its lane. */
+  slowDownMs: number | undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   /** The lease is lost: whatever the handler ends with is not reported. */
   lost: boolean
@@ -49,6 +53,7 @@ type End = { readonly task: number; readonly fence: number } & (
       readonly result: Uint8Array
       readonly effects: CommitEffects | undefined
       readonly effectBytes: number
+      slowDownMs?: number
     }
   | { readonly _tag: "Fail"; readonly failure: Failure }
   | { readonly _tag: "Release" }
@@ -102,7 +107,9 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     const credit = Math.max(0, Math.min(Limits.creditMax, free))
     // What becomes free from here on, be it before the answer, is credit that this subscription has not counted.
     this.#creditDue = 0
-    link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit }, (answer) => {
+    // Of the credit this much is no free handler: a task of a lane with limits would only wait in the buffer.
+    const prefetch = Math.max(0, Math.min(this.#options.prefetch, Limits.creditMax - this.#options.concurrency))
+    link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit, prefetch }, (answer) => {
       if (!(answer instanceof Error) && answer.type === M.streaming) {
         this.#stream = answer.stream
         if (this.#creditDue > 0) this.#schedule()
@@ -237,7 +244,14 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       return this.#end({ ...failureOf(item, Reason.undecodable, text) })
     }
     const { fence, task } = item
-    const running: Running = { task, fence, collected: undefined, fiber: undefined, lost: false }
+    const running: Running = {
+      task,
+      fence,
+      collected: undefined,
+      slowDownMs: undefined,
+      fiber: undefined,
+      lost: false
+    }
     // Suspended: a handler that throws before it has made its effect ends as a defect like any other.
     const fiber = this.#run(Effect.suspend(() => this.#handler(this.#taskOf(item, payload.value, running))))
     const exit = fiber.pollUnsafe()
@@ -271,6 +285,15 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #endOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
+    const end = this.#endingOf(running, exit)
+    const { slowDownMs } = running
+    if (slowDownMs === undefined || end._tag === "Release") return end
+    if (end._tag === "Commit") return { ...end, slowDownMs }
+    const longest = Math.max(slowDownMs, end.failure.slowDownMs ?? 0)
+    return { ...end, failure: { ...end.failure, slowDownMs: longest } }
+  }
+
+  #endingOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
     const { collected, fence, task } = running
     if (Exit.isSuccess(exit)) {
       const result = this.#queue.result.encode(exit.value)
@@ -309,7 +332,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     if (error instanceof Kill) return failureOf(running, Reason.killed, error.reason, this.#typed(error.error))
     if (error instanceof Release) return { _tag: "Release", task, fence }
     if (error instanceof RetryAfter) {
-      return failureOf(running, Reason.failed, error.reason, this.#typed(error.error), error.ms)
+      const end = failureOf(running, Reason.failed, error.reason, this.#typed(error.error), error.ms)
+      return error.lane === true ? { ...end, failure: { ...end.failure, slowDownMs: error.ms } } : end
     }
     if (isLostContact(error)) return { _tag: "Release", task, fence }
     const bytes = this.#queue.error.encode(error as E)
@@ -398,6 +422,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   #commit(ends: ReadonlyArray<Extract<End, { _tag: "Commit" }>>): void {
     const { link } = this.#client
     const anyEffects = ends.some(({ effects }) => effects !== undefined)
+    const slowDowns = ends.some(({ slowDownMs }) => slowDownMs !== undefined)
     link.ask(
       {
         type: C.commit,
@@ -405,7 +430,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
         tasks: ends.map(({ task }) => task),
         fences: ends.map(({ fence }) => fence),
         results: ends.map(({ result }) => result),
-        effects: anyEffects ? ends.map(({ effects }) => effects) : undefined
+        effects: anyEffects ? ends.map(({ effects }) => effects) : undefined,
+        slowDowns: slowDowns ? ends.map(({ slowDownMs }) => slowDownMs) : undefined
       },
       this.#settling(ends)
     )
@@ -506,6 +532,14 @@ class RunningTask<P> implements Task<P> {
 
   get id(): string {
     return taskIdOf(this.#client.link.session?.prefix ?? "", this.#running.task)
+  }
+
+  get slowDown(): Task<P>["slowDown"] {
+    const running = this.#running
+    return (duration: Duration.Input) =>
+      Effect.sync(() => {
+        running.slowDownMs = Math.max(running.slowDownMs ?? 0, boundedMs(duration))
+      })
   }
 
   get put(): Collecting["put"] {

@@ -19,6 +19,11 @@ export interface Task<P> extends Collecting {
   readonly key: string | undefined
   /** W3C traceparent of whoever put the task. */
   readonly trace: string | undefined
+  /**
+   * Nothing more of this task's lane is leased for `duration`, counted from when this attempt is committed or has
+   * failed: what a server's `Retry-After` asks for. Not reported if the task is released. Without a key it does nothing.
+   */
+  readonly slowDown: (duration: Duration.Input) => Effect.Effect<void>
 }
 
 /**
@@ -36,6 +41,8 @@ export class Kill extends Schema.TaggedError<Kill>()("millrace/Kill", {
 export class RetryAfter extends Schema.TaggedError<RetryAfter>()("millrace/RetryAfter", {
   ms: Schema.Int,
   reason: Schema.String,
+  /** Whether the whole lane waits as long. */
+  lane: Schema.optionalKey(Schema.Boolean),
   error: Schema.optionalKey(Schema.Unknown)
 }) {}
 /** Gives the task back, uncounted. */
@@ -47,15 +54,23 @@ export type Control = Kill | RetryAfter | Release
 export const kill = (reason: string, error?: unknown): Effect.Effect<never, Kill> =>
   Effect.fail(error === undefined ? new Kill({ reason }) : new Kill({ reason, error }))
 
-/** Fails this attempt; the next one comes after `duration`. After the last attempt the outcome is as for `kill`. */
+/**
+ * Fails this attempt; the next one comes after `duration`. After the last attempt the outcome is as for `kill`. With
+ * `lane: true` nothing else of the task's lane is leased before that either.
+ */
 export const retryAfter = (
   duration: Duration.Input,
   reason = "retry later",
-  error?: unknown
+  error?: unknown,
+  options: { readonly lane?: boolean | undefined } = {}
 ): Effect.Effect<never, RetryAfter> => {
-  const ms = Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(duration))))
-  return Effect.fail(error === undefined ? new RetryAfter({ ms, reason }) : new RetryAfter({ ms, reason, error }))
+  const fields = { ms: boundedMs(duration), reason, lane: options.lane === true }
+  return Effect.fail(error === undefined ? new RetryAfter(fields) : new RetryAfter({ ...fields, error }))
 }
+
+/** @internal Whole milliseconds that the protocol can carry. */
+export const boundedMs = (duration: Duration.Input): number =>
+  Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(duration))))
 
 /** Gives the task back as if it had never been leased. */
 export const release: Effect.Effect<never, Release> = Effect.fail(new Release())

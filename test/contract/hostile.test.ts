@@ -305,7 +305,7 @@ describe("a hostile peer", () => {
             options: undefined
           },
           { type: C.lease, request: 2, queue, count: 1, waitMs: 0, get: true },
-          { type: C.subscribe, request: 3, queue, credit: 1 },
+          { type: C.subscribe, request: 3, queue, credit: 1, prefetch: 0 },
           { type: C.follow, request: 4, queue, cursor: 0, credit: 1 },
           { type: C.peek, request: 5, queue, count: 1 },
           { type: C.stats, request: 6, queue },

@@ -28,6 +28,8 @@ class Run {
   readonly #engine: Engine
   readonly #reference: Reference
   readonly #policies: ReadonlyArray<QueuePolicy>
+  /** One lane for all tasks, or none: put order holds within a lane. Order between lanes is the lanes' own test. */
+  readonly #key: string | undefined
   readonly #sessions: Array<{ session: Session; attached: boolean; number: number }> = []
   readonly #expiries = new Set<number>()
   readonly ops: Array<string> = []
@@ -39,6 +41,7 @@ class Run {
   constructor(seed: number, make = (policies: ReadonlyArray<QueuePolicy>) => new Reference(policies)) {
     this.#random = new Random(seed)
     const r = this.#random
+    this.#key = r.pick([undefined, "a", "b"])
     this.#policies = [0, 1, 2].map(() => ({
       capacity: r.pick([2, 3, 5, 20]),
       tasksMax: r.chance(15) ? 15 + r.int(20) : 0,
@@ -139,7 +142,7 @@ class Run {
       differ(
         `counts of queue ${queue.id}`,
         {
-          ready: queue.ready.peek(1_000).map(({ n }) => n),
+          ready: queue.ready.peek(1_000, this.#now).map(({ n }) => n),
           delayed: queue.delayed,
           leased: queue.leased,
           done: queue.done,
@@ -207,10 +210,10 @@ class Run {
   #item(): Item {
     const r = this.#random
     const item: { -readonly [K in keyof Item]: Item[K] } = { bytes: r.chance(2) ? 9 : r.int(9) }
+    if (this.#key !== undefined) item.key = this.#key
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
-    if (r.chance(20)) item.key = r.pick(["a", "b"])
     if (r.chance(20)) item.labels = r.pick([["x"], ["x", "y"], []])
     if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
     if (r.chance(20)) {
@@ -520,7 +523,8 @@ class Run {
       else this.#reference.congested.delete(number)
       return
     }
-    if (kind < 98 && r.chance(60)) {
+    // Occurrences have no key: with keys there would be two lanes.
+    if (kind < 98 && r.chance(60) && this.#key === undefined) {
       const id = r.pick(["a", "b", "c"])
       const what = r.int(10)
       if (what < 7) {
@@ -528,7 +532,14 @@ class Run {
         const everyMs = 900 + 100 * r.int(12)
         const bytes = r.chance(5) ? 9 : r.int(9)
         say("repeat", queue, id, everyMs, bytes)
-        const repeat = { id, everyMs, cron: undefined, zone: "UTC", payload: new Uint8Array(bytes), options: undefined }
+        const repeat = {
+          id,
+          everyMs,
+          cron: undefined,
+          zone: "UTC",
+          payload: new Uint8Array(bytes),
+          options: undefined
+        }
         this.#engine.repeat(session, request, queue, repeat, now)
         return this.#reference.repeat(request, queue, id, everyMs, bytes, now)
       }

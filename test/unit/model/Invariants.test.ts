@@ -13,6 +13,7 @@ const silent: Out = {
   putProgress: () => {},
   repeatChanged: () => {},
   repeats: () => {},
+  laneChanged: () => {},
   refused: () => {},
   done: () => {},
   putDone: () => {},
@@ -297,6 +298,43 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
     "a hungry stream beside a ready task",
     ({ engine, queue, session }) => void engine.subscribe(session, queue, 1),
     /has credit beside a ready task/
+  ],
+  [
+    "a lane that counts its leases wrong",
+    ({ queue }) => {
+      queue.ready.inside().plain.running = 7
+    },
+    /counts 7 leases of 2/
+  ],
+  [
+    "a lane that stands where it must not",
+    ({ queue }) => {
+      queue.ready.inside().plain.paused = true
+    },
+    /the lane without a key stands at 1, must at 0/
+  ],
+  [
+    "a ring that is not looked for",
+    ({ queue }) => void Reflect.set(queue.ready.inside().rings, 128, undefined),
+    /the ring of priority 128 is not where/
+  ],
+  [
+    "a lane with more leases than its queue allows",
+    ({ queue }) => {
+      const lane = queue.ready.inside().plain
+      lane.limits = { ...lane.limits, concurrency: 1 }
+      Reflect.set(queue.policy, "laneConcurrency", 1)
+    },
+    /2 leases of "undefined"/
+  ],
+  [
+    "a lane that nobody wakes",
+    ({ engine, queue }) => {
+      queue.ready.slowDown("k", 99)
+      queue.ready.push(new Task(99, queue, bytes, { key: "k" }, 0))
+      engine.timers.remove(engine.timers.entries()[0]!)
+    },
+    /no timer watches the next lane to open/
   ],
   ["a put beside room", ({ queue }) => void Reflect.set(queue.policy, "capacity", 99), /waits beside room/],
   [

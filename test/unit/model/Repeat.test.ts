@@ -81,7 +81,7 @@ class World {
   }
 
   lease(): Task {
-    const [task] = this.queue.ready.peek(1)
+    const [task] = this.queue.ready.peek(1, this.now)
     assert.isDefined(task)
     this.engine.lease(this.session, this.#request++, 0, 1, 0, false, this.now)
     return task!

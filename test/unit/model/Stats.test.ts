@@ -52,7 +52,7 @@ class World {
   }
 
   lease(queue = 0): Task {
-    const [task] = this.engine.queues[queue]!.ready.peek(1)
+    const [task] = this.engine.queues[queue]!.ready.peek(1, this.now)
     this.engine.lease(this.session, this.#request++, queue, 1, 0, false, this.now)
     return task!
   }

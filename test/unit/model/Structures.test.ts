@@ -4,7 +4,6 @@ import { Heap } from "../../../src/model/Heap.ts"
 import { OutcomeLog } from "../../../src/model/OutcomeLog.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import { Queue } from "../../../src/model/Queue.ts"
-import { Ready } from "../../../src/model/Ready.ts"
 import { Outcome, Task } from "../../../src/model/Task.ts"
 import { TaskTable } from "../../../src/model/TaskTable.ts"
 import { type Timer, Timers } from "../../../src/model/Timers.ts"
@@ -77,49 +76,6 @@ describe("Timers", () => {
 
   it("of an empty heap come never", () => {
     assert.strictEqual(new Timers().next, Number.POSITIVE_INFINITY)
-  })
-})
-
-describe("Ready", () => {
-  it("gives out by priority, then place, whether a task is new or came back", () => {
-    const random = new Random(3)
-    for (let round = 0; round < 200; round++) {
-      const ready = new Ready()
-      let plain: Array<Task> = []
-      const out: Array<Task> = []
-      const sort = (): ReadonlyArray<Task> =>
-        plain.sort((a, b) => a.priority - b.priority || a.place - b.place || a.n - b.n)
-      for (let n = 1; n < 150; n++) {
-        const what = random.int(10)
-        if (what < 5) {
-          const task = new Task(n, queue, bytes, { priority: random.pick([0, 1, 128, 255]) }, 0)
-          ready.push(task)
-          plain.push(task)
-        } else if (what < 8) {
-          const first = sort()[0]
-          assert.strictEqual(ready.pop(), first)
-          if (first !== undefined) out.push(first)
-          plain = plain.filter((task) => task !== first)
-        } else if (what < 9 && out.length > 0) {
-          const task = out.splice(random.int(out.length), 1)[0]!
-          if (random.chance(30)) task.place = n
-          ready.giveBack(task)
-          plain.push(task)
-        } else if (plain.length > 0) {
-          const task = random.pick(plain)
-          ready.remove(task)
-          plain = plain.filter((other) => other !== task)
-        }
-        assert.strictEqual(ready.size, plain.length)
-        const count = random.int(5)
-        assert.deepStrictEqual(
-          ready.peek(count).map((task) => task.n),
-          sort()
-            .slice(0, count)
-            .map((task) => task.n)
-        )
-      }
-    }
   })
 })
 

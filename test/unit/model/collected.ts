@@ -79,6 +79,7 @@ export class Collected implements Out {
   }
   repeats: Out["repeats"] = (_, request, repeats) =>
     this.#answer(request, { _tag: "Repeats", repeats: repeats.map(repeatText) })
+  laneChanged: Out["laneChanged"] = (queue, key) => this.disk?.recorder.lane(queue, key)
   refused: Out["refused"] = (_, request, why) =>
     this.#answer(request, { _tag: "Refused", why: codeNames[why.code] ?? String(why.code) })
   done: Out["done"] = (_, request) => this.#answer(request, { _tag: "Done" })

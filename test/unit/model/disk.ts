@@ -142,7 +142,7 @@ const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
       definition: { name: definition.name, policy, durability: definition.durability },
       counters: { puts, done, dead, cancelled, acknowledged, closed, paused, purged, dropped, redriven },
       living: living.map((task) => [task.state, taskOf(engine, task)]),
-      ready: queue.ready.peek(1_000_000).map(({ n }) => n),
+      ready: queue.ready.peek(1_000_000, now).map(({ n }) => n),
       outcomes: { next: log.next, outcomes },
       ids,
       letters: queue.deadLetters.all().map(({ cursor, diedAt, task }) => [cursor, diedAt, taskOf(engine, task)]),

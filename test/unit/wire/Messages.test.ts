@@ -59,6 +59,10 @@ const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | 
   return items.some((item) => item !== undefined) ? items : undefined
 }
 
+/** A field that is there only with a value. */
+const present = <K extends string, A>(field: K, value: A | undefined): { readonly [k in K]?: A } =>
+  value === undefined ? {} : ({ [field]: value } as { readonly [k in K]: A })
+
 type MakeClient = { readonly [K in keyof typeof C]: (r: Random) => Client.ClientMessage }
 
 const clientMessages: MakeClient = {
@@ -135,7 +139,24 @@ const clientMessages: MakeClient = {
     waitMs: maybe(r, () => r.int(Limits.waitMsMax + 1)),
     get: r.chance(50)
   }),
-  subscribe: (r) => ({ type: C.subscribe, request: uint(r), queue: uint(r), credit: r.int(65_537) }),
+  subscribe: (r) => {
+    return { type: C.subscribe, request: uint(r), queue: uint(r), credit: r.int(65_537), prefetch: r.int(65_537) }
+  },
+  lane: (r) => ({
+    type: C.lane,
+    request: uint(r),
+    queue: uint(r),
+    key: text(r, 300),
+    change: r.pick([0, 1, 2, 3, 4] as const),
+    limits: maybe(r, () => ({
+      concurrency: maybe(r, () => r.int(65_537)),
+      ratePerMinute: maybe(r, () => r.int(60_000_001)),
+      burst: maybe(r, () => r.int(1_000_001)),
+      gapMs: maybe(r, () => r.int(86_400_001)),
+      weight: maybe(r, () => r.int(1_001))
+    })),
+    forMs: maybe(r, () => r.int(1_000_000))
+  }),
   credit: (r) => ({ type: C.credit, stream: uint(r), credit: r.int(65_537) }),
   unsubscribe: (r) => ({ type: C.unsubscribe, request: uint(r), stream: uint(r) }),
   commit: (r) => {
@@ -159,7 +180,11 @@ const clientMessages: MakeClient = {
       fences: tasks.map(() => uint(r)),
       results: tasks.map(() => r.bytes(r.int(100))),
       effects,
-      together: r.chance(50)
+      together: r.chance(50),
+      ...present(
+        "slowDowns",
+        sparse(r, tasks.length, () => r.int(1_000_000))
+      )
     }
   },
   release: (r) => ({ type: C.release, request: uint(r), held: held(r) }),
@@ -174,7 +199,11 @@ const clientMessages: MakeClient = {
         reason: r.int(16),
         error: maybe(r, () => r.bytes(r.int(100))),
         text: text(r, 300),
-        retryAfterMs: maybe(r, () => r.int(1_000_000))
+        retryAfterMs: maybe(r, () => r.int(1_000_000)),
+        ...present(
+          "slowDownMs",
+          maybe(r, () => r.int(1_000_000))
+        )
       }))
     }
   },
@@ -649,6 +678,16 @@ describe("fields of messages", () => {
       options: undefined,
       ...change
     })
+    const lane = (change: Partial<Client.Lane>): Client.ClientMessage => ({
+      type: C.lane,
+      request: 1,
+      queue: 0,
+      key: "k",
+      change: 0,
+      limits: undefined,
+      forMs: undefined,
+      ...change
+    })
     const limits: ReadonlyArray<readonly [limit: number, make: (value: number) => Client.ClientMessage]> = [
       [Limits.taskIdBytesMax, (size) => put({ id: x(size) })],
       [255, (priority) => put({ priority })],
@@ -667,7 +706,16 @@ describe("fields of messages", () => {
       ],
       [Limits.batchItemsMax, (count) => ({ type: C.lease, request: 1, queue: 0, count, waitMs: 0, get: false })],
       [Limits.waitMsMax, (waitMs) => ({ type: C.lease, request: 1, queue: 0, count: 1, waitMs, get: false })],
-      [Limits.creditMax, (credit) => ({ type: C.subscribe, request: 1, queue: 0, credit })],
+      [Limits.creditMax, (credit) => ({ type: C.subscribe, request: 1, queue: 0, credit, prefetch: 0 })],
+      [Limits.creditMax, (prefetch) => ({ type: C.subscribe, request: 1, queue: 0, credit: 1, prefetch })],
+      [Limits.taskKeyBytesMax, (size) => lane({ key: x(size) })],
+      [4, (change) => lane({ change: change as Client.Lane["change"] })],
+      [Limits.concurrencyMax, (concurrency) => lane({ limits: { concurrency } })],
+      [Limits.laneRatePerMinuteMax, (ratePerMinute) => lane({ limits: { ratePerMinute } })],
+      [Limits.laneBurstMax, (burst) => lane({ limits: { burst } })],
+      [Limits.laneGapMsMax, (gapMs) => lane({ limits: { gapMs } })],
+      [Limits.laneWeightMax, (weight) => lane({ limits: { weight } })],
+      [Limits.delayMsMax, (forMs) => lane({ forMs })],
       [Limits.creditMax, (credit) => ({ type: C.follow, request: 1, queue: 0, cursor: 0, credit })],
       [Limits.repeatIdBytesMax, (size) => repeat({ id: x(size) })],
       [Limits.cronBytesMax, (size) => repeat({ cron: x(size) })],
