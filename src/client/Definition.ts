@@ -32,6 +32,12 @@ export interface PolicyOptions {
   readonly outcomes?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
   /** Dedupe ids kept after their task ended: default 1,000,000 and 24 h. */
   readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+  /**
+   * What an answer means: on disk (`fsync`), handed to the operating system (`buffered`), or in memory only. Default: the
+   * level of the manager's store, which is also the best there is: who asks for more gets that, and `stats` shows it.
+   * A commit never spans `memory` and stored queues (`MixedDurability`).
+   */
+  readonly durability?: Policy.Durability | undefined
 }
 
 export interface Options<P, R, E, C> {
@@ -78,7 +84,8 @@ export const policyOf = (name: string, options: PolicyOptions): Policy.Policy =>
     outcomesKept: options.outcomes?.count ?? defaults.outcomesKept,
     outcomesKeptMs: ms(options.outcomes?.age, defaults.outcomesKeptMs),
     dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
-    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs)
+    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs),
+    durability: Policy.durabilityNumber(options.durability)
   }
   const fault = Policy.fault(policy)
   if (fault === undefined) return policy

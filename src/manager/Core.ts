@@ -160,7 +160,8 @@ export class Core implements Out {
     this.#restorer = new Restorer(this.engine, {
       session: (id, token, principal) => new PeerSession(id, token, principal),
       answer: (message) => Wire.decode(new Reader(message)),
-      definition: (name) => own.get(name)
+      definition: (name) => own.get(name),
+      durability: options.host.durability
     })
     this.#recorder = new Recorder(1, epoch)
   }
@@ -873,7 +874,7 @@ export class Core implements Out {
         schema: m.schema,
         accepts: m.accepts.map((fingerprint) => fingerprint.slice()),
         policy,
-        durability: this.#host.durability
+        durability: Policy.durabilityOf(policy, this.#host.durability)
       })
     }
     const { definition } = queue
@@ -1056,6 +1057,7 @@ export class Core implements Out {
     if (recorder === undefined) return
     switch (change) {
       case "put":
+        if (recorder.unreserved(task)) recorder.reserve(this.engine.numbers.task, this.engine.numbers.session)
         return recorder.put(task)
       case "leased":
         return recorder.leased(task)

@@ -832,6 +832,8 @@ export class Engine {
         const queue = this.queues[put.queue]
         if (queue === undefined) return Code.queueNotFound
         if (put.payload.byteLength > queue.policy.payloadBytesMax) return Code.payloadTooLarge
+        // After a crash one half would be there and the other not.
+        if ((queue.level === Level.memory) !== (task.queue.level === Level.memory)) return Code.mixedDurability
       }
       // Children always enter: a crawl that waited for its own children's room would stand still for ever.
       for (const put of effects.puts) this.#accept(this.queues[put.queue]!, put.payload, put.options, now)

@@ -4,6 +4,7 @@
  * It also notes where each thing's full record lies (its *home*), so that payloads can be read back and the cleaner can
  * tell a live record from a dead one. Of queues whose level is `memory` nothing is written.
  */
+import * as Limits from "../Limits.ts"
 import type { Writer } from "../wire/Bytes.ts"
 import { Journal, type Row } from "./Journal.ts"
 import * as Policy from "./Policy.ts"
@@ -18,6 +19,8 @@ export class Recorder {
   level: Level = Level.memory
   /** The row with the numbers of the namespace. */
   namespaceHome = 0
+  /** Numbers of tasks below this one are not given again after a restart. */
+  #reserved = 0
   /** Acknowledgements of answers: nothing is owed to them, so they wait for a round that writes anyway. */
   #seen: Array<{ readonly session: Session; readonly ranges: ReadonlyArray<number> }> = []
 
@@ -34,9 +37,23 @@ export class Recorder {
 
   namespace(nextTask: number, nextSession: number): void {
     const w = this.#record(Kind.namespace)
-    w.uint(nextTask)
+    w.uint(Math.max(nextTask, this.#reserved))
     w.uint(nextSession)
     this.namespaceHome = this.journal.seq
+  }
+
+  /**
+   * Tasks of memory queues leave no record, and their numbers must not come again in the next life: a receipt would name
+   * another task. So numbers are reserved, many at a time.
+   */
+  unreserved(task: Task): boolean {
+    return task.queue.level === Level.memory && task.n >= this.#reserved
+  }
+
+  reserve(nextTask: number, nextSession: number): void {
+    this.#reserved = nextTask + Limits.taskNumbersReserved
+    this.namespace(this.#reserved, nextSession)
+    this.#owe(Level.buffered)
   }
 
   queue(queue: Queue): void {

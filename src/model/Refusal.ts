@@ -23,6 +23,7 @@ export const Code = {
   unsupported: 15,
   timedOut: 16,
   storeFull: 17,
+  mixedDurability: 30,
   protocol: 64,
   authentication: 65,
   version: 66,

@@ -10,6 +10,7 @@
 import { Malformed } from "../wire/Bytes.ts"
 import { type Engine, fenceBase } from "./Engine.ts"
 import type { Row } from "./Journal.ts"
+import { type Durability, durabilityOf } from "./Policy.ts"
 import type { Queue, QueueDefinition } from "./Queue.ts"
 import {
   closedStates,
@@ -32,6 +33,8 @@ export interface RestoreOptions {
   readonly answer: (message: Uint8Array) => unknown
   /** The manager's own definition of a queue, which wins over the one in the log. */
   readonly definition: (name: string) => QueueDefinition | undefined
+  /** The best level that the store gives in this life. */
+  readonly durability: Durability
 }
 
 export class Restorer implements Visitor {
@@ -209,8 +212,12 @@ export class Restorer implements Visitor {
     if (queue === undefined) {
       if (record.id !== this.#engine.queues.length) throw new Malformed(`row ${this.#seq} skips queues`)
       const { accepts, durability, fingerprint, name, policy, schema } = record
-      const own = this.#options.definition(name)
-      queue = this.#engine.restoreQueue(record.id, own ?? { accepts, durability, fingerprint, name, policy, schema })
+      const { definition, durability: best } = this.#options
+      const known = definition(name) ?? { accepts, fingerprint, name, policy, schema }
+      const asked = durabilityOf(known.policy, best)
+      // Its tasks are in the log: were their ends no longer written, the next life would find them alive again.
+      const level = asked === "memory" && durability !== "memory" ? "buffered" : asked
+      queue = this.#engine.restoreQueue(record.id, { ...known, durability: level })
     }
     queue.closed = closedStates[record.closed]!
     queue.home = this.#seq

@@ -11,11 +11,11 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type { ClientShape } from "../client/Client.ts"
+import type { ClientShape, OpenableQueue } from "../client/Client.ts"
 import { CodecFault } from "../client/Codec.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
-import { ConnectFailed, ConnectionLost, Draining, LimitExceeded } from "../Errors.ts"
+import { ConnectFailed, ConnectionLost, Draining, LimitExceeded, MixedDurability } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
@@ -251,7 +251,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #taskOf(item: Delivery, payload: P, running: Running): Task<P> {
-    return new RunningTask(this.#client, item, payload, running)
+    return new RunningTask(this.#client, this.#queue, item, payload, running)
   }
 
   #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
@@ -484,10 +484,12 @@ class RunningTask<P> implements Task<P> {
   readonly attempt: number
   readonly key: string | undefined
   readonly trace: string | undefined
+  readonly #queue: OpenableQueue
   readonly #client: ClientShape
   readonly #running: Running
 
-  constructor(client: ClientShape, item: Delivery, payload: P, running: Running) {
+  constructor(client: ClientShape, queue: OpenableQueue, item: Delivery, payload: P, running: Running) {
+    this.#queue = queue
     this.payload = payload
     this.attempt = item.attempt
     this.key = item.key
@@ -503,8 +505,13 @@ class RunningTask<P> implements Task<P> {
   get put(): Task<P>["put"] {
     const client = this.#client
     const running = this.#running
+    const own = this.#queue
     return (queue, payload, options) =>
       Effect.flatMap(client.open(queue), (opened): Effect.Effect<void, PutChildError> => {
+        const ours = client.opened(own)?.durability ?? opened.durability
+        if ((ours === "memory") !== (opened.durability === "memory")) {
+          return Effect.fail(new MixedDurability({ queue: own.definition.name, child: queue.name }))
+        }
         const bytes = queue.encodePayload(opened, payload)
         if (bytes instanceof Error) return Effect.fail(bytes)
         const wire = queue.wireOptions(payload, options)

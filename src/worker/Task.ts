@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { PutOptions, TaskQueue } from "../client/TaskQueue.ts"
-import type { LimitExceeded, PayloadInvalid, PayloadTooLarge, RequestError } from "../Errors.ts"
+import type { LimitExceeded, MixedDurability, PayloadInvalid, PayloadTooLarge, RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 
 export interface Task<P> {
@@ -32,7 +32,7 @@ export interface Task<P> {
  * What `task.put` may fail with. A handler may let it pass: a lost connection gives the task back, the others are
  * mistakes of the program and fail the attempt as a defect does.
  */
-export type PutChildError = RequestError | PayloadInvalid | PayloadTooLarge | LimitExceeded
+export type PutChildError = RequestError | PayloadInvalid | PayloadTooLarge | LimitExceeded | MixedDurability
 
 /** Ends a task as dead, at once; with an error of the queue's Schema the outcome is a failure with that error. */
 export class Kill extends Schema.TaggedError<Kill>()("millrace/Kill", {
