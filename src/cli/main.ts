@@ -24,7 +24,15 @@ const given = process.argv.slice(2)
 const end = given.includes("--") ? given.indexOf("--") : given.length
 const debug = given.slice(0, end).includes("--debug")
 /** The parser lets a switch swallow a `1` or `true` that follows: `put q --create 1` would lose its payload. */
-const switches: ReadonlySet<string> = new Set(["--create", "--json", "--insecure-network", "--with-parent"])
+const switches: ReadonlySet<string> = new Set([
+  "--create",
+  "--json",
+  "--insecure-network",
+  "--with-parent",
+  "--memory",
+  "--restart",
+  "--accept-loss"
+])
 const args = given
   .filter((arg, i) => arg !== "--debug" || i > end)
   .map((arg, i, all) => (switches.has(arg) && !all.slice(0, i).includes("--") ? `${arg}=true` : arg))

@@ -153,9 +153,11 @@ export interface Serving {
   readonly port: number
 }
 
-/** `millrace serve`, listening. */
+/** `millrace serve`, listening; in memory unless a folder is named. */
 export const serve = async (args: ReadonlyArray<string> = [], options?: StartOptions): Promise<Serving> => {
-  const program = millrace(["serve", ...(args.includes("--port") ? [] : ["--port", "0"]), ...args], options)
+  const port0 = args.includes("--port") ? [] : ["--port", "0"]
+  const memory = args.includes("--data") || args.includes("--memory") ? [] : ["--memory"]
+  const program = millrace(["serve", ...port0, ...memory, ...args], options)
   const [, port] = await program.said(/listening on \S+:(\d+)/)
   return { program, port: Number(port) }
 }
