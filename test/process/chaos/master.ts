@@ -44,7 +44,7 @@ const producer = Effect.gen(function* () {
       if (stopping) break
       yield* Effect.sleep("20 millis")
     }
-    yield* Effect.sleep(random.int(40))
+    yield* Effect.sleep(20 + random.int(100))
   }
 })
 
@@ -74,7 +74,7 @@ const program = Effect.gen(function* () {
   yield* Effect.forkChild(jobs.follow)
   yield* Effect.forkChild(children.follow)
   yield* Effect.all(
-    Array.from({ length: 24 }, () => producer),
+    Array.from({ length: 12 }, () => producer),
     { concurrency: "unbounded" }
   )
   print("stopped", next - 1)

@@ -61,7 +61,7 @@ export const runChaos = async (options: ChaosOptions): Promise<ChaosReport> => {
   const plans = [
     ...Array.from({ length: options.kills }, () => randomPlan),
     ...["before", "after", "answer"].flatMap((mode) =>
-      Array.from({ length: options.boundaryKills }, () => `${mode}:${2 + random.int(40)}`)
+      Array.from({ length: options.boundaryKills }, () => `${mode}:${2 + random.int(60)}`)
     )
   ]
   // Fisher-Yates: the kinds of kills follow each other in every order.
@@ -76,27 +76,27 @@ export const runChaos = async (options: ChaosOptions): Promise<ChaosReport> => {
   const deaths: Array<Death> = []
   const managerDeaths: Array<bigint> = []
   let longestRecoveryMs = 0
+  let downSince: number | undefined
   let manager = await serve(plans[0] ?? randomPlan)
   let workers = [work(), work()]
   const master = start(script("master.ts"), [port, String(options.seed)])
-  /** Waits for the receipt of a put that began after `at`. */
-  const receiptSince = (at: bigint): Promise<void> => {
-    const begun = master.stdout.length
-    return new Promise((resolve, reject) => {
-      const end = millis() + 120_000
-      let seen = begun
-      const look = (): void => {
-        const whole = master.stdout.lastIndexOf("\n") + 1
-        for (const line of master.stdout.slice(seen, whole).split("\n")) {
-          const [kind, , , from] = line.split(" ")
-          if (kind === "ack" && BigInt(from!) > at) return resolve()
-        }
-        seen = Math.max(seen, whole)
-        if (millis() > end) return reject(new Error(`no receipt within 120 s\n${master.stderr}\n${manager.stderr}`))
-        setTimeout(look, 5)
-      }
-      look()
+  /** Waits for the receipt of a put that began after `at`. False: the manager has died before. */
+  const receiptSince = async (at: bigint): Promise<boolean> => {
+    let seen = master.stdout.length
+    let dead = false
+    void manager.ended(600_000).then(() => {
+      dead = true
     })
+    for (const end = millis() + 120_000; millis() < end; await sleep(5)) {
+      const whole = master.stdout.lastIndexOf("\n") + 1
+      for (const line of master.stdout.slice(seen, whole).split("\n")) {
+        const [kind, , , from] = line.split(" ")
+        if (kind === "ack" && from !== undefined && BigInt(from) > at) return true
+      }
+      seen = Math.max(seen, whole)
+      if (dead) return false
+    }
+    throw new Error(`no receipt within 120 s\n${master.stderr}\n${manager.stderr}`)
   }
   await receiptSince(process.hrtime.bigint())
 
@@ -119,10 +119,12 @@ export const runChaos = async (options: ChaosOptions): Promise<ChaosReport> => {
     const at = process.hrtime.bigint()
     managerDeaths.push(at)
     kills[mode]++
-    const from = millis()
+    downSince ??= millis()
     manager = await serve(plans[i + 1] ?? randomPlan)
-    await receiptSince(at)
-    longestRecoveryMs = Math.max(longestRecoveryMs, millis() - from)
+    if (await receiptSince(at)) {
+      longestRecoveryMs = Math.max(longestRecoveryMs, millis() - downSince)
+      downSince = undefined
+    }
     if (i % 10 === 9 || i === plans.length - 1) {
       options.progress?.(`${i + 1} of ${plans.length} kills, ${kills.worker} of workers, ${millis() - startedAt} ms`)
     }
