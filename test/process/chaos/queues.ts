@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import * as TaskQueue from "../../../src/TaskQueue.ts"
 
 /** Longer than any restart takes, back-off of the clients included: a worker that lives keeps what it holds. */
-export const leaseMs = Number(process.env["CHAOS_LEASE_MS"] ?? 15_000)
+export const leaseMs = Number(process.env["CHAOS_LEASE_MS"] ?? 10_000)
 
 const policy = { lease: leaseMs, maxAttempts: 1_000, backoff: { base: 10, cap: 10 } } as const
 
