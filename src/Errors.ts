@@ -360,6 +360,16 @@ export class StoreFull extends Schema.TaggedError<StoreFull>()("StoreFull", { ne
   }
 }
 
+/** A commit would span a `memory` queue and a stored one, and could not be all or nothing. Nothing was changed. */
+export class MixedDurability extends Schema.TaggedError<MixedDurability>()("MixedDurability", {
+  queue: Schema.String,
+  child: Schema.String
+}) {
+  override get message(): string {
+    return `A task of queue "${this.queue}" cannot put a child on queue "${this.child}" with its commit: one is kept in memory, the other in the store. Give both the same policy.durability, or put with queue.put.`
+  }
+}
+
 /** What the network, the manager's state or the credential can do to any request. */
 export type RequestError =
   | QueueNotFound
@@ -405,6 +415,7 @@ export type MillraceError =
   | StoreDamaged
   | StoreLocked
   | StoreTooNew
+  | MixedDurability
 
 export interface Facts {
   readonly fault: "caller" | "peer" | "manager" | "network" | "operator" | "task"
@@ -451,5 +462,6 @@ export const facts = {
   StoreDamaged: { fault: "operator", severity: "process", outcome: "definite" },
   StoreLocked: { fault: "operator", severity: "process", outcome: "definite" },
   StoreTooNew: { fault: "operator", severity: "process", outcome: "definite" },
-  StoreFull: { fault: "manager", ...request }
+  StoreFull: { fault: "manager", ...request },
+  MixedDurability: { fault: "caller", ...request }
 } as const satisfies Record<MillraceError["_tag"], Facts>

@@ -166,6 +166,8 @@ export const rowBytesTarget = 64 * 1_024
 export const residentBytesDefault = 256 * 1_024 * 1_024
 /** Bytes of the log above twice what lives in it, before the oldest rows are cleaned. */
 export const logSlackBytes = 64 * 1_024 * 1_024
+/** Numbers of tasks that a manager with memory queues beside stored ones sets aside at a time. */
+export const taskNumbersReserved = 65_536
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
 export const rowsCachedBytes = 16 * 1_024 * 1_024

@@ -37,7 +37,10 @@ const switches: ReadonlySet<string> = new Set([
   "--remove",
   "--yes",
   "--all",
-  "--without-payloads"
+  "--without-payloads",
+  "--memory",
+  "--restart",
+  "--accept-loss"
 ])
 const args = given
   .filter((arg, i) => arg !== "--debug" || i > end)

@@ -41,6 +41,12 @@ export interface PolicyOptions {
   readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
   /** What the tasks of one key may do together, whatever the number of workers. Default: no bounds. */
   readonly lane?: Pick<LaneOptions, "concurrency" | "ratePerSecond" | "burst" | "gap"> | undefined
+  /**
+   * What an answer means: on disk (`fsync`), handed to the operating system (`buffered`), or in memory only. Default: the
+   * level of the manager's store, which is also the best there is: who asks for more gets that, and `stats` shows it.
+   * A commit never spans `memory` and stored queues (`DurabilityMixed`).
+   */
+  readonly durability?: Policy.Durability | undefined
 }
 
 /** Bounds of a lane. 0 is no bound. */
@@ -109,7 +115,8 @@ export const policyOf = (name: string, options: PolicyOptions): Policy.Policy =>
     laneConcurrency: options.lane?.concurrency ?? defaults.laneConcurrency,
     laneRatePerMinute: ratePerMinuteOf(options.lane?.ratePerSecond ?? defaults.laneRatePerMinute / 60),
     laneBurst: options.lane?.burst ?? defaults.laneBurst,
-    laneGapMs: ms(options.lane?.gap, defaults.laneGapMs)
+    laneGapMs: ms(options.lane?.gap, defaults.laneGapMs),
+    durability: Policy.durabilityNumber(options.durability)
   }
   const fault = Policy.fault(policy)
   if (fault === undefined) return policy

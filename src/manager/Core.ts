@@ -179,7 +179,8 @@ export class Core implements Out {
     this.#restorer = new Restorer(this.engine, {
       session: (id, token, principal) => new PeerSession(id, token, principal),
       answer: (message) => Wire.decode(new Reader(message)),
-      definition: (name) => own.get(name)
+      definition: (name) => own.get(name),
+      durability: options.host.durability
     })
     this.#recorder = new Recorder(1, epoch)
   }
@@ -1016,7 +1017,7 @@ export class Core implements Out {
         schema: m.schema,
         accepts: m.accepts.map((fingerprint) => fingerprint.slice()),
         policy,
-        durability: this.#host.durability
+        durability: Policy.durabilityOf(policy, this.#host.durability)
       })
     }
     const { definition } = queue
@@ -1194,7 +1195,14 @@ export class Core implements Out {
 
   // ---- Out: what the engine decided
 
-  changed = (change: Change, task: Task): void => this.#recorder?.changed(change, task)
+  changed = (change: Change, task: Task): void => {
+    const recorder = this.#recorder
+    if (recorder === undefined) return
+    if (change === "put" && recorder.unreserved(task)) {
+      recorder.reserve(this.engine.numbers.task, this.engine.numbers.session, this.engine.objects.key)
+    }
+    recorder.changed(change, task)
+  }
   queueChanged = (queue: Queue): void => this.#recorder?.queue(queue)
   putProgress = (session: Session, request: number, batch: PutBatch): void => {
     const queue = this.engine.find(batch.queue)

@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { StoreBroken, StoreDamaged } from "../Errors.ts"
+import { durabilityOf } from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import type { StoreShape } from "../store/Store.ts"
 import { Malformed } from "../wire/Bytes.ts"
@@ -86,7 +87,10 @@ export const start = Effect.fnUntraced(function* (
     }
   }
   const core: Core = new Core({
-    queues: options.queues.map((definition) => ({ ...definition, durability: store.durability })),
+    queues: options.queues.map((definition) => ({
+      ...definition,
+      durability: durabilityOf(definition.policy, store.durability)
+    })),
     host,
     ...(store.keeps ? { identity: store.identity } : {}),
     residentBytesMax: options.residentBytesMax

@@ -15,6 +15,7 @@ import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
 import { deriveVerifier, isKey, isName, iterationsFor, keyBytes, saltBytes } from "../auth/Credentials.ts"
 import { ConfigurationInvalid, type ListenFailed, StoreBroken, type StoreDamaged } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import type { Durability } from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { type Address, type Connection, formatAddress, type Handler, Network } from "../platform/Network.ts"
@@ -43,6 +44,8 @@ export class Manager extends Context.Service<
     /** Fails when the manager has given up: its store broke, or its engine did, and starting again did not help. */
     readonly failed: Effect.Effect<never, StoreBroken>
     readonly counters: Effect.Effect<Readonly<Counters>>
+    /** The best that an answer means here; a queue may ask for less. */
+    readonly durability: Durability
   }
 >()("millrace/manager/Manager") {}
 
@@ -135,7 +138,8 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
         accept: (connection, gate) => life.core.accept(connection, gate),
         close,
         failed: Deferred.await(failure),
-        counters: Effect.sync(() => ({ ...life.core.counters }))
+        counters: Effect.sync(() => ({ ...life.core.counters })),
+        durability: first.durability
       })
     })
   )

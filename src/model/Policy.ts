@@ -9,6 +9,19 @@ import * as Limits from "../Limits.ts"
 /** How sure an answer to a mutation is: on disk, handed to the operating system, or in memory only. */
 export type Durability = "fsync" | "buffered" | "memory"
 
+/** From the least to the best. A policy's number is the index plus 1. */
+const durabilities: ReadonlyArray<Durability> = ["memory", "buffered", "fsync"]
+
+/** The number of a policy that asks for this level; undefined: for the store's own. */
+export const durabilityNumber = (level: Durability | undefined): number =>
+  level === undefined ? 0 : durabilities.indexOf(level) + 1
+
+/** What a queue of this policy gets from a store that gives `best`: what it asks for, and never more than there is. */
+export const durabilityOf = (policy: Policy, best: Durability): Durability => {
+  const asked = policy.durability === 0 ? durabilities.length : policy.durability
+  return durabilities[Math.min(asked - 1, durabilities.indexOf(best))]!
+}
+
 export interface Policy {
   /** Waiting tasks (ready + delayed) above which client puts wait or fail. Children of a commit always enter. */
   readonly capacity: number
@@ -38,6 +51,8 @@ export interface Policy {
   readonly laneBurst: number
   /** Between two grants of one lane. 0 = none. */
   readonly laneGapMs: number
+  /** What the queue asks of the store: 0 the store's own level, else an index into `durabilities` plus 1. */
+  readonly durability: number
 }
 
 /** `dropOldest`: the put enters, and the oldest waiting tasks of the lowest urgency end as dead until there is room. */
@@ -62,7 +77,8 @@ export const defaults: Policy = {
   laneConcurrency: 0,
   laneRatePerMinute: 0,
   laneBurst: 0,
-  laneGapMs: 0
+  laneGapMs: 0,
+  durability: 0
 }
 
 /** Field, smallest and largest value, in the order in which a policy travels. */
@@ -85,7 +101,8 @@ export const ranges: ReadonlyArray<readonly [field: keyof Policy, min: number, m
   ["laneConcurrency", 0, Limits.concurrencyMax],
   ["laneRatePerMinute", 0, Limits.laneRatePerMinuteMax],
   ["laneBurst", 0, Limits.laneBurstMax],
-  ["laneGapMs", 0, Limits.laneGapMsMax]
+  ["laneGapMs", 0, Limits.laneGapMsMax],
+  ["durability", 0, 3]
 ]
 
 export interface PolicyFault {

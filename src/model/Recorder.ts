@@ -4,6 +4,7 @@
  * It also notes where each thing's full record lies (its *home*), so that payloads can be read back and the cleaner can
  * tell a live record from a dead one. Of queues whose level is `memory` nothing is written.
  */
+import * as Limits from "../Limits.ts"
 import type { Writer } from "../wire/Bytes.ts"
 import type { DeadLetter } from "./DeadLetters.ts"
 import type { Change } from "./Engine.ts"
@@ -30,6 +31,8 @@ export class Recorder {
   /** Rows with the names of shared objects. */
   readonly objectHomes = new Map<number, number>()
   readonly #checkpoints = new WeakMap<Task, number>()
+  /** Numbers of tasks below this one are not given again after a restart. */
+  #reserved = 0
   /** Acknowledgements of answers: nothing is owed to them, so they wait for a round that writes anyway. */
   #seen: Array<{ readonly session: Session; readonly ranges: ReadonlyArray<number> }> = []
 
@@ -46,10 +49,24 @@ export class Recorder {
 
   namespace(nextTask: number, nextSession: number, objectsKey: Uint8Array): void {
     const w = this.#record(Kind.namespace)
-    w.uint(nextTask)
+    w.uint(Math.max(nextTask, this.#reserved))
     w.uint(nextSession)
     w.bin(objectsKey)
     this.namespaceHome = this.journal.seq
+  }
+
+  /**
+   * Tasks of memory queues leave no record, and their numbers must not come again in the next life: a receipt would name
+   * another task. So numbers are reserved, many at a time.
+   */
+  unreserved(task: Task): boolean {
+    return task.queue.level === Level.memory && task.n >= this.#reserved
+  }
+
+  reserve(nextTask: number, nextSession: number, objectsKey: Uint8Array): void {
+    this.#reserved = nextTask + Limits.taskNumbersReserved
+    this.namespace(this.#reserved, nextSession, objectsKey)
+    this.#owe(Level.buffered)
   }
 
   queue(queue: Queue): void {

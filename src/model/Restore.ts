@@ -12,7 +12,7 @@ import { Malformed } from "../wire/Bytes.ts"
 import type { DeadLetter } from "./DeadLetters.ts"
 import { type Engine, fenceBase } from "./Engine.ts"
 import type { Row } from "./Journal.ts"
-import { defaults } from "./Policy.ts"
+import { type Durability, defaults, durabilityOf } from "./Policy.ts"
 import type { DedupeId, Queue, QueueDefinition } from "./Queue.ts"
 import {
   closedStates,
@@ -37,6 +37,8 @@ export interface RestoreOptions {
   readonly answer: (message: Uint8Array) => unknown
   /** The manager's own definition of a queue, which wins over the one in the log. */
   readonly definition: (name: string) => QueueDefinition | undefined
+  /** The best level that the store gives in this life. */
+  readonly durability: Durability
 }
 
 /** A session as far as the rows have told. */
@@ -320,8 +322,12 @@ export class Restorer implements Visitor {
   #queueRecord(record: QueueRecord): void {
     const queue = this.#queue(record.id)
     const { accepts, durability, fingerprint, name, policy, schema } = record
-    const definition = this.#options.definition(name) ?? { accepts, durability, fingerprint, name, policy, schema }
-    this.#engine.redefine(queue, definition)
+    const { definition, durability: best } = this.#options
+    const known = definition(name) ?? { accepts, fingerprint, name, policy, schema }
+    const asked = durabilityOf(known.policy, best)
+    // Its tasks are in the log: were their ends no longer written, the next life would find them alive again.
+    const level = asked === "memory" && durability !== "memory" ? "buffered" : asked
+    this.#engine.redefine(queue, { ...known, durability: level })
     queue.closed = closedStates[record.closed]!
     queue.paused = record.paused
     queue.home = this.#seq

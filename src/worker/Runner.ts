@@ -12,12 +12,12 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type { ClientShape } from "../client/Client.ts"
+import type { ClientShape, OpenableQueue } from "../client/Client.ts"
 import { CodecFault } from "../client/Codec.ts"
 import { Collected, type Collecting } from "../client/CommitEffects.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
-import { ConnectFailed, ConnectionLost, Draining } from "../Errors.ts"
+import { ConnectFailed, ConnectionLost, Draining, MixedDurability } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
@@ -271,7 +271,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #taskOf(item: Delivery, payload: P, running: Running): Task<P> {
-    return new RunningTask(this.#client, item, payload, running)
+    return new RunningTask(this.#client, this.#queue, item, payload, running)
   }
 
   #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
@@ -518,10 +518,12 @@ class RunningTask<P> implements Task<P> {
   readonly attempt: number
   readonly key: string | undefined
   readonly trace: string | undefined
+  readonly #queue: OpenableQueue
   readonly #client: ClientShape
   readonly #running: Running
 
-  constructor(client: ClientShape, item: Delivery, payload: P, running: Running) {
+  constructor(client: ClientShape, queue: OpenableQueue, item: Delivery, payload: P, running: Running) {
+    this.#queue = queue
     this.payload = payload
     this.attempt = item.attempt
     this.key = item.key
@@ -542,8 +544,17 @@ class RunningTask<P> implements Task<P> {
       })
   }
 
-  get put(): Collecting["put"] {
-    return this.#collected.put
+  get put(): Task<P>["put"] {
+    const client = this.#client
+    const own = this.#queue
+    const { put } = this.#collected
+    return (queue, payload, options) =>
+      Effect.flatMap(client.open(queue), (opened) => {
+        const ours = client.opened(own)?.durability ?? opened.durability
+        return (ours === "memory") === (opened.durability === "memory")
+          ? put(queue, payload, options)
+          : Effect.fail(new MixedDurability({ queue: own.definition.name, child: queue.name }))
+      })
   }
   get putIfNew(): Collecting["putIfNew"] {
     return this.#collected.putIfNew

@@ -69,7 +69,10 @@ describe.concurrent("human errors end with code 1 and one line", () => {
   })
 
   it("the port is in use", async () => {
-    assertOneLine(await run(["serve", "--port", port]), /Cannot listen on 127\.0\.0\.1:\d+: the address is in use/)
+    assertOneLine(
+      await run(["serve", "--memory", "--port", port]),
+      /Cannot listen on 127\.0\.0\.1:\d+: the address is in use/
+    )
   })
 
   it("ports that do not exist", async () => {
@@ -83,7 +86,10 @@ describe.concurrent("human errors end with code 1 and one line", () => {
   })
 
   it("a wide bind without --insecure-network", async () => {
-    assertOneLine(await run(["serve", "--host", "0.0.0.0", "--port", "0"]), /0\.0\.0\.0.*--insecure-network/)
+    assertOneLine(
+      await run(["serve", "--memory", "--host", "0.0.0.0", "--port", "0"]),
+      /0\.0\.0\.0.*--insecure-network/
+    )
   })
 
   it("a folder that cannot be written to, for crawls and for workers", async () => {

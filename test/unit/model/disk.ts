@@ -63,7 +63,8 @@ export class Disk {
     const restorer = new Restorer(engine, {
       session: (id, token, principal) => new Session(id, token, principal),
       answer: nothing,
-      definition: () => undefined
+      definition: () => undefined,
+      durability: "fsync"
     })
     for (const row of this.rows) restorer.apply(row)
     restorer.finish(now)
