@@ -37,7 +37,7 @@ const reportIn = (out: string): ReadonlyArray<Line> =>
 
 const filesIn = (out: string): ReadonlyArray<string> =>
   readdirSync(out, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
+    .filter((entry) => entry.isFile() && basename(entry.parentPath) !== ".millrace")
     .map((entry) => join(entry.parentPath, entry.name))
 
 const temporariesIn = (out: string): ReadonlyArray<string> =>
