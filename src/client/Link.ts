@@ -487,6 +487,8 @@ export class Link {
       case M.closing: {
         const connection = this.#connection
         this.#lose(m.text)
+        // One that keeps nothing and stops does not come back with this session: nobody needs to wait for it.
+        if (m.code === Code.draining && this.session?.durability === "memory") this.#failLimbo(m.text)
         return connection?.destroy()
       }
       case M.hello:

@@ -1030,6 +1030,8 @@ export class Core implements Out {
       const text = `${m.name}\n${difference(definition.schema, m.schema)}`
       return this.refused(session, m.request, refusal(Code.schemaMismatch, text))
     }
+    // Whoever only reads or waits is known again after a restart as well, and goes on where it was.
+    if (queue.level !== Level.memory) this.#recorder?.session(session)
     this.#answer(session, {
       type: M.opened,
       request: m.request,

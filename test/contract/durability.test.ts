@@ -1,7 +1,7 @@
 /** The level of a queue: what it asks for, what the store gives, and what is left of it after a restart. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schema, type Scope } from "effect"
-import { type Client, Manager, Store, type Task, TaskQueue, Worker } from "millrace"
+import { Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
+import { Client, Manager, Store, type Task, TaskQueue, Worker } from "millrace"
 import { Engine } from "../../src/model/Engine.ts"
 import { Session } from "../../src/model/Session.ts"
 import { layerMemoryLog, MemoryDisk } from "../../src/testing/MemoryLog.ts"
@@ -118,6 +118,53 @@ describe("the durability of a queue", () => {
       assert.strictEqual(yield* life(layerMemoryLog(disk), Effect.andThen(q.put("a"), levelOf(q))), "fsync")
       Object.assign(disk, { durability: "buffered" })
       assert.strictEqual(yield* life(layerMemoryLog(disk), levelOf(q)), "buffered")
+    })
+  )
+})
+
+describe("a client that only reads", () => {
+  it.live("goes on after a restart of the manager as if nothing had been", () =>
+    Effect.gen(function* () {
+      const disk = new MemoryDisk()
+      const auth = { key: "durability-0123456789abcdefghijklmnopqrstuvwxyz" }
+      const q = queueOf("read")
+      const open = (port: number) =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.make()
+          const layer = Manager.layerTcp({ port, auth }).pipe(
+            Layer.provide(Manager.layer({ queues: [] })),
+            Layer.provide(layerMemoryLog(disk))
+          )
+          const context = yield* Layer.buildWithScope(Layer.fresh(layer), scope)
+          const { address } = yield* Manager.Listening.pipe(Effect.provideContext(context))
+          return { port: address._tag === "Tcp" ? address.port : 0, close: Scope.close(scope, Exit.void) }
+        })
+      const first = yield* open(0)
+      const client = Layer.fresh(Client.layerTcp({ port: first.port, auth }))
+      const done = Effect.gen(function* () {
+        yield* q.put("x")
+        const [lease] = yield* q.lease()
+        yield* q.commit(lease!, 1)
+      }).pipe(Effect.provide(client))
+      const seen: Array<string> = []
+      yield* q.stats.pipe(Effect.provide(client))
+      const reader = yield* q.outcomesFrom(0).pipe(
+        Stream.take(2),
+        Stream.runForEach(({ _tag }) => Effect.sync(() => seen.push(_tag))),
+        Effect.provide(client),
+        Effect.forkChild
+      )
+      yield* done
+      yield* eventually(
+        Effect.sync(() => seen.length === 1),
+        "the first outcome is read"
+      )
+      yield* first.close
+      const second = yield* open(first.port)
+      yield* done
+      yield* Fiber.join(reader)
+      assert.deepStrictEqual(seen, ["Success", "Success"])
+      yield* second.close
     })
   )
 })

@@ -146,7 +146,7 @@ export const millrace = (args: ReadonlyArray<string>, options?: StartOptions): P
 
 /** The `millrace` program, to its end. */
 export const run = (args: ReadonlyArray<string>, options?: StartOptions): Promise<Ended> =>
-  millrace(args, options).ended()
+  millrace(args, options).ended(60_000)
 
 export interface Serving {
   readonly program: Program
