@@ -26,6 +26,8 @@ import type { Gate } from "./Peer.ts"
 export interface ManagerOptions {
   /** Queues this manager defines. Its definitions win over those of clients. */
   readonly queues: ReadonlyArray<{ readonly definition: Omit<QueueDefinition, "durability"> }>
+  /** @internal For a simulation that checks the engine after every round. */
+  readonly inspect?: ((core: Core) => void) | undefined
 }
 
 export class Manager extends Context.Service<
@@ -111,6 +113,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Stor
         queues: options.queues.map(({ definition }) => ({ ...definition, durability: store.durability })),
         host
       })
+      options.inspect?.(core)
       yield* Effect.forkIn(
         Effect.forever(
           Effect.andThen(

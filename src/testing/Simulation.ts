@@ -1,0 +1,349 @@
+/**
+ * One schedule: the real manager, real clients and real workers in a simulated world, from a seed.
+ *
+ *     faults (drawn) -> healing (faults off, everything restarted) -> drained? -> checks of the history -> end
+ *
+ * `simulate` is a function of its seed: the same seed gives the same events, byte for byte (`hash`).
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import { userDefault } from "../auth/Auth.ts"
+import { deriveVerifier, keyBytes, saltPassword } from "../auth/Credentials.ts"
+import * as Limits from "../Limits.ts"
+import type { Core } from "../manager/Core.ts"
+import * as Manager from "../manager/Manager.ts"
+import type { Gate } from "../manager/Peer.ts"
+import { layer as memory } from "../store/Memory.ts"
+import { FaultCounts } from "./FaultCounts.ts"
+import { History } from "./History.ts"
+import { describe, draw, type Mishap, type Plan, secondsUs } from "./Plan.ts"
+import { clientProgram, managerAddress, type Stage, workerProgram } from "./Programs.ts"
+import type { SeededRandom } from "./Random.ts"
+import { SimNetwork } from "./SimNetwork.ts"
+import { ms, type Process, World } from "./World.ts"
+
+export interface SimulateOptions {
+  readonly print?: ((line: string) => void) | undefined
+}
+
+export interface Report {
+  readonly seed: number
+  readonly hash: string
+  readonly plan: string
+  /** Each begins with the number of the invariant. */
+  readonly violations: ReadonlyArray<string>
+  readonly faults: FaultCounts
+  readonly counts: Counts
+}
+
+export interface Counts {
+  schedules: number
+  operations: number
+  deliveries: number
+  /** Deliveries of a task after its first: permitted, and worth knowing. */
+  duplicates: number
+  outcomesRead: number
+  crashes: number
+  recoveries: number
+  events: number
+  simulatedMs: number
+}
+
+/** Runs one schedule. Takes real time only, never waits for any. */
+export const simulate = async (seed: number, options: SimulateOptions = {}): Promise<Report> => {
+  const login = await prepared()
+  return new Simulation(seed, login, options.print).run()
+}
+
+interface Login {
+  readonly key: string
+  readonly salted: Uint8Array
+  readonly gate: Gate
+}
+
+/** PBKDF2 runs beside the event loop, so it is done before the first schedule, once. */
+const prepared = (() => {
+  let login: Promise<Login> | undefined
+  const make = async (): Promise<Login> => {
+    const key = "a-secret-of-the-simulation-0123456789abcdefg"
+    const salt = new Uint8Array(16).fill(7)
+    const iterations = Limits.scramIterationsMin
+    const verifier = await deriveVerifier(userDefault, keyBytes(key), salt, iterations)
+    const salted = await saltPassword(keyBytes(key), salt, iterations)
+    const gate: Gate = {
+      verifier: (name) => (name === userDefault ? verifier : undefined),
+      iterations: [iterations],
+      mockSecret: new Uint8Array(32)
+    }
+    return { key, salted, gate }
+  }
+  return () => {
+    login ??= make()
+    return login
+  }
+})()
+
+interface Program {
+  readonly process: Process
+  readonly fiber: Fiber.Fiber<void>
+}
+
+/** After the faults are over: time for everything to be done, and for everyone to be back. */
+const healingMs = 180_000
+const reconnectMs = Limits.heartbeatDeadMs + Limits.heartbeatMs + Limits.dialMs + Limits.reconnectCapMs + 5_000
+
+class Simulation {
+  readonly world: World
+  readonly plan: Plan
+  readonly faults = new FaultCounts()
+  readonly violations: Array<string> = []
+  readonly stage: Stage
+  readonly #random: SeededRandom
+  readonly #login: Login
+  readonly #clients: Array<Program | undefined> = []
+  readonly #workers: Array<Program | undefined> = []
+  #manager: Program | undefined
+  #core: Core | undefined
+  #names = 0
+
+  constructor(seed: number, login: Login, print: ((line: string) => void) | undefined) {
+    this.world = new World(seed, print)
+    this.#random = this.world.random.fork()
+    this.plan = draw(seed, this.world.random.fork())
+    this.#login = login
+    this.world.show("plan", describe(this.plan))
+    this.stage = {
+      world: this.world,
+      network: new SimNetwork(this.world, this.plan.network, this.faults),
+      plan: this.plan,
+      history: new History(),
+      link: { auth: { key: login.key }, saltPassword: () => Effect.succeed(login.salted) },
+      healing: false,
+      numbers: { item: 0, result: 0, reader: 0 },
+      links: new Set(),
+      defect: (text) => this.violated("defect", text),
+      known: [],
+      left: Array.from({ length: this.plan.clients }, () => this.plan.operations)
+    }
+  }
+
+  violated(invariant: string, text: string): void {
+    // One fault breaks a thousand things; the first ones tell.
+    if (this.violations.length < 20) this.violations.push(`${invariant}: ${text}`)
+    this.world.show("VIOLATED", invariant, text)
+  }
+
+  run(): Report {
+    const { plan, stage, world } = this
+    this.#startManager()
+    for (let slot = 0; slot < plan.clients; slot++) this.#startClient(slot)
+    for (let slot = 0; slot < plan.workers; slot++) this.#startWorker(slot)
+    if (Number.isFinite(plan.mishapMs)) this.#nextMishap()
+    world.run(plan.faultsMs * ms, () => this.violations.length > 0)
+    if (this.violations.length === 0) this.#heal()
+    return {
+      seed: plan.seed,
+      hash: world.hash.hex,
+      plan: describe(plan),
+      violations: this.violations,
+      faults: this.faults,
+      counts: {
+        schedules: 1,
+        operations: stage.history.calls,
+        deliveries: stage.history.deliveries.length,
+        duplicates: 0,
+        outcomesRead: stage.history.outcomes.length,
+        crashes: 0,
+        recoveries: 0,
+        events: world.events,
+        simulatedMs: world.nowMs
+      }
+    }
+  }
+
+  // ---- processes
+
+  #startManager(): void {
+    const process = this.world.process(`manager${++this.#names}`)
+    const { gate } = this.#login
+    const port = this.stage.network.portOf(process)
+    const layer = Layer.provide(
+      Manager.layer({
+        queues: this.plan.queues,
+        inspect: (core) => {
+          this.#core = core
+        }
+      }),
+      memory
+    )
+    const program = Effect.scoped(
+      Effect.gen(function* () {
+        const manager = Context.get(yield* Layer.build(layer), Manager.Manager)
+        yield* port.listen(managerAddress, (connection) => manager.accept(connection, gate))
+        yield* Effect.addFinalizer(() => manager.close(gate))
+        yield* manager.failed
+      })
+    ).pipe(Effect.catch((error) => Effect.sync(() => this.violated("defect", `the manager failed: ${error.message}`))))
+    this.#manager = { process, fiber: process.fork(program) }
+  }
+
+  #startClient(slot: number): void {
+    const process = this.world.process(`client${++this.#names}`)
+    this.#clients[slot] = { process, fiber: process.fork(clientProgram(this.stage, process, slot)) }
+  }
+
+  #startWorker(slot: number, patient = false): void {
+    const process = this.world.process(`worker${++this.#names}`)
+    const { queues } = this.plan
+    const some = queues.filter(() => process.random.chance(0.7))
+    const served = patient || some.length === 0 ? queues : some
+    this.#workers[slot] = { process, fiber: process.fork(workerProgram(this.stage, process, served, patient)) }
+  }
+
+  #kill(program: Program): void {
+    this.stage.network.died(program.process, this.#random.chance(0.3))
+    program.process.kill()
+  }
+
+  // ---- mishaps
+
+  #nextMishap(): void {
+    const wait = -Math.log(1 - this.#random.next()) * this.plan.mishapMs * ms
+    this.world.outside.after(Math.ceil(wait), "mishap", () => {
+      if (this.stage.healing) return
+      this.#mishap(this.#random.weighted<Mishap>(this.plan.mishaps))
+      this.#nextMishap()
+    })
+  }
+
+  #mishap(mishap: Mishap): void {
+    const { faults, world } = this
+    const random = this.#random
+    const { links } = this.stage.network
+    const link = links.size === 0 ? undefined : [...links][random.int(links.size)]
+    const until = world.now + random.pick([10, 200, 3_000, 15_000, 40_000]) * ms
+    world.trace("mishap", mishap)
+    switch (mishap) {
+      case "reset":
+        if (link === undefined) return
+        faults.fired("connection reset")
+        return link.reset(random.chance(0.5) ? link.left : link.right)
+      case "stall":
+        if (link === undefined) return
+        faults.fired("stalled")
+        return link.stall(until, [link.left, link.right])
+      case "oneWay":
+        if (link === undefined) return
+        faults.fired("blocked one way")
+        return link.stall(until, [random.chance(0.5) ? link.left : link.right])
+      case "cut":
+        if (link === undefined) return
+        faults.fired("half-open")
+        return link.cut()
+      case "killClient":
+        return this.#killOne("client killed", this.#clients, (slot) => this.#startClient(slot))
+      case "killWorker":
+        return this.#killOne("worker killed", this.#workers, (slot) => this.#startWorker(slot))
+      case "stopWorker": {
+        const slot = this.#slotOf(this.#workers)
+        if (slot === undefined) return
+        faults.fired("worker stopped")
+        const { fiber, process } = this.#workers[slot]!
+        this.#workers[slot] = undefined
+        world.within(process, () => fiber.interruptUnsafe())
+        return this.#later(() => this.#startWorker(slot))
+      }
+      case "pauseClient":
+      case "pauseWorker": {
+        const programs = mishap === "pauseClient" ? this.#clients : this.#workers
+        const slot = this.#slotOf(programs)
+        if (slot === undefined) return
+        faults.fired(mishap === "pauseClient" ? "client paused" : "worker paused")
+        programs[slot]!.process.pausedUntil = until
+        return
+      }
+      case "pauseManager":
+        faults.fired("manager paused")
+        this.#manager!.process.pausedUntil = world.now + random.pick([10, 200, 3_000]) * ms
+        return
+      case "clockStep": {
+        const process = random.pick(this.#living())
+        faults.fired("wall clock stepped")
+        process.wallOffsetMs = random.pick([-3_600_000, -1_000, 1_000, 3_600_000])
+        return
+      }
+      case "timersLate": {
+        const process = random.pick(this.#living())
+        faults.fired("timers late")
+        process.timersLate = random.pick([1, 1.5, 10])
+        return
+      }
+      case "crash":
+        return
+    }
+  }
+
+  #slotOf(programs: ReadonlyArray<Program | undefined>): number | undefined {
+    const living = programs.flatMap((program, slot) => (program === undefined ? [] : [slot]))
+    return living.length === 0 ? undefined : this.#random.pick(living)
+  }
+
+  #killOne(kind: string, programs: Array<Program | undefined>, restart: (slot: number) => void): void {
+    const slot = this.#slotOf(programs)
+    if (slot === undefined) return
+    this.faults.fired(kind)
+    this.#kill(programs[slot]!)
+    programs[slot] = undefined
+    this.#later(() => restart(slot))
+  }
+
+  #later(run: () => void): void {
+    this.world.outside.after(this.#random.int(5_000) * ms, "restart", () => {
+      if (!this.stage.healing) run()
+    })
+  }
+
+  #living(): ReadonlyArray<Process> {
+    const programs = [this.#manager, ...this.#clients, ...this.#workers]
+    return programs.flatMap((program) => (program === undefined ? [] : [program.process]))
+  }
+
+  // ---- healing
+
+  #heal(): void {
+    const { stage, world } = this
+    world.trace("healing")
+    stage.healing = true
+    stage.network.heal()
+    for (const process of this.#living()) {
+      process.pausedUntil = 0
+      process.timersLate = 1
+    }
+    for (const worker of this.#workers) {
+      if (worker === undefined) continue
+      if (this.#random.chance(0.3)) this.#kill(worker)
+      else world.within(worker.process, () => worker.fiber.interruptUnsafe())
+    }
+    for (let slot = 0; slot < 2; slot++) this.#startWorker(slot, true)
+    const from = world.now
+    const drained = world.run(from + healingMs * ms, () => this.violations.length > 0 || this.#drained())
+    if (this.violations.length > 0) return
+    if (!drained) this.violated("L1", `not drained ${healingMs} ms after the faults were over: ${this.#unfinished()}`)
+    world.trace("drained")
+  }
+
+  #drained(): boolean {
+    return this.#core!.engine.queues.every(({ putWaiters, unfinished }) => unfinished === 0 && putWaiters.length === 0)
+  }
+
+  #unfinished(): string {
+    return this.#core!.engine.queues.map((queue) => {
+      const { closed, definition, delayed, leased, putWaiters, ready } = queue
+      return `${definition.name}: ${JSON.stringify({ ready: ready.size, delayed, leased, puts: putWaiters.length, closed })}`
+    }).join(", ")
+  }
+}
+
+export { reconnectMs, secondsUs }
