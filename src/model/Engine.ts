@@ -134,12 +134,17 @@ export class Engine {
   /** A connection proved itself for this session. Leases not in `held` were never received: they go back, uncounted. */
   resume(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
     session.congested = false
-    const lost = this.heartbeat(session, held, now)
+    const lost = [...this.heartbeat(session, held, now)]
     if (session.leased > 0) {
-      const kept = new Set<number>()
-      for (let i = 0; i < held.length; i += 2) kept.add(held[i]!)
+      const kept = new Map<number, number>()
+      for (let i = 0; i < held.length; i += 2) kept.set(held[i]!, Math.max(held[i + 1]!, kept.get(held[i]!) ?? 0))
       for (const queue of this.queues) {
-        for (const task of this.#leasesOf(queue, session)) if (!kept.has(task.n)) this.#release(task, now)
+        for (const task of this.#leasesOf(queue, session)) {
+          const fence = kept.get(task.n)
+          if (fence === this.fence(task)) continue
+          if (fence !== undefined) lost.push(task.n)
+          this.#release(task, now)
+        }
       }
     }
     return lost
@@ -284,8 +289,9 @@ export class Engine {
     const lost: Array<number> = []
     for (let i = 0; i + 1 < held.length; i += 2) {
       const task = this.#held(session, held[i]!, held[i + 1]!)
-      if (typeof task === "number") lost.push(held[i]!)
-      else this.#extend(task, now)
+      if (typeof task !== "number") this.#extend(task, now)
+      // Lost, and leased to the same session again: told by the task's number, it would drop the lease that it has.
+      else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)
     }
     return lost
   }
@@ -655,6 +661,12 @@ export class Engine {
         : Code.leaseLost
     }
     return owner === undefined ? Code.leaseLost : Code.alreadyEnded
+  }
+
+  /** Under whatever fence. */
+  #holds(session: Session, n: number): boolean {
+    const owner = this.tasks.owner(n)
+    return owner instanceof Task && owner.holder === session
   }
 
   #leasesOf(queue: Queue, session: Session): ReadonlyArray<Task> {

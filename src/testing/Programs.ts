@@ -16,6 +16,7 @@ import type { Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts
 import * as Limits from "../Limits.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
+import type { Stats } from "./Check.ts"
 import {
   type Call,
   type Delivery,
@@ -41,7 +42,7 @@ export interface Stage {
   healing: boolean
   readonly numbers: { item: number; result: number; reader: number }
   /** Links of living programs, to see that they come back. */
-  readonly links: Set<Link>
+  readonly links: Map<Process, Link>
   readonly defect: (text: string) => void
   /** Task ids that any client has learned: what `outcome` asks for. */
   readonly known: Array<{ readonly queue: SimQueue; readonly taskId: string }>
@@ -61,7 +62,7 @@ export const connect = (stage: Stage, process: Process): Effect.Effect<ClientSha
       waitForManager: true,
       ...stage.link
     })
-    stage.links.add(link)
+    stage.links.set(process, link)
     yield* link.run
     return Client.of(makeClient(link))
   })
@@ -188,10 +189,7 @@ class User {
         const { known } = this.#stage
         if (known.length === 0) return Effect.void
         const about = random.pick(known)
-        const call = this.#other("outcome", about.queue)
-        return recorded(this.#stage, call, about.queue.outcome(about.taskId, { timeout }), (outcome) =>
-          this.#read(about.queue, outcome, undefined)
-        )
+        return this.ask(about.queue, about.taskId, timeout)
       }
       case "peek":
         return recorded(this.#stage, this.#other("peek", queue), queue.peek(random.between(1, 5)), () => {})
@@ -204,6 +202,12 @@ class User {
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
       }
     }
+  }
+
+  ask(queue: SimQueue, taskId: string, timeout: Timeout): Effect.Effect<unknown, never, Client> {
+    return recorded(this.#stage, this.#other("outcome", queue), queue.outcome(taskId, { timeout }), (outcome) =>
+      this.#read(queue, outcome, undefined)
+    )
   }
 
   #other<Op extends string>(op: Op, queue: SimQueue): Call & { readonly op: Op } {
@@ -479,6 +483,7 @@ const handle = (
           return Effect.never
         case "outstay":
           // The event loop is blocked: no heartbeat, no renewal, and then it goes on as if nothing had happened.
+          stage.network.counts.fired("lease outstayed")
           process.pausedUntil = world.now + queue.definition.policy.leaseMs * 1_500
           return Effect.andThen(Effect.sleep(1), succeed)
       }
@@ -502,3 +507,27 @@ const handle = (
     const work = length === 0 ? end : Effect.andThen(Effect.sleep(length), end)
     return children === 0 ? work : Effect.andThen(putChildren, work)
   })
+
+// ---- the auditor
+
+/** Asks what became of every task that anyone was told of, and for the counts of every queue. */
+export const auditorProgram = (
+  stage: Stage,
+  process: Process,
+  known: ReadonlyArray<{ readonly queue: SimQueue; readonly taskId: string }>,
+  stats: Map<string, Stats>
+): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const client = yield* connect(stage, process)
+      const user = new User(stage, process, -1)
+      const asked = new Map(known.map((one) => [one.taskId, one]))
+      const ask = ({ queue, taskId }: { readonly queue: SimQueue; readonly taskId: string }) =>
+        user.ask(queue, taskId, 0)
+      const questions = Effect.forEach([...asked.values()], ask, { concurrency: 64, discard: true })
+      const counts = Effect.forEach(stage.plan.queues, (queue) =>
+        Effect.map(queue.stats, (found) => stats.set(queue.name, found))
+      )
+      yield* Effect.provideService(Effect.andThen(questions, counts), Client, client)
+    })
+  ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))

@@ -166,6 +166,10 @@ export class SimNetwork {
         link = made
         this.links.add(made)
         world.trace("connect", made.id, process.name, listener.process.name)
+        const older = [...this.links].some(
+          ({ left, right }) => left.process === process && !right.closed && right !== made.right
+        )
+        if (older) counts.fired("session on two connections")
         world.schedule(listener.process, world.now, "accept", () => {
           made.right.attach(listener.accept(made.right))
         })

@@ -11,22 +11,52 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { userDefault } from "../auth/Auth.ts"
 import { deriveVerifier, keyBytes, saltPassword } from "../auth/Credentials.ts"
+import { taskIdOf } from "../client/TaskId.ts"
 import * as Limits from "../Limits.ts"
 import type { Core } from "../manager/Core.ts"
 import * as Manager from "../manager/Manager.ts"
 import type { Gate } from "../manager/Peer.ts"
 import { layer as memory } from "../store/Memory.ts"
+import { toHex } from "../wire/Bytes.ts"
+import { type Account, check, type Evidence, type Stats } from "./Check.ts"
 import { FaultCounts } from "./FaultCounts.ts"
 import { History } from "./History.ts"
-import { describe, draw, type Mishap, type Plan, secondsUs } from "./Plan.ts"
-import { clientProgram, managerAddress, type Stage, workerProgram } from "./Programs.ts"
+import { attach, Ledger } from "./Ledger.ts"
+import { describe, draw, type Mishap, type Plan } from "./Plan.ts"
+import { auditorProgram, clientProgram, managerAddress, type Stage, workerProgram } from "./Programs.ts"
 import type { SeededRandom } from "./Random.ts"
-import { SimNetwork } from "./SimNetwork.ts"
+import { networkFaultKinds, SimNetwork } from "./SimNetwork.ts"
 import { ms, type Process, World } from "./World.ts"
 
 export interface SimulateOptions {
+  /** Prints the trace. */
   readonly print?: ((line: string) => void) | undefined
+  /** Changes what the checkers see: a schedule that must then fail proves that they look (the canary). */
+  readonly tamper?: ((evidence: Evidence) => Evidence) | undefined
 }
+
+/** A schedule with an acknowledged task taken away before the checkers look. Must fail. */
+export const canary = (seed: number): Promise<Report> =>
+  simulate(seed, {
+    tamper: (evidence) => {
+      const acknowledged = evidence.history.puts.flatMap(({ receipts }) => receipts.map(({ taskId }) => taskId))
+      return { ...evidence, accounts: evidence.accounts.filter(({ taskId }) => taskId !== acknowledged[0]) }
+    }
+  })
+
+/** Every kind of fault that a long enough run must have seen. */
+export const faultKinds: ReadonlyArray<string> = [
+  ...networkFaultKinds,
+  "client killed",
+  "worker killed",
+  "worker stopped",
+  "client paused",
+  "worker paused",
+  "manager paused",
+  "wall clock stepped",
+  "timers late",
+  "lease outstayed"
+]
 
 export interface Report {
   readonly seed: number
@@ -51,10 +81,26 @@ export interface Counts {
   simulatedMs: number
 }
 
+export const noCounts = (): Counts => ({
+  schedules: 0,
+  operations: 0,
+  deliveries: 0,
+  duplicates: 0,
+  outcomesRead: 0,
+  crashes: 0,
+  recoveries: 0,
+  events: 0,
+  simulatedMs: 0
+})
+
+export const addCounts = (into: Counts, more: Counts): void => {
+  for (const key of Object.keys(into) as Array<keyof Counts>) into[key] += more[key]
+}
+
 /** Runs one schedule. Takes real time only, never waits for any. */
 export const simulate = async (seed: number, options: SimulateOptions = {}): Promise<Report> => {
   const login = await prepared()
-  return new Simulation(seed, login, options.print).run()
+  return new Simulation(seed, login, options).run()
 }
 
 interface Login {
@@ -92,6 +138,8 @@ interface Program {
 
 /** After the faults are over: time for everything to be done, and for everyone to be back. */
 const healingMs = 180_000
+/** For each queue of a worker: its longest grace, a second for interrupted handlers, two for the last reports. */
+const drainMs = 3_000 + 1_000 + 2_000 + 500
 const reconnectMs = Limits.heartbeatDeadMs + Limits.heartbeatMs + Limits.dialMs + Limits.reconnectCapMs + 5_000
 
 class Simulation {
@@ -100,19 +148,23 @@ class Simulation {
   readonly faults = new FaultCounts()
   readonly violations: Array<string> = []
   readonly stage: Stage
+  readonly ledger: Ledger
   readonly #random: SeededRandom
   readonly #login: Login
+  readonly #options: SimulateOptions
   readonly #clients: Array<Program | undefined> = []
   readonly #workers: Array<Program | undefined> = []
   #manager: Program | undefined
   #core: Core | undefined
   #names = 0
 
-  constructor(seed: number, login: Login, print: ((line: string) => void) | undefined) {
-    this.world = new World(seed, print)
+  constructor(seed: number, login: Login, options: SimulateOptions) {
+    this.#options = options
+    this.world = new World(seed, options.print)
     this.#random = this.world.random.fork()
     this.plan = draw(seed, this.world.random.fork())
     this.#login = login
+    this.ledger = new Ledger((invariant, text) => this.violated(invariant, text))
     this.world.show("plan", describe(this.plan))
     this.stage = {
       world: this.world,
@@ -122,7 +174,7 @@ class Simulation {
       link: { auth: { key: login.key }, saltPassword: () => Effect.succeed(login.salted) },
       healing: false,
       numbers: { item: 0, result: 0, reader: 0 },
-      links: new Set(),
+      links: new Map(),
       defect: (text) => this.violated("defect", text),
       known: [],
       left: Array.from({ length: this.plan.clients }, () => this.plan.operations)
@@ -153,7 +205,7 @@ class Simulation {
         schedules: 1,
         operations: stage.history.calls,
         deliveries: stage.history.deliveries.length,
-        duplicates: 0,
+        duplicates: this.ledger.duplicates,
         outcomesRead: stage.history.outcomes.length,
         crashes: 0,
         recoveries: 0,
@@ -174,6 +226,8 @@ class Simulation {
         queues: this.plan.queues,
         inspect: (core) => {
           this.#core = core
+          const say = (invariant: string, text: string): void => this.violated(invariant, text)
+          attach(core, this.ledger, say, () => this.#checkNow())
         }
       }),
       memory
@@ -321,17 +375,94 @@ class Simulation {
       process.pausedUntil = 0
       process.timersLate = 1
     }
-    for (const worker of this.#workers) {
+    const stopped: Array<Fiber.Fiber<unknown>> = []
+    for (const worker of this.#workers.splice(0)) {
       if (worker === undefined) continue
       if (this.#random.chance(0.3)) this.#kill(worker)
-      else world.within(worker.process, () => worker.fiber.interruptUnsafe())
+      else {
+        world.within(worker.process, () => worker.fiber.interruptUnsafe())
+        stopped.push(worker.fiber)
+      }
     }
     for (let slot = 0; slot < 2; slot++) this.#startWorker(slot, true)
     const from = world.now
     const drained = world.run(from + healingMs * ms, () => this.violations.length > 0 || this.#drained())
     if (this.violations.length > 0) return
     if (!drained) this.violated("L1", `not drained ${healingMs} ms after the faults were over: ${this.#unfinished()}`)
+    if (!this.#await(stopped, healingMs)) this.violated("L5", "a stopped worker did not end after the faults were over")
     world.trace("drained")
+    this.#audit()
+    if (this.violations.length === 0) this.#end(from)
+  }
+
+  /** Asks the manager, as a client, about everything that anyone was told; then judges the history. */
+  #audit(): void {
+    const { history, known } = this.stage
+    const stats = new Map<string, Stats>()
+    const process = this.world.process("auditor")
+    const fiber = process.fork(auditorProgram(this.stage, process, [...known], stats))
+    const answered = this.#await([fiber], 60_000)
+    if (!answered) return this.violated("L1", "the manager did not answer what had become of the tasks")
+    const accounts = this.#accounts()
+    const queues = new Map(this.plan.queues.map(({ definition, name }) => [name, definition.policy]))
+    const evidence: Evidence = { history, accounts, queues, stats }
+    check(this.#options.tamper?.(evidence) ?? evidence, (invariant, text) => this.violated(invariant, text))
+  }
+
+  #accounts(): ReadonlyArray<Account> {
+    const core = this.#core!
+    const prefix = toHex(core.instance)
+    return Array.from(this.ledger.tasks.values(), (task) => {
+      // A codec byte, then JSON.
+      const payload = utf8.decode(task.payload.subarray(1))
+      const { u } = JSON.parse(payload) as { readonly u: number }
+      const queue = core.engine.queues[task.queue]!.definition.name
+      return { task, taskId: taskIdOf(prefix, task.task), queue, u, payload }
+    })
+  }
+
+  /** L3 to L5: everyone is back, goes when told, and leaves nothing behind. */
+  #end(healedAt: number): void {
+    const { stage, world } = this
+    const programs = [...this.#clients, ...this.#workers].flatMap((program) => (program === undefined ? [] : [program]))
+    const back = (): boolean => programs.every(({ process }) => stage.links.get(process)?.connected === true)
+    if (!world.run(healedAt + reconnectMs * ms, back)) {
+      const away = programs.filter(({ process }) => stage.links.get(process)?.connected !== true)
+      this.violated("L3", `not connected again: ${away.map(({ process }) => process.name).join(", ")}`)
+    }
+    world.trace("closing")
+    for (const { fiber, process } of programs) world.within(process, () => fiber.interruptUnsafe())
+    if (
+      !this.#await(
+        programs.map(({ fiber }) => fiber),
+        drainMs * this.plan.queues.length
+      )
+    ) {
+      this.violated("L5", `a program did not end within ${drainMs} ms per queue of being told`)
+    }
+    // What killed programs left behind goes with their sessions.
+    world.run(world.now + 2 * Limits.sessionIdleMs * ms, () => false)
+    const { engine } = this.#core!
+    if (engine.sessions.size > 0) this.violated("L4", `${engine.sessions.size} sessions are left`)
+    if (stage.network.links.size > 0) this.violated("L4", `${stage.network.links.size} connections are left`)
+    const timers = engine.timers.entries().filter(({ subject }) => subject._tag !== "Outcomes")
+    if (timers.length > 0) this.violated("L4", `${timers.length} timers are left`)
+    const manager = this.#manager!
+    world.within(manager.process, () => manager.fiber.interruptUnsafe())
+    if (!this.#await([manager.fiber], 5_000)) this.violated("L5", "the manager did not end within 5 s of being told")
+  }
+
+  /** Lets the world go on until these fibers are over. */
+  #await(fibers: ReadonlyArray<Fiber.Fiber<unknown>>, forMs: number): boolean {
+    return this.world.run(
+      this.world.now + forMs * ms,
+      () => this.violations.length > 0 || fibers.every((fiber) => fiber.pollUnsafe() !== undefined)
+    )
+  }
+
+  /** The invariants of the model cost as much as the round itself and more: all of the first rounds, then samples. */
+  #checkNow(): boolean {
+    return true
   }
 
   #drained(): boolean {
@@ -346,4 +477,4 @@ class Simulation {
   }
 }
 
-export { reconnectMs, secondsUs }
+const utf8 = new TextDecoder()

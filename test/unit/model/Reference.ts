@@ -298,7 +298,8 @@ export class Reference {
   heartbeat(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
     return held.flatMap(([n, fence]) => {
       const task = this.#held(session, n, fence)
-      if (typeof task === "string") return [n]
+      // Lost, and leased to the same session again: it has a lease of that number.
+      if (typeof task === "string") return this.leases(session).some((leased) => leased.n === n) ? [] : [n]
       this.#extend(task, now)
       return []
     })
@@ -381,9 +382,13 @@ export class Reference {
 
   resume(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
     this.congested.delete(session)
-    const lost = this.heartbeat(session, held, now)
-    const kept = new Set(held.map(([n]) => n))
-    for (const task of this.leases(session).sort(byQueueAndDeadline)) if (!kept.has(task.n)) this.#giveBack(task, now)
+    const lost = [...this.heartbeat(session, held, now)]
+    for (const task of this.leases(session).sort(byQueueAndDeadline)) {
+      const named = held.filter(([n]) => n === task.n)
+      if (named.some(([, fence]) => fence === task.leases)) continue
+      if (named.length > 0) lost.push(task.n)
+      this.#giveBack(task, now)
+    }
     return lost
   }
 
