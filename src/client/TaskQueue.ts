@@ -676,12 +676,17 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         }
         if (answer.type !== M.putItems) {
           const failure = this.#putFailure(answer)
+          if (failure._tag === "Closed") {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
+          }
           if (failure._tag !== "Full") return yield* Effect.fail(failure)
           return yield* new Errors.Full({ queue: this.name, capacity: failure.capacity, accepted: receipts.length })
         }
         for (let i = 0; i < answer.tasks.length; i++) {
           const status = answer.statuses[i]
-          if (status === PutStatus.spent) return yield* new Errors.Closed({ queue: this.name })
+          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
+          }
           if (status === PutStatus.full) {
             return yield* new Errors.Full({
               queue: this.name,

@@ -209,8 +209,11 @@ export class Engine {
     }
     if (inTurn) this.#enter(queue, batch, now)
     if (batch.tasks.length === payloads.length) this.#answerPut(session, request, queue, batch)
-    else if (waitMs === 0) this.#answerPut(session, request, queue, batch)
-    else queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
+    else if (waitMs === 0 || (atomic && payloads.length > policy.capacity)) {
+      // A batch above the capacity fits only while enough of its ids are known: they may be forgotten while it waits,
+      // and it would wait for ever, before all who come later.
+      this.#answerPut(session, request, queue, batch)
+    } else queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
   }
 
   // ---- leases

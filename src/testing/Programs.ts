@@ -264,6 +264,7 @@ class User {
       },
       (error) => {
         if (error._tag === "Full") call.accepted = error.accepted
+        if (error._tag === "Closed") call.accepted = error.accepted ?? 0
       }
     )
   }

@@ -153,7 +153,7 @@ export class SimNetwork {
       }
       const refused = random.chance(faults.refused)
       world.schedule(world.outside, world.now + latency, "syn", () => {
-        if (over) return
+        if (over || !process.alive) return
         const listener = this.#listeners.get(at)
         if (refused || listener === undefined || !listener.process.alive) {
           if (refused) counts.fired("dial refused")

@@ -444,7 +444,10 @@ class Simulation {
     world.run(world.now + 2 * Limits.sessionIdleMs * ms, () => false)
     const { engine } = this.#core!
     if (engine.sessions.size > 0) this.violated("L4", `${engine.sessions.size} sessions are left`)
-    if (stage.network.links.size > 0) this.violated("L4", `${stage.network.links.size} connections are left`)
+    for (const { id, left, right } of stage.network.links) {
+      const open = left.closed ? right : right.closed ? left : undefined
+      this.violated("L4", `connection ${id} is left, open at ${open?.process.name ?? "both ends"}`)
+    }
     const timers = engine.timers.entries().filter(({ subject }) => subject._tag !== "Outcomes")
     if (timers.length > 0) this.violated("L4", `${timers.length} timers are left`)
     const manager = this.#manager!

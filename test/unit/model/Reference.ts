@@ -179,7 +179,9 @@ export class Reference {
     // Who waits for room goes first; who does not wait takes what room there is.
     const first = !queue.waits.some(({ kind }) => kind === "put")
     if (waitMs === 0 || first) this.#enter(queue, wait, now)
-    if (waitMs === 0 || wait.entered.length === items.length) return this.#answerPut(queue, wait)
+    // A batch above the capacity may never fit once its ids are forgotten: it does not wait.
+    const noWait = waitMs === 0 || (atomic && items.length > queue.policy.capacity)
+    if (noWait || wait.entered.length === items.length) return this.#answerPut(queue, wait)
     queue.waits.push(wait)
   }
 
