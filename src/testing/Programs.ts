@@ -8,6 +8,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Client, type ClientShape, make as makeClient } from "../client/Client.ts"
@@ -44,6 +45,8 @@ export interface Stage {
   /** Links of living programs, to see that they come back. */
   readonly links: Map<Process, Link>
   readonly defect: (text: string) => void
+  /** What each client does besides reading. */
+  readonly work: Map<Process, Fiber.Fiber<unknown>>
   /** Task ids that any client has learned: what `outcome` asks for. */
   readonly known: Array<{ readonly queue: SimQueue; readonly taskId: string }>
   /** Operations that each client has left, over its restarts. */
@@ -138,12 +141,11 @@ export const clientProgram = (stage: Stage, process: Process, slot: number): Eff
         if (random.chance(0.4)) yield* Effect.forkScoped(inClient(user.read(queue)))
       }
       const hands = random.pick([1, 2, 6])
-      yield* inClient(
-        Effect.all(
-          Array.from({ length: hands }, () => user.work),
-          { concurrency: "unbounded" }
-        )
+      const all = Effect.all(
+        Array.from({ length: hands }, () => user.work),
+        { concurrency: "unbounded" }
       )
+      stage.work.set(process, yield* Effect.forkScoped(inClient(all)))
       yield* Effect.never
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`${process.name} gave up: ${error.message}`))))

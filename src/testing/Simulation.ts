@@ -138,6 +138,8 @@ interface Program {
 
 /** After the faults are over: time for everything to be done, and for everyone to be back. */
 const healingMs = 180_000
+/** How long clients may wait for what they wait for, once the faults are over. */
+const patienceMs = 20_000
 /** For each queue of a worker: its longest grace, a second for interrupted handlers, two for the last reports. */
 const drainMs = 3_000 + 1_000 + 2_000 + 500
 const reconnectMs = Limits.heartbeatDeadMs + Limits.heartbeatMs + Limits.dialMs + Limits.reconnectCapMs + 5_000
@@ -157,6 +159,7 @@ class Simulation {
   #manager: Program | undefined
   #core: Core | undefined
   #names = 0
+  #doneAt: number | undefined
 
   constructor(seed: number, login: Login, options: SimulateOptions) {
     this.#options = options
@@ -175,6 +178,7 @@ class Simulation {
       healing: false,
       numbers: { item: 0, result: 0, reader: 0 },
       links: new Map(),
+      work: new Map(),
       defect: (text) => this.violated("defect", text),
       known: [],
       left: Array.from({ length: this.plan.clients }, () => this.plan.operations)
@@ -386,6 +390,10 @@ class Simulation {
     }
     for (let slot = 0; slot < 2; slot++) this.#startWorker(slot, true)
     const from = world.now
+    // Who waits for what may never come has had its time.
+    world.outside.after(patienceMs * ms, "patience", () => {
+      for (const [process, fiber] of stage.work) world.within(process, () => fiber.interruptUnsafe())
+    })
     const drained = world.run(from + healingMs * ms, () => this.violations.length > 0 || this.#drained())
     if (this.violations.length > 0) return
     if (!drained) this.violated("L1", `not drained ${healingMs} ms after the faults were over: ${this.#unfinished()}`)
@@ -468,7 +476,20 @@ class Simulation {
     return true
   }
 
+  /** Nobody asks for anything any more, nothing is left, and nothing is on its way. */
   #drained(): boolean {
+    const { work } = this.stage
+    const busy = this.#clients.some((client) => {
+      if (client === undefined) return false
+      return work.get(client.process)?.pollUnsafe() === undefined
+    })
+    const done = !busy && this.#nothingLeft()
+    if (!done) this.#doneAt = undefined
+    else this.#doneAt ??= this.world.now
+    return this.#doneAt !== undefined && this.world.now - this.#doneAt > 2_000 * ms
+  }
+
+  #nothingLeft(): boolean {
     return this.#core!.engine.queues.every(({ putWaiters, unfinished }) => unfinished === 0 && putWaiters.length === 0)
   }
 
