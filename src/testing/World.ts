@@ -178,6 +178,9 @@ export class World {
   run(until: number, done: () => boolean): boolean {
     const restoreTurns = useTurns((run) => void this.#current.turn(run))
     const restoreBytes = useRandomBytes((size) => this.#current.random.bytes(size))
+    // Stacks name files and lines, and travel in the reasons of failed attempts: they would differ between two machines.
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0
     try {
       while (!done()) {
         const next = this.#heap[0]
@@ -207,6 +210,7 @@ export class World {
       }
       return true
     } finally {
+      Error.stackTraceLimit = stackTraceLimit
       restoreTurns()
       restoreBytes()
     }
