@@ -262,9 +262,48 @@ export class ConfigurationInvalid extends Schema.TaggedError<ConfigurationInvali
 }
 
 /** The store could not write or read. The manager stops; what was in flight may have been stored. */
-export class StoreBroken extends Schema.TaggedError<StoreBroken>()("StoreBroken", { reason: Schema.String }) {
+export class StoreBroken extends Schema.TaggedError<StoreBroken>()("StoreBroken", {
+  reason: Schema.String,
+  /** SQLite's extended result code; absent when the failure was not SQLite's. */
+  code: Schema.optionalKey(Schema.Int),
+  remedy: Schema.optionalKey(Schema.String)
+}) {
   override get message(): string {
-    return `The store is broken: ${this.reason}.`
+    const code = this.code === undefined ? "" : ` (SQLite code ${this.code})`
+    return `The store is broken: ${this.reason}${code}.${this.remedy === undefined ? "" : ` Remedy: ${this.remedy}.`}`
+  }
+}
+
+/** A file of the store is not what was written, or not the newest. It was not changed. */
+export class StoreDamaged extends Schema.TaggedError<StoreDamaged>()("StoreDamaged", {
+  file: Schema.String,
+  finding: Schema.String,
+  remedy: Schema.String
+}) {
+  override get message(): string {
+    return `${this.file} is damaged: ${this.finding}. Nothing was changed. Remedy: ${this.remedy}.`
+  }
+}
+
+/** Another manager has the folder. Nothing was changed. */
+export class StoreLocked extends Schema.TaggedError<StoreLocked>()("StoreLocked", {
+  directory: Schema.String,
+  holder: Schema.String,
+  remedy: Schema.String
+}) {
+  override get message(): string {
+    return `${this.directory} is in use by ${this.holder}. Remedy: ${this.remedy}.`
+  }
+}
+
+/** A newer program wrote the file. Nothing was changed. */
+export class StoreTooNew extends Schema.TaggedError<StoreTooNew>()("StoreTooNew", {
+  file: Schema.String,
+  found: Schema.Int,
+  known: Schema.Int
+}) {
+  override get message(): string {
+    return `${this.file} has schema version ${this.found}, this program knows up to ${this.known}. Run the program that wrote it, or a newer one.`
   }
 }
 
@@ -308,6 +347,9 @@ export type MillraceError =
   | ListenFailed
   | ConfigurationInvalid
   | StoreBroken
+  | StoreDamaged
+  | StoreLocked
+  | StoreTooNew
   | StoreFull
 
 export interface Facts {
@@ -347,5 +389,8 @@ export const facts = {
   ListenFailed: { fault: "operator", severity: "process", outcome: "definite" },
   ConfigurationInvalid: { fault: "operator", severity: "process", outcome: "definite" },
   StoreBroken: { fault: "manager", severity: "process", outcome: "indefinite" },
+  StoreDamaged: { fault: "operator", severity: "process", outcome: "definite" },
+  StoreLocked: { fault: "operator", severity: "process", outcome: "definite" },
+  StoreTooNew: { fault: "operator", severity: "process", outcome: "definite" },
   StoreFull: { fault: "manager", ...request }
 } as const satisfies Record<MillraceError["_tag"], Facts>

@@ -136,6 +136,29 @@ export const reasonsKeptMax = 16
 /** Bytes of one reason (error text, defect with stack) as kept. */
 export const reasonBytesMax = 16 * 1_024
 
+// ---- store
+
+/** Bytes of one row of the log. */
+export const storeRowBytesMax = 64 * 1_024 * 1_024
+/** Page of a database file. */
+export const storePageBytes = 8 * 1_024
+/** Written to SQLite's write-ahead log before it is copied into the database. */
+export const storeWalBytes = 4 * 1_024 * 1_024
+/** Kept free as a file, for the transactions that a full disk must not stop. At least twice the log and a batch. */
+export const storeBallastBytes = 16 * 1_024 * 1_024
+/** Free space below which no new work is taken, default. */
+export const storeLowWaterBytes = 64 * 1_024 * 1_024
+/** Age of a measured free space, and bytes written after which it is measured again. */
+export const storeSpaceSampleMs = 250
+export const storeSpaceSampleBytes = 4 * 1_024 * 1_024
+/** Rows that are read together while a log is loaded: bytes after which a page ends. */
+export const storeLoadPageBytes = 1_024 * 1_024
+/** Between two looks at what can wait: an unsynced log, a missing ballast, space to give back. */
+export const storeTendMs = 1_000
+/** Space inside the file that is free and kept; what is above goes back to the file system, this much at a time. */
+export const storeSpareBytesMax = 256 * 1_024 * 1_024
+export const storeShrinkBytes = 8 * 1_024 * 1_024
+
 // ---- worker
 
 /** Concurrency of one worker. */

@@ -17,11 +17,10 @@ import * as Policy from "../model/Policy.ts"
 import type { Queue, QueueDefinition } from "../model/Queue.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
 import type { LeaseStream, OutcomeStream, PutStatus, Session } from "../model/Session.ts"
-import { Reason, State, type Task } from "../model/Task.ts"
+import { type AttemptReason, Reason, State, type Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
-import type { StoreRecord } from "../store/Store.ts"
 import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
@@ -30,6 +29,35 @@ import * as Vocabulary from "../wire/Vocabulary.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ManagerType: M } = Vocabulary
+
+/** What a round has decided, in order. */
+type StoreRecord =
+  | { readonly _tag: "Queue"; readonly id: number; readonly definition: QueueDefinition; readonly closed: string }
+  | {
+      readonly _tag: "Put"
+      readonly task: number
+      readonly queue: number
+      readonly payload: Uint8Array
+      readonly options: TaskOptions | undefined
+      readonly dueAt: number
+    }
+  | { readonly _tag: "Leased"; readonly task: number; readonly leases: number; readonly attempt: number }
+  | {
+      readonly _tag: "Ready" | "Delayed"
+      readonly task: number
+      readonly attempt: number
+      readonly dueAt: number
+      readonly reasons: ReadonlyArray<AttemptReason>
+    }
+  | {
+      readonly _tag: "Ended"
+      readonly task: number
+      readonly cursor: number
+      readonly outcome: number
+      readonly body: Uint8Array | undefined
+      readonly reasons: ReadonlyArray<AttemptReason>
+    }
+  | { readonly _tag: "Acknowledged"; readonly task: number }
 
 /** What the core needs of the world. */
 export interface Host {

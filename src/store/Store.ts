@@ -1,56 +1,54 @@
 /**
- * The port to durable storage: all records of a round or none, and success means durable at the store's level.
+ * The port to durable storage: a log of opaque rows, written in batches, all of a batch or nothing.
  *
- * The manager persists, then promises: no reply and no delivery of a round leaves before `commit` has returned. A store
- * that keeps nothing (`keeps: false`) is never called with records; the manager then collects none.
+ * The manager persists, then promises: no reply and no delivery of a round leaves before `commit` has returned. What a
+ * row means is the manager's business; a store keeps bytes, numbers without a gap, and who owns the namespace. Replay of
+ * all rows in order gives the state back. Space comes back when the manager writes again what still lives of the oldest
+ * rows and raises `dropBefore`.
+ *
+ * One contract suite (`test/contract/store.ts`) says what every store has to do.
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Stream from "effect/Stream"
-import type { StoreBroken, StoreFull } from "../Errors.ts"
+import type { StoreBroken, StoreDamaged, StoreFull } from "../Errors.ts"
 import type { Durability } from "../model/Policy.ts"
-import type { QueueDefinition } from "../model/Queue.ts"
-import type { AttemptReason, TaskOptions } from "../model/Task.ts"
+import type { Batch, Row } from "./Batch.ts"
 
-/** What a round has decided, in order. */
-export type StoreRecord =
-  | { readonly _tag: "Queue"; readonly id: number; readonly definition: QueueDefinition; readonly closed: string }
-  | {
-      readonly _tag: "Put"
-      readonly task: number
-      readonly queue: number
-      readonly payload: Uint8Array
-      readonly options: TaskOptions | undefined
-      readonly dueAt: number
-    }
-  | { readonly _tag: "Leased"; readonly task: number; readonly leases: number; readonly attempt: number }
-  | {
-      readonly _tag: "Ready" | "Delayed"
-      readonly task: number
-      readonly attempt: number
-      readonly dueAt: number
-      readonly reasons: ReadonlyArray<AttemptReason>
-    }
-  | {
-      readonly _tag: "Ended"
-      readonly task: number
-      readonly cursor: number
-      readonly outcome: number
-      readonly body: Uint8Array | undefined
-      readonly reasons: ReadonlyArray<AttemptReason>
-    }
-  | { readonly _tag: "Acknowledged"; readonly task: number }
+export type { Batch, Row } from "./Batch.ts"
+
+export interface Identity {
+  /** 8 random bytes made once per log: the upper half of every task id. */
+  readonly instance: Uint8Array
+  /** Rises by one with every opening, and is stored before anybody sees it. */
+  readonly epoch: number
+}
 
 export class Store extends Context.Service<
   Store,
   {
-    /** What an answer to a mutation means. Shown wherever a queue is shown. */
+    /** The best an answer to a mutation can mean. Shown wherever a queue is shown. */
     readonly durability: Durability
-    /** Whether anything outlives the process. */
+    /** Whether anything outlives the process. False: `commit` is never called and nothing is loaded. */
     readonly keeps: boolean
-    /** All that was committed, oldest first. */
-    readonly load: Stream.Stream<StoreRecord, StoreBroken>
-    /** All records or none. A failure other than `StoreFull` is indefinite and ends the manager. */
-    readonly commit: (round: ReadonlyArray<StoreRecord>) => Effect.Effect<void, StoreFull | StoreBroken>
+    readonly identity: Identity
+    /** Whether there is no room for new work. Cheap; asked before puts are stepped. True until space is back. */
+    readonly low: () => boolean
+    /**
+     * All rows that were committed and not dropped, in order, a page at a time. Run it before the first commit.
+     *
+     * Fails with `StoreDamaged` at the first row that is missing or is not what was written.
+     */
+    readonly load: Stream.Stream<Row, StoreBroken | StoreDamaged>
+    /**
+     * All or nothing. Calls are carried out in the order in which they were made.
+     *
+     * `StoreFull` is definite: nothing was applied, the log is as before, and the same batch may be tried again (the
+     * reserve has been used up by then, and `low` is true). Any other failure is indefinite and ends the manager; the
+     * store refuses everything after it. A batch that breaks the order of numbers is such a failure.
+     */
+    readonly commit: (batch: Batch) => Effect.Effect<void, StoreFull | StoreBroken>
+    /** The rows with these numbers, in the order asked for. One that is gone or damaged is left out. */
+    readonly read: (seqs: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<Row>, StoreBroken>
   }
 >()("millrace/store/Store") {}

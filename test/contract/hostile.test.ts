@@ -384,9 +384,8 @@ describe("persist, then promise", () => {
       const slow = Layer.succeed(
         Store.Store,
         Store.Store.of({
-          durability: "memory",
+          ...(yield* Store.Store.pipe(Effect.provide(Store.layerMemory))),
           keeps: true,
-          load: (yield* Store.Store.pipe(Effect.provide(Store.layerMemory))).load,
           commit: () =>
             Effect.callback<void>((resume) => {
               asked++

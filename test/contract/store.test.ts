@@ -1,33 +1,125 @@
-/** What the manager owes its store: persist, then promise. The suite of the stores themselves comes with the second one. */
-import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schema, Stream } from "effect"
+/** Every store against the contract, and what the manager owes its store: persist, then promise. */
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Schema } from "effect"
 import { Errors, Manager, Store, TaskQueue } from "millrace"
+import { Faults, layerFaulty } from "../../src/testing/FaultyStore.ts"
+import { layerMemoryLog, MemoryDisk } from "../../src/testing/MemoryLog.ts"
+import { batch, type Disk, loaded, rowsFrom, same, storeContract, withStore } from "./store.ts"
+
+const folders: Array<string> = []
+const folder = (): string => {
+  const made = mkdtempSync(join(tmpdir(), "millrace-store-"))
+  folders.push(made)
+  return join(made, "data")
+}
+afterAll(() => {
+  for (const made of folders) rmSync(made, { recursive: true, force: true })
+})
+
+const sqlite = (options: Partial<Store.SqliteOptions>) => (): Disk => {
+  const directory = folder()
+  return {
+    layer: Store.layerSqlite({ ballastBytes: 65_536, lowWaterBytes: 0, ...options, directory }),
+    damage: (seq) => {
+      const database = new DatabaseSync(join(directory, "millrace.db"))
+      database.prepare("update log set body = zeroblob(length(body)) where seq = ?").run(seq)
+      database.close()
+    }
+  }
+}
+
+const memory = (): Disk => ({ layer: layerMemoryLog(new MemoryDisk()) })
+
+storeContract("memory log", memory)
+storeContract("sqlite", sqlite({}))
+storeContract("sqlite, without a thread", sqlite({ thread: false }))
+storeContract("sqlite, buffered", sqlite({ durability: "buffered", thread: false }))
+storeContract("faulty without a fault", () => ({
+  layer: layerFaulty(new Faults({ commit: () => undefined })).pipe(Layer.provide(memory().layer))
+}))
+
+describe("the store that keeps nothing", () => {
+  it.live("has an identity that differs each time", () =>
+    Effect.gen(function* () {
+      const identity = withStore({ layer: Store.layerMemory }, (store) => {
+        assert.isFalse(store.keeps)
+        assert.strictEqual(store.durability, "memory")
+        return Effect.succeed(`${store.identity.instance.join()} ${store.identity.epoch}`)
+      })
+      assert.notStrictEqual(yield* identity, yield* identity)
+    })
+  )
+})
+
+describe("planned faults", () => {
+  const run = (disk: MemoryDisk, faults: Faults) => ({
+    layer: layerFaulty(faults).pipe(Layer.provide(layerMemoryLog(disk)))
+  })
+
+  it.live("full is definite and may be tried again; broken is applied or not, and ends the store", () =>
+    Effect.gen(function* () {
+      const disk = new MemoryDisk()
+      const plan = [undefined, "full", undefined, "brokenNotApplied", "brokenApplied", "stall"] as const
+      const faults = new Faults({ commit: (n) => plan[n - 1], missRead: (n) => n === 2, stallMs: 1 })
+      yield* withStore(run(disk, faults), (store) =>
+        Effect.gen(function* () {
+          yield* store.commit(batch(rowsFrom(1, 1)))
+          assert.strictEqual((yield* Effect.flip(store.commit(batch(rowsFrom(2, 1)))))._tag, "StoreFull")
+          yield* store.commit(batch(rowsFrom(2, 1)))
+          assert.strictEqual((yield* Effect.flip(store.commit(batch(rowsFrom(3, 1)))))._tag, "StoreBroken")
+          assert.strictEqual((yield* Effect.flip(store.commit(batch(rowsFrom(3, 1)))))._tag, "StoreBroken")
+        })
+      )
+      yield* withStore(run(disk, faults), (store) =>
+        Effect.gen(function* () {
+          same(yield* loaded(store), rowsFrom(1, 2))
+          assert.strictEqual((yield* Effect.flip(store.commit(batch(rowsFrom(3, 1)))))._tag, "StoreBroken")
+        })
+      )
+      yield* withStore(run(disk, faults), (store) =>
+        Effect.gen(function* () {
+          same(yield* loaded(store), rowsFrom(1, 3))
+          yield* store.commit(batch(rowsFrom(4, 1)))
+          same(yield* store.read([1, 4]), [...rowsFrom(1, 1), ...rowsFrom(4, 1)])
+          same(yield* store.read([1, 4]), rowsFrom(1, 1))
+        })
+      )
+      assert.deepStrictEqual(faults.fired, { full: 1, brokenNotApplied: 1, brokenApplied: 1, stall: 1, missRead: 1 })
+    })
+  )
+})
 
 const Q = TaskQueue.make("stored", { payload: Schema.Int })
 
 describe("a store that breaks", () => {
-  it.live("stops the manager: what waits is indefinite, nothing new is taken, and the manager says why", () => {
-    const broken = Layer.succeed(
-      Store.Store,
-      Store.Store.of({
-        durability: "fsync",
-        keeps: true,
-        load: Stream.empty,
-        commit: (records) =>
-          records.some((record) => record._tag === "Put")
-            ? Effect.fail(new Errors.StoreBroken({ reason: "no such disk" }))
-            : Effect.void
-      })
-    )
-    return Effect.gen(function* () {
-      const manager = yield* Manager.Manager
-      const failure = yield* Effect.flip(Q.put(1))
-      assert.strictEqual(failure._tag, "ConnectionLost")
-      assert.strictEqual(Errors.facts[failure._tag].outcome, "indefinite")
-      const why = yield* manager.failed.pipe(Effect.flip, Effect.timeout("5 seconds"))
-      assert.strictEqual(why._tag, "StoreBroken")
-      assert.include(why.message, "no such disk")
-      assert.strictEqual((yield* Effect.flip(Q.put(2)))._tag, "ConnectFailed")
-    }).pipe(Effect.provide(Manager.layer({ queues: [Q] }).pipe(Layer.provide(broken))))
-  })
+  it.live("stops the manager: what waits is indefinite, nothing new is taken, and the manager says why", () =>
+    Effect.gen(function* () {
+      let breaks = false
+      const broken = Layer.succeed(
+        Store.Store,
+        Store.Store.of({
+          ...(yield* Store.Store.pipe(Effect.provide(Store.layerMemory))),
+          durability: "fsync",
+          keeps: true,
+          commit: () => (breaks ? Effect.fail(new Errors.StoreBroken({ reason: "no such disk" })) : Effect.void)
+        })
+      )
+      yield* Effect.gen(function* () {
+        const manager = yield* Manager.Manager
+        yield* Q.put(0)
+        breaks = true
+        const failure = yield* Effect.flip(Q.put(1))
+        assert.strictEqual(failure._tag, "ConnectionLost")
+        assert.strictEqual(Errors.facts[failure._tag].outcome, "indefinite")
+        const why = yield* manager.failed.pipe(Effect.flip, Effect.timeout("5 seconds"))
+        assert.strictEqual(why._tag, "StoreBroken")
+        assert.include(why.message, "no such disk")
+        assert.strictEqual((yield* Effect.flip(Q.put(2)))._tag, "ConnectFailed")
+      }).pipe(Effect.provide(Manager.layer({ queues: [Q] }).pipe(Layer.provide(broken))))
+    })
+  )
 })

@@ -13,7 +13,7 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   model: ["Limits"],
   wire: ["Limits"],
   auth: ["Limits", "platform/Crypto"],
-  store: ["model", ...common],
+  store: ["model", "platform/Crypto", "platform/DataFolder", "platform/Sqlite", "platform/Thread", ...common],
   manager: ["auth", "wire", "store", "model", ...ports, ...common],
   client: ["wire", "auth", "model", ...ports, ...common],
   worker: ["client", "wire", "model", ...common],

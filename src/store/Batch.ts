@@ -1,0 +1,32 @@
+/** What a store is given and gives back: rows with numbers, and a batch of them that is written as one. */
+
+export interface Row {
+  /** 1, 2, 3 ... for the whole life of the log. */
+  readonly seq: number
+  /** Not to be changed until the commit has returned. */
+  readonly body: Uint8Array
+}
+
+export interface Batch {
+  /** Appended in order; numbers continue the last one's without a gap (the first ever is 1). */
+  readonly rows: ReadonlyArray<Row>
+  /** Rows below this number are removed in the same transaction. 0: none. */
+  readonly dropBefore: number
+  /**
+   * What the answers of this round promise: `fsync` syncs, `buffered` hands over to the operating system. A store never
+   * gives more than its own `durability`.
+   */
+  readonly durability: "fsync" | "buffered"
+}
+
+/** The first fault of a batch for a log that ends with row `last`. */
+export const batchFault = (batch: Batch, last: number): string | undefined => {
+  let next = last + 1
+  for (const { seq } of batch.rows) {
+    if (seq !== next) return `row ${seq} does not follow row ${next - 1}`
+    next++
+  }
+  return Number.isSafeInteger(batch.dropBefore) && batch.dropBefore >= 0 && batch.dropBefore <= next
+    ? undefined
+    : `rows below ${batch.dropBefore} cannot be dropped: the last is ${next - 1}`
+}
