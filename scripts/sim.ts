@@ -1,5 +1,6 @@
 /**
- * `npm run sim -- --seeds N [--from K] [--seed K --trace] [--json]`: many simulated schedules, or one with its trace.
+ * `npm run sim -- --seeds N [--from K] [--first] [--seed K --trace] [--json]`: many simulated schedules, or one with its
+ * trace. `--first` stops at the first that fails.
  *
  * Ends with counts: a failing seed is printed with the command that runs it again, a kind of fault that never happened
  * fails the run, and so does a canary that passes.
@@ -13,7 +14,8 @@ const { values } = parseArgs({
     from: { type: "string", default: "1" },
     seed: { type: "string" },
     trace: { type: "boolean", default: false },
-    json: { type: "boolean", default: false }
+    json: { type: "boolean", default: false },
+    first: { type: "boolean", default: false }
   }
 })
 
@@ -50,7 +52,7 @@ const many = async (from: number, seeds: number): Promise<boolean> => {
     if (report.violations.length > 0) {
       failed.push(report)
       console.error(`\nseed ${seed} FAILED: ${report.violations[0]}\n  ${again(seed)}`)
-      if (failed.length >= 20) break
+      if (failed.length >= (values.first ? 1 : 20)) break
     }
     if (performance.now() - told > 1_000) {
       told = performance.now()

@@ -59,7 +59,7 @@ export interface LedgerTask {
   deadline: number
   dueAt: number
   started: boolean
-  /** Never released, failed or delayed: its place is where it was put. */
+  /** Never failed or delayed: its place is where it was put, also after a release or a lost lease. */
   fresh: boolean
   leases: number
   endedAt: number
@@ -183,7 +183,6 @@ export class Ledger {
         this.#say("S11", `task ${d.task} came back with attempt ${d.attempt}, not ${expected}`)
     } else this.#say("S6", `task ${d.task} became ready out of ${task.state}`)
     task.attempt = d.attempt
-    task.fresh = false
     this.#move(task, "ready")
   }
 
