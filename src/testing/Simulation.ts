@@ -192,6 +192,10 @@ class Simulation {
   }
 
   run(): Report {
+    return this.world.enter(() => this.#run())
+  }
+
+  #run(): Report {
     const { plan, stage, world } = this
     this.#startManager()
     for (let slot = 0; slot < plan.clients; slot++) this.#startClient(slot)

@@ -106,6 +106,7 @@ export class World {
   /** What is going on outside of every process: faults, checks. Never dies. */
   readonly outside: Process
   #current: Process
+  #entered = false
   #sequence = 0
   readonly #heap: Array<Entry> = []
   readonly #print: ((line: string) => void) | undefined
@@ -174,46 +175,54 @@ export class World {
     return entry
   }
 
-  /** Runs events until `until` microseconds, or until `done`. Returns whether `done` was reached. */
-  run(until: number, done: () => boolean): boolean {
+  /** Everything that `play` does, and all that it starts, happens in this world: its turns, its random bytes. */
+  enter<A>(play: () => A): A {
     const restoreTurns = useTurns((run) => void this.#current.turn(run))
     const restoreBytes = useRandomBytes((size) => this.#current.random.bytes(size))
     // Stacks name files and lines, and travel in the reasons of failed attempts: they would differ between two machines.
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
+    this.#entered = true
     try {
-      while (!done()) {
-        const next = this.#heap[0]
-        if (next === undefined || next.at > until) {
-          this.now = Math.max(this.now, Math.min(until, next?.at ?? until))
-          return done()
-        }
-        this.#pop()
-        const { process, run } = next
-        if (run === undefined || !process.alive) continue
-        if (process.pausedUntil > next.at) {
-          next.at = process.pausedUntil
-          this.#push(next)
-          continue
-        }
-        this.now = next.at
-        this.events++
-        this.hash.number(next.at)
-        this.hash.text(process.name)
-        this.hash.text(next.kind)
-        this.#current = process
-        try {
-          run()
-        } finally {
-          this.#current = this.outside
-        }
-      }
-      return true
+      return play()
     } finally {
+      this.#entered = false
       Error.stackTraceLimit = stackTraceLimit
       restoreTurns()
       restoreBytes()
     }
+  }
+
+  /** Runs events until `until` microseconds, or until `done`. Returns whether `done` was reached. Assumes `enter`. */
+  run(until: number, done: () => boolean): boolean {
+    if (!this.#entered) throw new Error("a world runs inside enter()")
+    while (!done()) {
+      const next = this.#heap[0]
+      if (next === undefined || next.at > until) {
+        this.now = Math.max(this.now, until)
+        return done()
+      }
+      this.#pop()
+      const { process, run } = next
+      if (run === undefined || !process.alive) continue
+      if (process.pausedUntil > next.at) {
+        next.at = process.pausedUntil
+        this.#push(next)
+        continue
+      }
+      this.now = next.at
+      this.events++
+      this.hash.number(next.at)
+      this.hash.text(process.name)
+      this.hash.text(next.kind)
+      this.#current = process
+      try {
+        run()
+      } finally {
+        this.#current = this.outside
+      }
+    }
+    return true
   }
 
   #push(entry: Entry): void {
