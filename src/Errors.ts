@@ -328,6 +328,10 @@ export type RequestError =
   | VersionUnsupported
   | ProtocolViolated
   | ConnectionLost
+  | StoreFull
+
+/** Why a store does not open. All but `StoreBroken` left it as it was. */
+export type StoreOpenError = ConfigurationInvalid | StoreBroken | StoreDamaged | StoreFull | StoreLocked | StoreTooNew
 
 export type MillraceError =
   | RequestError
@@ -350,7 +354,6 @@ export type MillraceError =
   | StoreDamaged
   | StoreLocked
   | StoreTooNew
-  | StoreFull
 
 export interface Facts {
   readonly fault: "caller" | "peer" | "manager" | "network" | "operator" | "task"

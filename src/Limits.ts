@@ -60,8 +60,8 @@ export const inboundBytesPause = 8 * 1_024 * 1_024
 export const subscriptionsPerSessionMax = 256
 /** Tasks one subscription may hold: the largest credit. */
 export const creditMax = 65_536
-/** A session without a connection is kept this long after its last lease has run out. */
-export const sessionIdleMs = 60_000
+/** A session without a connection and without leases is kept this long: as long as its answers are remembered. */
+export const sessionIdleMs = 24 * 60 * 60 * 1_000
 /** Sessions of one manager. */
 export const sessionsMax = 32_768
 
@@ -138,6 +138,25 @@ export const reasonBytesMax = 16 * 1_024
 
 // ---- store
 
+/** Bytes after which the manager closes a row of the log: what is read to get one payload back. */
+export const rowBytesTarget = 64 * 1_024
+/** Bytes of payloads, and of outcome bodies, kept in memory per namespace; what is beyond is read from the store. */
+export const residentBytesDefault = 256 * 1_024 * 1_024
+/** Bytes of the log above twice what lives in it, before the oldest rows are cleaned. */
+export const logSlackBytes = 64 * 1_024 * 1_024
+/** Rows cleaned in one round, and bytes of rows kept for the next read. */
+export const rowsCleanedPerRoundMax = 32
+export const rowsCachedBytes = 16 * 1_024 * 1_024
+/** Answers of one session that its client has not acknowledged; a client that never does is cut off. */
+export const answersRememberedMax = 8_192
+/** Ranges of one acknowledgement of answers. */
+export const answerRangesMax = 1_024
+/** Failures in a row after which a manager that restarts from its store gives up, and the waits between. */
+export const managerRestartsMax = 3
+export const managerRestartBaseMs = 200
+export const managerRestartCapMs = 5_000
+/** A manager that has run this long without a failure starts to count anew. */
+export const managerHealthyMs = 60_000
 /** Bytes of one row of the log. */
 export const storeRowBytesMax = 64 * 1_024 * 1_024
 /** Page of a database file. */
@@ -168,6 +187,8 @@ export const graceMsDefault = 10_000
 /** Reconnect back-off of a client: base and cap, full jitter. */
 export const reconnectBaseMs = 100
 export const reconnectCapMs = 5_000
+/** Time that what was in flight waits for the session to resume, before it fails as indefinite. */
+export const resendMs = 30_000
 /** Time a peer has to take the last word on a connection, before it is cut. */
 export const closeMs = 2_000
 /** Time to open one TCP connection. */

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { type Client, layerLink } from "./client/Client.ts"
-import type { ConfigurationInvalid, ListenFailed } from "./Errors.ts"
+import type { ConfigurationInvalid, ListenFailed, StoreBroken, StoreDamaged } from "./Errors.ts"
 import * as Inner from "./manager/Manager.ts"
 import * as Node from "./platform/Node.ts"
 import type { Store } from "./store/Store.ts"
@@ -13,14 +13,17 @@ export { Listening, type ListenOptions, Manager, type ManagerOptions, portDefaul
  * A manager in this process, and a `Client` of it: a program that only uses queues runs on this layer or on
  * `Client.layerTcp` unchanged. In process a client speaks the same protocol as over the network, without the login.
  */
-export const layer = (options: Inner.ManagerOptions): Layer.Layer<Inner.Manager | Client, never, Store> => {
+export const layer = (
+  options: Inner.ManagerOptions
+): Layer.Layer<Inner.Manager | Client, StoreBroken | StoreDamaged, Store> => {
   const client = Layer.unwrap(
     Effect.map(Inner.Manager, (manager) =>
       layerLink({
         address: "the manager in this process",
         dial: (handler) => Effect.sync(() => manager.connect(handler)),
         auth: undefined,
-        waitForManager: false
+        waitForManager: false,
+        gone: manager.failed
       })
     )
   )

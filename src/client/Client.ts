@@ -16,7 +16,7 @@ import { type Address, formatAddress, Network } from "../platform/Network.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import { ClientType as C, ManagerType as M, type QueueStats } from "../wire/Vocabulary.ts"
-import { Link, type LinkOptions, type LoginError, type Resident } from "./Link.ts"
+import { Link, type LinkOptions, type LoginError, type Resident, type Settle } from "./Link.ts"
 
 /** What a client needs to know of a queue to open it. */
 export interface OpenableQueue {
@@ -77,11 +77,17 @@ export const make = (link: Link): ClientShape => {
   const ask: ClientShape["ask"] = (make) =>
     Effect.callback((resume) => {
       const message = make(link.nextRequest)
-      link.ask(message, (answer) => {
+      const settle: Settle = (answer) => {
         if (answer instanceof Error) resume(Effect.fail(answer))
         else if (answer.type === M.refused) resume(Effect.fail(new Refusal(answer)))
         else resume(Effect.succeed(answer))
-      })
+      }
+      // A stream belongs to its connection: whoever follows it opens another one.
+      link.ask(
+        message,
+        settle,
+        message.type !== C.follow && message.type !== C.subscribe && message.type !== C.unsubscribe
+      )
       return Effect.sync(() => link.abandon(message.request))
     })
   const opened: ClientShape["opened"] = (queue) => {
@@ -228,6 +234,8 @@ export const requestErrorOf = ({ refused }: Refusal): Errors.RequestError => {
       return new Errors.Unsupported({ feature: subject })
     case Code.draining:
       return new Errors.Draining()
+    case Code.storeFull:
+      return new Errors.StoreFull({ neededBytes: value })
     default:
       return new Errors.ProtocolViolated({ reason: `the manager refused with code ${code} (${subject})` })
   }

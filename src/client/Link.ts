@@ -3,10 +3,12 @@
  *
  * Requests go out in frames, many at a time, and are answered by number. The link dials, logs in, and after a loss dials
  * again with back-off and full jitter; it resumes its session, so that leases held by a worker stay its own. What was in
- * flight when a connection broke fails with the indefinite `ConnectionLost`; what is asked while there is none fails with
- * the definite `ConnectFailed`. Nothing is queued without bound: at most `requestsInFlightMax` requests are out, later
+ * flight when a connection broke is asked again under its number when the session resumes, and has one effect; it fails
+ * with the indefinite `ConnectionLost` when the session is gone, or does not come back within `Limits.resendMs`. What is
+ * asked while there is no connection fails with the definite `ConnectFailed`. Nothing is queued without bound: at most `requestsInFlightMax` requests are out, later
  * ones wait for their turn.
  */
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -35,6 +37,7 @@ import * as Manager from "../wire/ManagerMessages.ts"
 import {
   ClientType as C,
   type Delivery,
+  isRemembered,
   ManagerType as M,
   magic,
   type Outcome,
@@ -82,11 +85,15 @@ export interface LinkOptions {
   readonly saltPassword?:
     | ((key: Uint8Array, salt: Uint8Array, iterations: number) => Effect.Effect<Uint8Array>)
     | undefined
+  /** Fails when the manager will not come back: what waits for that need not wait any longer. */
+  readonly gone?: Effect.Effect<never, { readonly message: string }> | undefined
 }
 
 interface Waiting {
   readonly message: Client.Request
   readonly settle: Settle
+  /** Asked again when the session resumes; otherwise it fails with the connection. */
+  readonly again: boolean
 }
 
 interface Session {
@@ -105,7 +112,13 @@ export class Link {
   readonly residents = new Set<Resident>()
   readonly #options: LinkOptions
   readonly #streams = new Map<number, StreamReceiver>()
-  readonly #pending = new Map<number, Settle>()
+  readonly #pending = new Map<number, Waiting>()
+  /** In flight when the connection broke, in the order of their numbers; they wait for the session to resume. */
+  #limbo: Array<Waiting> = []
+  #lostAt = 0
+  /** Answers that have arrived and the manager still remembers: from, to, from, to, ... */
+  #answered: Array<number> = []
+  #answeredCount = 0
   readonly #backlog: Array<Waiting> = []
   #backlogFrom = 0
   #lastError: LoginError | undefined = undefined
@@ -131,14 +144,15 @@ export class Link {
     return this.#nextRequest++
   }
 
-  /** Sends a request made with `nextRequest`. The answer, or an error, arrives at `settle`. */
-  ask(message: Client.Request, settle: Settle): void {
+  /**
+   * Sends a request made with `nextRequest`. The answer, or an error, arrives at `settle`. `again`: a connection that is
+   * lost meanwhile is no error, the request is sent once more under its number.
+   */
+  ask(message: Client.Request, settle: Settle, again = false): void {
     if (!this.connected) return settle(this.#unavailable())
-    if (this.#pending.size >= Limits.requestsInFlightMax || this.#congested()) {
-      this.#backlog.push({ message, settle })
-      return
-    }
-    this.#send(message, settle)
+    const waiting: Waiting = { message, settle, again }
+    if (this.#pending.size >= Limits.requestsInFlightMax || this.#congested()) this.#backlog.push(waiting)
+    else this.#send(waiting)
   }
 
   /** The caller no longer wants the answer; whatever it hands over is handed back. */
@@ -148,12 +162,25 @@ export class Link {
       this.#backlog.splice(at, 1)
       return
     }
-    if (!this.#pending.has(request)) return
-    this.#pending.set(request, (answer) => {
-      if (answer instanceof Error || answer.type !== M.leased || answer.items.length === 0) return
-      const held = answer.items.flatMap(({ fence, task }) => [task, fence])
-      this.ask({ type: C.release, request: this.nextRequest, held }, () => {})
-    })
+    const limbo = this.#limbo.findIndex((waiting) => waiting.message.request === request)
+    const waiting = limbo >= 0 ? this.#limbo[limbo] : this.#pending.get(request)
+    if (waiting === undefined) return
+    const { again, message } = waiting
+    const abandoned: Waiting = {
+      // Asked again it does not wait: it only learns what it was given.
+      message: "waitMs" in message ? { ...message, waitMs: 0 } : message,
+      again,
+      settle: (answer) => {
+        if (answer instanceof Error || answer.type !== M.leased || answer.items.length === 0) return
+        const held = answer.items.flatMap(({ fence, task }) => [task, fence])
+        this.ask({ type: C.release, request: this.nextRequest, held }, () => {}, true)
+      }
+    }
+    if (limbo >= 0) {
+      this.#limbo[limbo] = abandoned
+      return
+    }
+    this.#pending.set(request, abandoned)
     // It may wait there for ever: end it, so that its place among the requests in flight is free again.
     this.tell({ type: C.abandon, request })
   }
@@ -210,6 +237,10 @@ export class Link {
     // A defect must not leave the one who waits for the first login waiting for ever.
     const kept = Effect.tapCause(this.#keepConnected(ready), (cause) => Deferred.failCause(ready, cause))
     yield* Effect.forkScoped(kept)
+    const { gone } = this.#options
+    if (gone !== undefined) {
+      yield* Effect.forkScoped(Effect.catch(gone, ({ message }) => Effect.sync(() => this.#failLimbo(message))))
+    }
     yield* Effect.forkScoped(
       Effect.forever(
         Effect.andThen(
@@ -237,12 +268,15 @@ export class Link {
         yield* Deferred.succeed(ready, undefined)
         const reason = yield* Deferred.await(closed)
         if (this.#closing) return
+        this.#lostAt = yield* Clock.currentTimeMillis
         said = true
         yield* Effect.logWarning(`the connection to ${this.address} was lost (${reason}); connecting again`)
       } else {
         this.#lastError = exit.failure
         // A manager that is not there yet may come; a wrong key does not become right by waiting.
         const hopeless = exit.failure._tag !== "ConnectFailed"
+        const outMs = (yield* Clock.currentTimeMillis) - this.#lostAt
+        if (hopeless || outMs >= Limits.resendMs) this.#failLimbo(exit.failure.message)
         if (!ever && (hopeless || !this.#options.waitForManager)) return yield* Deferred.fail(ready, exit.failure)
         if (!said) yield* Effect.logWarning(`${exit.failure.message} Trying again until it answers.`)
         said = true
@@ -257,6 +291,7 @@ export class Link {
   #goodbye = Effect.suspend(() => {
     this.#closing = true
     const connection = this.#connection
+    this.#failLimbo("closed by this program")
     if (connection === undefined) return Effect.void
     this.#flush()
     connection.write(frame((w) => Client.encode(w, { type: C.goodbye })))
@@ -306,8 +341,16 @@ export class Link {
     this.#out = new FrameWriter()
     this.connected = true
     open = true
+    const limbo = this.#limbo
+    this.#limbo = []
+    if (resumed) for (const waiting of limbo) this.#send(waiting)
+    else {
+      this.#answered = []
+      this.#answeredCount = 0
+    }
     if (opened.lost.length > 0) this.#lost(opened.lost)
     for (const resident of [...this.residents]) resident.up?.(resumed)
+    if (!resumed) this.#settleLost(limbo, "the session is gone")
     // What arrived in the same read as the last word of the handshake.
     for (let body = mailbox.poll(); body !== undefined; body = mailbox.poll()) this.#frame(body, connection)
   })
@@ -457,18 +500,38 @@ export class Link {
       case M.sessionOpened:
         throw new Malformed(`message ${m.type} after the handshake`)
       default: {
-        const settle = this.#pending.get(m.request)
-        if (settle === undefined) return
+        if (isRemembered(m.type)) this.#acknowledge(m.request)
+        const waiting = this.#pending.get(m.request)
+        if (waiting === undefined) return
         this.#pending.delete(m.request)
-        settle(m)
+        waiting.settle(m)
       }
     }
   }
 
-  #send(message: Client.Request, settle: Settle): void {
-    this.#pending.set(message.request, settle)
-    Client.encode(this.#out.begin(), message)
+  #send(waiting: Waiting): void {
+    this.#pending.set(waiting.message.request, waiting)
+    Client.encode(this.#out.begin(), waiting.message)
     this.#schedule()
+  }
+
+  /** Said with the next write: the manager may forget this answer. */
+  #acknowledge(request: number): void {
+    const ranges = this.#answered
+    const last = ranges.length - 1
+    if (last > 0 && ranges[last] === request - 1) ranges[last] = request
+    else ranges.push(request, request)
+    // With nothing else to say for long, it is said for itself.
+    if (++this.#answeredCount >= Limits.requestsInFlightMax) this.#schedule()
+  }
+
+  #writeAnswered(): void {
+    const most = 2 * Limits.answerRangesMax
+    for (let i = 0; i < this.#answered.length; i += most) {
+      Client.encode(this.#out.begin(), { type: C.answered, ranges: this.#answered.slice(i, i + most) })
+    }
+    this.#answered = []
+    this.#answeredCount = 0
   }
 
   /** Sends what waited for its turn, while there is room. */
@@ -480,8 +543,7 @@ export class Link {
       this.#pending.size < Limits.requestsInFlightMax &&
       !this.#congested()
     ) {
-      const { message, settle } = backlog[this.#backlogFrom++]!
-      this.#send(message, settle)
+      this.#send(backlog[this.#backlogFrom++]!)
     }
     if (this.#backlogFrom === backlog.length) {
       backlog.length = 0
@@ -508,6 +570,8 @@ export class Link {
   #flush(): void {
     if (!this.connected) return
     for (const write of this.#beforeFlush.splice(0)) write()
+    const due = this.#answeredCount >= Limits.requestsInFlightMax
+    if (this.#answeredCount > 0 && (due || !this.#out.empty)) this.#writeAnswered()
     if (!this.#out.empty) this.#connection?.write(this.#out.flush())
   }
 
@@ -549,14 +613,26 @@ export class Link {
     this.#connection = undefined
     this.#streams.clear()
     this.#beforeFlush = []
-    const lost = new ConnectionLost({ address: this.address, reason })
-    const pending = [...this.#pending.values()]
+    const pending = [...this.#pending.values()].sort((a, b) => a.message.request - b.message.request)
     this.#pending.clear()
     const backlog = this.#backlog.splice(0).slice(this.#backlogFrom)
     this.#backlogFrom = 0
     for (const resident of [...this.residents]) resident.down?.()
-    for (const settle of pending) settle(lost)
+    this.#limbo.push(...pending.filter(({ again }) => again && !this.#closing))
+    this.#settleLost(
+      pending.filter(({ again }) => !again || this.#closing),
+      reason
+    )
     for (const { settle } of backlog) settle(this.#unavailable())
+  }
+
+  #settleLost(waiting: ReadonlyArray<Waiting>, reason: string): void {
+    const lost = new ConnectionLost({ address: this.address, reason })
+    for (const { settle } of waiting) settle(lost)
+  }
+
+  #failLimbo(reason: string): void {
+    this.#settleLost(this.#limbo.splice(0), reason)
   }
 
   #unavailable(): RequestError {

@@ -25,6 +25,7 @@ import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabul
 import { Client, type ClientShape, type OpenQueue, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
 import { type Options, policyOf } from "./Definition.ts"
+import type { Settle } from "./Link.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
@@ -598,7 +599,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         payloads: [bytes],
         options: item === undefined ? undefined : [item]
       }
-      link.ask(message, (answer) => {
+      const settle: Settle = (answer) => {
         if (answer instanceof Error) return resume(Effect.fail(answer))
         const prefix = link.session?.prefix ?? ""
         if (answer.type === M.putDone) return resume(Effect.succeed(new Receipt(prefix, answer.first, false)))
@@ -608,7 +609,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           return resume(Effect.succeed(new Receipt(prefix, answer.tasks[0] ?? 0, status === PutStatus.duplicate)))
         }
         resume(Effect.fail(this.#putFailure(answer)))
-      })
+      }
+      link.ask(message, settle, true)
       return Effect.sync(() => link.abandon(request))
     })
   }

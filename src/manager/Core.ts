@@ -2,7 +2,7 @@
  * The manager without Effect: connections in, rounds through the engine, bytes out.
  *
  *     data -> frames -> [arrived] --round--> engine -> records -> store
- *                                               |                   | durable
+ *                                               |                   | durable; payloads that only the store has
  *                                               +-> replies held <--+-> one write per connection
  *
  * It is the only writer of its namespace. A round takes all that has arrived, steps it, stores it as one, and only then
@@ -12,15 +12,27 @@
 
 import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
+import { clean } from "../model/Cleaner.ts"
 import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
+import type { Row } from "../model/Journal.ts"
 import * as Policy from "../model/Policy.ts"
-import type { Queue, QueueDefinition } from "../model/Queue.ts"
+import { Level, type Queue, type QueueDefinition } from "../model/Queue.ts"
+import { Recorder } from "../model/Recorder.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
-import type { LeaseStream, OutcomeStream, PutStatus, Session } from "../model/Session.ts"
-import { type AttemptReason, Reason, State, type Task, type TaskOptions } from "../model/Task.ts"
+import { Restorer } from "../model/Restore.ts"
+import {
+  type LeaseStream,
+  type OutcomeStream,
+  type PutBatch,
+  type PutStatus,
+  Remembered,
+  type Session
+} from "../model/Session.ts"
+import { Outcome, Reason, type Task } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
+import type { Batch } from "../store/Batch.ts"
 import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
@@ -30,60 +42,44 @@ import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ManagerType: M } = Vocabulary
 
-/** What a round has decided, in order. */
-type StoreRecord =
-  | { readonly _tag: "Queue"; readonly id: number; readonly definition: QueueDefinition; readonly closed: string }
-  | {
-      readonly _tag: "Put"
-      readonly task: number
-      readonly queue: number
-      readonly payload: Uint8Array
-      readonly options: TaskOptions | undefined
-      readonly dueAt: number
-    }
-  | { readonly _tag: "Leased"; readonly task: number; readonly leases: number; readonly attempt: number }
-  | {
-      readonly _tag: "Ready" | "Delayed"
-      readonly task: number
-      readonly attempt: number
-      readonly dueAt: number
-      readonly reasons: ReadonlyArray<AttemptReason>
-    }
-  | {
-      readonly _tag: "Ended"
-      readonly task: number
-      readonly cursor: number
-      readonly outcome: number
-      readonly body: Uint8Array | undefined
-      readonly reasons: ReadonlyArray<AttemptReason>
-    }
-  | { readonly _tag: "Acknowledged"; readonly task: number }
-
 /** What the core needs of the world. */
 export interface Host {
   /** Milliseconds that never go back. */
   readonly now: () => number
   /** Calls `wake` at or after `at`; a new call replaces the last. */
   readonly alarm: (at: number) => void
-  /** Stores the round, then calls back: exactly once. Not called when the store keeps nothing. */
-  readonly commit: ((records: ReadonlyArray<StoreRecord>, done: () => void) => void) | undefined
+  /** The log of the namespace; undefined when the store keeps nothing. */
+  readonly store: Log | undefined
   readonly durability: Policy.Durability
   /** The engine has thrown; the core has stopped. */
   readonly failed: (text: string) => void
   readonly log: (level: "info" | "warn" | "error", text: string, details: Readonly<Record<string, unknown>>) => void
 }
 
+/** The store as a round uses it. Each callback comes exactly once; a store that fails calls none and stops the core. */
+export interface Log {
+  readonly commit: (batch: Batch, done: () => void) => void
+  readonly read: (seqs: ReadonlyArray<number>, done: (rows: ReadonlyArray<Row>) => void) => void
+  /** No room for new work: puts are refused before they are stepped. */
+  readonly low: () => boolean
+}
+
 export interface CoreOptions {
   readonly queues: ReadonlyArray<QueueDefinition>
   readonly host: Host
-  /** The upper part of every fence. Default: random, so that lives of a memory manager differ. */
-  readonly epoch?: number | undefined
+  /** Upper half of every task id, and upper part of every fence. Default: random, so that lives of a memory manager differ. */
+  readonly identity?: { readonly instance: Uint8Array; readonly epoch: number } | undefined
+  /** Bytes of payloads and outcome bodies kept in memory when there is a log. Default `Limits.residentBytesDefault`. */
+  readonly residentBytesMax?: number | undefined
 }
 
 export interface Counters {
   connections: number
   sessions: number
   rounds: number
+  commits: number
+  rowsRead: number
+  rowsCleaned: number
   frames: number
   refused: number
   malformed: number
@@ -93,11 +89,14 @@ export interface Counters {
 export class Core implements Out {
   readonly engine: Engine
   /** Upper half of the task ids: ids of another manager, or of an earlier life of this one, are not found here. */
-  readonly instance = randomBytes(8)
+  readonly instance: Uint8Array
   readonly counters: Counters = {
     connections: 0,
     sessions: 0,
     rounds: 0,
+    commits: 0,
+    rowsRead: 0,
+    rowsCleaned: 0,
     frames: 0,
     refused: 0,
     malformed: 0,
@@ -111,7 +110,29 @@ export class Core implements Out {
   readonly #dirty: Array<Peer> = []
   #arrived: Array<{ readonly peer: Peer; readonly body: Uint8Array }> = []
   #gone: Array<Peer> = []
-  #records: Array<StoreRecord> = []
+  readonly #recorder: Recorder | undefined
+  readonly #restorer: Restorer | undefined
+  readonly #options: CoreOptions
+  /** Rows of the log: sizes of those that are there, from `#firstSeq` on, and their sum. */
+  #rowBytes: Array<number> = []
+  #rowBytesFrom = 0
+  #firstSeq = 1
+  #logBytes = 0
+  /** Rows read for the cleaner, and whether it waits for some. */
+  #cleanable: ReadonlyArray<Row> = []
+  #cleaning = false
+  /** Rows read lately, the last used last. */
+  readonly #rows = new Map<number, Uint8Array>()
+  #rowsBytes = 0
+  /** Rows that this round's answers and deliveries wait for. */
+  readonly #wanted = new Set<number>()
+  #deferredStreams: Array<LeaseStream> = []
+  #deferredTasks: Array<Task> = []
+  #deferredAnswers: Array<() => void> = []
+  /** Queues whose readers wait for bodies from the store. */
+  readonly #starved = new Set<Queue>()
+  /** Granted, and unreadable. */
+  #damaged: Array<Task> = []
   #scheduled = false
   #committing = false
   #unauthenticated = 0
@@ -120,13 +141,69 @@ export class Core implements Out {
   readonly #drainingGates = new Set<Gate>()
 
   constructor(options: CoreOptions) {
+    this.#options = options
     this.#host = options.host
+    const { store } = options.host
     const random = randomBytes(4)
     const seed = new DataView(random.buffer, random.byteOffset, 4).getUint32(0)
     // A memory manager has a new epoch in each life: a fence of an earlier one fits nothing of this one.
-    const epoch = options.epoch ?? 1 + (seed % 2 ** 20)
-    this.engine = new Engine({ epoch, seed, out: this })
-    for (const definition of options.queues) this.engine.declare(definition)
+    const epoch = options.identity?.epoch ?? 1 + (seed % 2 ** 20)
+    this.instance = options.identity?.instance ?? randomBytes(8)
+    const residentBytesMax =
+      store === undefined ? Number.POSITIVE_INFINITY : (options.residentBytesMax ?? Limits.residentBytesDefault)
+    this.engine = new Engine({ epoch, seed, out: this, residentBytesMax })
+    if (store === undefined) {
+      for (const definition of options.queues) this.engine.declare(definition)
+      return
+    }
+    const own = new Map(options.queues.map((definition) => [definition.name, definition]))
+    this.#restorer = new Restorer(this.engine, {
+      session: (id, token, principal) => new PeerSession(id, token, principal),
+      answer: (message) => Wire.decode(new Reader(message)),
+      definition: (name) => own.get(name)
+    })
+    this.#recorder = new Recorder(1, epoch)
+  }
+
+  // ---- the log
+
+  /** One row of the log, in order, before `start`. Throws `Malformed` for a row that this version cannot read. */
+  restore(row: Row): void {
+    this.#restorer!.apply(row)
+    if (this.#rowBytes.length === 0) this.#firstSeq = row.seq
+    this.#rowBytes.push(row.body.byteLength)
+    this.#logBytes += row.body.byteLength
+  }
+
+  /** The time of the last round in the log: engine time must not be before it. */
+  get restoredUntil(): number {
+    return this.#restorer?.lastNow ?? 0
+  }
+
+  /** After the last row of the log: the engine is whole, and connections may come. */
+  start(): void {
+    const restorer = this.#restorer
+    const recorder = this.#recorder
+    if (restorer === undefined || recorder === undefined) return
+    const now = this.#host.now()
+    recorder.journal.seq = restorer.lastSeq + 1
+    recorder.namespaceHome = restorer.namespaceHome
+    if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
+    recorder.journal.begin(now)
+    restorer.finish(now)
+    for (const session of restorer.sessions.values() as Iterable<PeerSession>) {
+      session.detachedAt = now
+      session.resumed = true
+      this.#sessions.set(toHex(session.token), session)
+    }
+    if (recorder.namespaceHome === 0) recorder.namespace(this.engine.numbers.task, this.engine.numbers.session)
+    for (const definition of this.#options.queues) {
+      const known = this.engine.find(definition.name)
+      // Its own definition wins over the one in the log, and the log learns it.
+      if (known === undefined) this.engine.declare(definition)
+      else recorder.queue(known)
+    }
+    this.wake()
   }
 
   // ---- connections
@@ -302,7 +379,8 @@ export class Core implements Out {
       const message = Client.decode(reader)
       if (!reader.done) throw new Malformed("a handshake frame has one message")
       this.#handshakeStep(peer, message, body, gate)
-      peer.flush()
+      // The last word of the handshake waits for its round: what it says of leases must be stored first.
+      if (peer.state !== "open") peer.flush()
     } catch (error) {
       if (!(error instanceof Malformed)) throw error
       this.counters.malformed++
@@ -392,8 +470,11 @@ export class Core implements Out {
         this.engine.detach(known, now)
       }
       session = known
-      lost = this.engine.resume(session, message.held, now)
+      session.resumed = true
+      this.#recorder?.journal.begin(now)
+      lost = this.engine.resume(session, message.held, now, answeredTasks(session))
     } else {
+      if (this.#sessions.size >= Limits.sessionsMax) this.#endOldestSession(now)
       if (this.#sessions.size >= Limits.sessionsMax)
         return this.#fault(peer, Code.tooManyConnections, "too many sessions")
       const token = randomBytes(16)
@@ -416,6 +497,7 @@ export class Core implements Out {
       durability: this.#host.durability,
       lost
     })
+    this.#touch(peer)
     this.wake()
   }
 
@@ -437,23 +519,167 @@ export class Core implements Out {
   #runRound(): void {
     const now = this.#host.now()
     this.counters.rounds++
+    this.#recorder?.journal.begin(now)
+    const dropBefore = this.#clean()
+    for (const task of this.#damaged.splice(0)) this.engine.damaged(task, now)
     this.engine.tick(now)
     const arrived = this.#arrived
     this.#arrived = []
     for (const { body, peer } of arrived) this.#step(peer, body, now)
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
     this.engine.dispatch(now)
-    if (this.#host.commit !== undefined && this.#records.length > 0) {
-      const records = this.#records
-      this.#records = []
-      this.#committing = true
-      this.#host.commit(records, () => {
-        this.#committing = false
-        this.#letOut()
-        this.wake() // whatever arrived, fell due or was drained meanwhile
-      })
-    } else this.#letOut()
     this.#host.alarm(this.engine.nextDeadline)
+    const { store } = this.#host
+    if (store === undefined || this.#recorder === undefined) return this.#letOut()
+    const level = this.#recorder.level
+    const rows = this.#recorder.take()
+    if (rows.length === 0 && dropBefore === 0 && this.#wanted.size === 0) return this.#letOut()
+    this.#committing = true
+    if (rows.length === 0 && dropBefore === 0) return this.#fetch(store)
+    for (const { body } of rows) {
+      this.#rowBytes.push(body.byteLength)
+      this.#logBytes += body.byteLength
+    }
+    this.counters.commits++
+    store.commit({ rows, dropBefore, durability: level === Level.fsync ? "fsync" : "buffered" }, () => {
+      this.engine.shed()
+      this.#fetch(store)
+    })
+  }
+
+  /** What the round's answers need and only the store has. */
+  #fetch(store: Log): void {
+    if (this.#wanted.size === 0) return this.#endRound(store)
+    const seqs = [...this.#wanted].sort((a, b) => a - b)
+    this.#wanted.clear()
+    this.counters.rowsRead += seqs.length
+    store.read(seqs, (rows) => {
+      for (const row of rows) this.#keepRow(row)
+      this.#deliverDeferred()
+      this.#endRound(store)
+    })
+  }
+
+  #endRound(store: Log): void {
+    this.#committing = false
+    this.#letOut()
+    this.#planCleaning(store)
+    this.wake() // whatever arrived, fell due or was drained meanwhile
+  }
+
+  // ---- rows of the log
+
+  #keepRow({ body, seq }: Row): void {
+    this.#rows.delete(seq)
+    this.#rows.set(seq, body)
+    this.#rowsBytes += body.byteLength
+    for (const [oldest, bytes] of this.#rows) {
+      if (this.#rows.size <= 1 || this.#rowsBytes <= Limits.rowsCachedBytes) break
+      this.#rows.delete(oldest)
+      this.#rowsBytes -= bytes.byteLength
+    }
+  }
+
+  /** Bytes of a row that was read; undefined: it must be read first. */
+  #bytesAt(seq: number, at: number, size: number): Uint8Array | undefined {
+    if (size === 0) return noBytes
+    return this.#rows.get(seq)?.subarray(at, at + size)
+  }
+
+  #payload(task: Task): Uint8Array | undefined {
+    return task.payload ?? (task.home > 0 ? this.#bytesAt(task.home, task.homeAt, task.payloadBytes) : noBytes)
+  }
+
+  #outcomeBody({ log }: Queue, cursor: number): Uint8Array | undefined {
+    const body = log.body(cursor)
+    if (body !== undefined) return body
+    const home = log.bodyHome(cursor)
+    return home > 0 ? this.#bytesAt(home, log.bodyAt(cursor), log.bodyBytes(cursor)) : noBytes
+  }
+
+  /** Deliveries and answers that waited for their bytes. What cannot be read is damaged: it ends as dead. */
+  #deliverDeferred(): void {
+    const streams = this.#deferredStreams
+    const tasks = this.#deferredTasks
+    this.#deferredStreams = []
+    this.#deferredTasks = []
+    for (let i = 0; i < tasks.length; i++) {
+      const task = tasks[i]!
+      const stream = streams[i]!
+      const { peer } = stream.session as PeerSession
+      if (peer !== undefined) peer.deferred = 0
+      const payload = this.#payload(task)
+      if (payload === undefined) this.#isDamaged(task)
+      else if (peer !== undefined && peer.state === "open") this.#writeDelivery(peer, stream, task, payload)
+    }
+    const answers = this.#deferredAnswers
+    this.#deferredAnswers = []
+    for (const answer of answers) answer()
+    for (const queue of this.#starved) this.engine.touch(queue)
+    this.#starved.clear()
+  }
+
+  #isDamaged(task: Task): void {
+    this.#damaged.push(task)
+    this.#host.log("error", "a payload in the store is damaged; its task goes to the dead letters", {
+      queue: task.queue.definition.name,
+      task: task.n,
+      row: task.home
+    })
+  }
+
+  /** Writes again what lives in the rows read for it. Returns the first row that must stay, or 0. */
+  #clean(): number {
+    const rows = this.#cleanable
+    if (rows.length === 0 || this.#recorder === undefined) return 0
+    this.#cleanable = []
+    this.#cleaning = false
+    for (const row of rows) clean(row, this.engine, this.#recorder, this.#cleanerHost)
+    this.counters.rowsCleaned += rows.length
+    for (const { body, seq } of rows) {
+      this.#logBytes -= body.byteLength
+      this.#rowBytesFrom++
+      this.#firstSeq = seq + 1
+    }
+    if (this.#rowBytesFrom > 1_024 && this.#rowBytesFrom * 2 > this.#rowBytes.length) {
+      this.#rowBytes.splice(0, this.#rowBytesFrom)
+      this.#rowBytesFrom = 0
+    }
+    return this.#firstSeq
+  }
+
+  readonly #cleanerHost = {
+    session: (id: number): Session | undefined => {
+      for (const session of this.engine.sessions) if (session.id === id) return session
+      return undefined
+    },
+    answer: (session: Session, request: number): void => {
+      const remembered = session.answers.get(request)
+      if (remembered !== undefined) this.#recordAnswer(session, request, remembered)
+    }
+  }
+
+  /** Starts to clean when more than half of the log, and some slack, is history. */
+  #planCleaning(store: Log): void {
+    if (this.#cleaning || this.#logBytes <= Limits.logSlackBytes) return
+    if (this.#logBytes <= Limits.logSlackBytes + 2 * this.engine.storedBytes) return
+    this.#cleaning = true
+    const last = this.#recorder!.journal.seq - 1
+    const seqs: Array<number> = []
+    for (let seq = this.#firstSeq; seq < last && seqs.length < Limits.rowsCleanedPerRoundMax; seq++) seqs.push(seq)
+    if (seqs.length === 0) {
+      this.#cleaning = false
+      return
+    }
+    store.read(seqs, (rows) => {
+      if (rows.length < seqs.length) {
+        // Unreadable, so nobody can tell what lives in it: it stays, and so does all after it.
+        this.#host.log("error", "a row of the store is damaged; the log is no longer cleaned", { rows: seqs })
+        return
+      }
+      this.#cleanable = rows
+      this.wake()
+    })
   }
 
   /** Persist, then promise: this runs when the round is as durable as the store makes it. */
@@ -483,7 +709,7 @@ export class Core implements Out {
 
   /** Called after each delivery: what a session cannot take now, another may, or it may later. */
   #checkCongestion(peer: Peer): void {
-    if (peer.out.size > Limits.outboundBytesPause && peer.session !== undefined) {
+    if (peer.out.size + peer.deferred > Limits.outboundBytesPause && peer.session !== undefined) {
       this.engine.congested(peer.session, true)
     }
   }
@@ -519,6 +745,9 @@ export class Core implements Out {
         return engine.abandon(session, m.request)
       case C.credit:
         return engine.credit(session, m.stream, m.credit)
+      case C.answered:
+        session.seen(m.ranges)
+        return this.#recorder?.answersSeen(session, m.ranges)
       case C.started:
         return engine.started(session, m.held)
       case C.acknowledge:
@@ -550,9 +779,17 @@ export class Core implements Out {
       const why = refusal(Code.limitExceeded, "requestsInFlightMax", peer.inFlight, Limits.requestsInFlightMax)
       return this.refused(session, m.request, why)
     }
+    const before = session.answers.get(m.request)
+    if (before !== undefined && this.#answerAgain(session, m.request, before.answer as Wire.Answer)) return
+    // A put that waited when its connection went: it still waits, and its answer comes to this one.
+    if (session.resumed && engine.waits(session, m.request)) return
     switch (m.type) {
       case C.put:
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (this.#host.store?.low() === true && this.#isStored(m.queue)) {
+          const bytes = m.payloads.reduce((sum, payload) => sum + payload.byteLength, 0)
+          return this.refused(session, m.request, refusal(Code.storeFull, "", bytes))
+        }
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       case C.commit:
         return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
@@ -595,8 +832,11 @@ export class Core implements Out {
       case C.peek: {
         const queue = engine.queues[m.queue]
         if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
-        const items = within(queue.ready.peek(m.count)).map((task) => this.#delivery(task))
-        return this.#answer(session, { type: M.peeked, request: m.request, items })
+        const tasks = within(queue.ready.peek(m.count))
+        return this.#answerTasks(session, tasks, () => {
+          const items = tasks.map((task) => this.#delivery(task, this.#payload(task) ?? noBytes))
+          this.#answer(session, { type: M.peeked, request: m.request, items })
+        })
       }
       case C.stats: {
         if (m.queue !== undefined && engine.queues[m.queue] === undefined) {
@@ -685,9 +925,96 @@ export class Core implements Out {
   }
 
   #endSession(session: PeerSession, now: number): void {
+    this.#recorder?.journal.begin(now)
     this.engine.goodbye(session, now)
+    this.#recorder?.sessionEnded(session)
     session.peer = undefined
     this.#sessions.delete(toHex(session.token))
+  }
+
+  /** Makes room for a session: the one that has been without a connection, and without leases, for longest. */
+  #endOldestSession(now: number): void {
+    let oldest: PeerSession | undefined
+    for (const session of this.#sessions.values()) {
+      if (session.peer !== undefined || session.leased > 0) continue
+      if (oldest === undefined || session.detachedAt < oldest.detachedAt) oldest = session
+    }
+    if (oldest !== undefined) this.#endSession(oldest, now)
+  }
+
+  #isStored(queueId: number): boolean {
+    return this.engine.queues[queueId]?.level !== Level.memory
+  }
+
+  /** Runs `answer` when the payloads of these tasks are at hand. */
+  #answerTasks(session: Session, tasks: ReadonlyArray<Task>, answer: () => void): void {
+    let missing = false
+    for (const task of tasks) {
+      if (this.#payload(task) !== undefined) continue
+      this.#wanted.add(task.home)
+      missing = true
+    }
+    if (!missing) return answer()
+    const { peer } = session as PeerSession
+    if (peer !== undefined) this.#touch(peer)
+    this.#deferredAnswers.push(answer)
+  }
+
+  /** Gives a remembered answer again. False: there is nothing left of it, and the request counts as new. */
+  #answerAgain(session: PeerSession, request: number, answer: Wire.Answer): boolean {
+    if (answer.type !== M.leased) {
+      this.#answering(session)?.send(answer)
+      return true
+    }
+    const tasks: Array<Task> = []
+    for (const { fence, task } of answer.items) {
+      const held = this.engine.leaseOf(session, task, fence)
+      if (held !== undefined) tasks.push(held)
+    }
+    if (tasks.length === 0) {
+      session.answers.delete(request)
+      return false
+    }
+    this.#answerTasks(session, tasks, () => {
+      const items = this.#deliveries(tasks)
+      this.#answering(session)?.send({ type: M.leased, request, items })
+    })
+    return true
+  }
+
+  /** Without those that turn out to be damaged. */
+  #deliveries(tasks: ReadonlyArray<Task>): ReadonlyArray<Vocabulary.Delivery> {
+    const items: Array<Vocabulary.Delivery> = []
+    for (const task of tasks) {
+      const payload = this.#payload(task)
+      if (payload === undefined) this.#isDamaged(task)
+      else items.push(this.#delivery(task, payload))
+    }
+    return items
+  }
+
+  /** Keeps an answer until the client says that it has it, here and in the log. */
+  #remember(session: PeerSession, answer: Wire.Answer): void {
+    // Only what identifies a lease: its payload is with the task.
+    const kept: Wire.Answer =
+      answer.type === M.leased
+        ? { ...answer, items: answer.items.map((item) => ({ ...item, payload: noBytes, checkpoint: undefined })) }
+        : answer
+    const remembered = new Remembered(kept)
+    session.answers.set(answer.request, remembered)
+    if (this.#recorder !== undefined && this.#recorder.level > Level.memory) {
+      this.#recordAnswer(session, answer.request, remembered)
+    }
+    if (session.answers.size > Limits.answersRememberedMax && session.peer !== undefined) {
+      const text = `${session.answers.size} answers are not acknowledged, at most ${Limits.answersRememberedMax} may be`
+      this.#fault(session.peer, Code.limitExceeded, text)
+    }
+  }
+
+  #recordAnswer(session: Session, request: number, remembered: Remembered): void {
+    const recorder = this.#recorder!
+    recorder.answer(session, request, (w) => Wire.encode(w, remembered.answer as Wire.Answer))
+    remembered.home = recorder.journal.seq
   }
 
   #touch(peer: Peer): void {
@@ -706,15 +1033,16 @@ export class Core implements Out {
   }
 
   #answer(session: Session, answer: Wire.Answer): void {
+    if (Vocabulary.isRemembered(answer.type)) this.#remember(session as PeerSession, answer)
     this.#answering(session)?.send(answer)
   }
 
-  #delivery(task: Task): Vocabulary.Delivery {
+  #delivery(task: Task, payload: Uint8Array): Vocabulary.Delivery {
     return {
       task: task.n,
       fence: this.engine.fence(task),
       attempt: task.attempt,
-      payload: task.payload,
+      payload,
       key: task.options?.key,
       trace: task.options?.trace,
       checkpoint: task.checkpoint
@@ -724,11 +1052,28 @@ export class Core implements Out {
   // ---- Out: what the engine decided
 
   changed = (change: Change, task: Task): void => {
-    if (this.#host.commit !== undefined) this.#records.push(record(change, task))
+    const recorder = this.#recorder
+    if (recorder === undefined) return
+    switch (change) {
+      case "put":
+        return recorder.put(task)
+      case "leased":
+        return recorder.leased(task)
+      case "ready":
+      case "delayed":
+        return recorder.returned(task)
+      case "ended": {
+        const outcome = task.queue.log.outcome(task.queue.log.next - 1)
+        return recorder.ended(task, outcome === Outcome.dead || outcome === Outcome.cancelled)
+      }
+      case "acknowledged":
+        return recorder.acknowledged(task)
+    }
   }
-  queueChanged = (queue: Queue): void => {
-    if (this.#host.commit === undefined) return
-    this.#records.push({ _tag: "Queue", id: queue.id, definition: queue.definition, closed: queue.closed })
+  queueChanged = (queue: Queue): void => this.#recorder?.queue(queue)
+  putProgress = (session: Session, request: number, batch: PutBatch): void => {
+    const queue = this.engine.find(batch.queue)
+    if (queue?.level !== Level.memory) this.#recorder?.putProgress(session, request, batch)
   }
   refused = (session: Session, request: number, why: Refusal): void => {
     this.counters.refused++
@@ -743,30 +1088,49 @@ export class Core implements Out {
     tasks: ReadonlyArray<number>,
     statuses: ReadonlyArray<PutStatus>
   ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses })
-  leased = (session: Session, request: number, tasks: ReadonlyArray<Task>): void =>
-    this.#answer(session, { type: M.leased, request, items: tasks.map((task) => this.#delivery(task)) })
+  leased = (session: Session, request: number, tasks: ReadonlyArray<Task>): void => {
+    // Remembered at once, in the round that grants: what is deferred is only the bytes.
+    const leases = tasks.map((task) => this.#delivery(task, noBytes))
+    this.#remember(session as PeerSession, { type: M.leased, request, items: leases })
+    this.#answerTasks(session, tasks, () => {
+      this.#answering(session)?.send({ type: M.leased, request, items: this.#deliveries(tasks) })
+    })
+  }
   items = (session: Session, request: number, codes: ReadonlyArray<number>): void =>
     this.#answer(session, { type: M.items, request, codes })
-  outcome = (session: Session, request: number, queue: Queue, cursor: number): void =>
-    this.#answer(session, { type: M.outcome, request, outcome: outcomeAt(queue, cursor) })
+  outcome = (session: Session, request: number, queue: Queue, cursor: number): void => {
+    const answer = (): void => {
+      const outcome = outcomeAt(queue, cursor, this.#outcomeBody(queue, cursor))
+      this.#answer(session, { type: M.outcome, request, outcome })
+    }
+    if (this.#outcomeBody(queue, cursor) !== undefined) return answer()
+    this.#wanted.add(queue.log.bodyHome(cursor))
+    this.#deferredAnswers.push(() => {
+      // It may have grown too old meanwhile.
+      if (cursor >= queue.log.first) answer()
+      else this.refused(session, request, refusal(Code.taskNotFound, queue.definition.name))
+    })
+  }
 
   deliver = (stream: LeaseStream, task: Task): void => {
     const { peer } = stream.session as PeerSession
     if (peer === undefined || peer.state !== "open") return
     this.#touch(peer)
+    const payload = this.#payload(task)
+    if (payload === undefined) {
+      this.#wanted.add(task.home)
+      this.#deferredStreams.push(stream)
+      this.#deferredTasks.push(task)
+      peer.deferred += task.payloadBytes
+    } else this.#writeDelivery(peer, stream, task, payload)
+    this.#checkCongestion(peer)
+  }
+
+  #writeDelivery(peer: Peer, stream: LeaseStream, task: Task, payload: Uint8Array): void {
     const { options } = task
     const w = peer.delivery(stream)
-    Wire.delivery(
-      w,
-      task.n,
-      this.engine.fence(task),
-      task.attempt,
-      task.payload,
-      options?.key,
-      options?.trace,
-      task.checkpoint
-    )
-    this.#checkCongestion(peer)
+    const fence = this.engine.fence(task)
+    Wire.delivery(w, task.n, fence, task.attempt, payload, options?.key, options?.trace, task.checkpoint)
   }
 
   outcomes = (stream: OutcomeStream, from: number, count: number): number => {
@@ -780,8 +1144,15 @@ export class Core implements Out {
       // As many as fill a frame; results may be large.
       let upTo = cursor
       for (let bytes = 0; upTo < end && bytes < Limits.frameBytesTarget; upTo++) {
+        if (this.#outcomeBody(stream.queue, upTo) === undefined) {
+          // Only the store has it: this reader goes on when it has been read.
+          this.#wanted.add(log.bodyHome(upTo))
+          this.#starved.add(stream.queue)
+          break
+        }
         bytes += 32 + log.size(upTo)
       }
+      if (upTo === cursor) break
       const w = peer.message()
       Wire.openOutcomes(w, stream.id, upTo, upTo - cursor)
       for (; cursor < upTo; cursor++) {
@@ -792,7 +1163,7 @@ export class Core implements Out {
           log.outcome(cursor),
           log.attempts(cursor),
           log.endedAt(cursor),
-          log.body(cursor),
+          this.#outcomeBody(stream.queue, cursor),
           reasons
         )
       }
@@ -825,46 +1196,24 @@ const failureOf = (failure: Client.Failure): Failure => ({
   reason: reportable.has(failure.reason) ? (failure.reason as Failure["reason"]) : Reason.failed
 })
 
-const record = (change: Change, task: Task): StoreRecord => {
-  const { attempt, n, queue } = task
-  switch (change) {
-    case "put":
-      return {
-        _tag: "Put",
-        task: n,
-        queue: queue.id,
-        payload: task.payload,
-        options: task.options,
-        dueAt: task.state === State.delayed ? task.at : 0
-      }
-    case "leased":
-      return { _tag: "Leased", task: n, leases: task.leases, attempt }
-    case "ready":
-      return { _tag: "Ready", task: n, attempt, dueAt: 0, reasons: task.reasons ?? [] }
-    case "delayed":
-      return { _tag: "Delayed", task: n, attempt, dueAt: task.at, reasons: task.reasons ?? [] }
-    case "ended": {
-      const cursor = queue.log.next - 1
-      return {
-        _tag: "Ended",
-        task: n,
-        cursor,
-        outcome: queue.log.outcome(cursor),
-        body: queue.log.body(cursor),
-        reasons: task.reasons ?? []
-      }
-    }
-    case "acknowledged":
-      return { _tag: "Acknowledged", task: n }
+const noBytes = new Uint8Array()
+
+/** Tasks of answers that the client may not have received. */
+const answeredTasks = (session: Session): ReadonlySet<number> => {
+  const tasks = new Set<number>()
+  for (const { answer } of session.answers.values()) {
+    const { items, type } = answer as Wire.Leased
+    if (type === M.leased) for (const { task } of items) tasks.add(task)
   }
+  return tasks
 }
 
-const outcomeAt = ({ log }: Queue, cursor: number): Vocabulary.Outcome => ({
+const outcomeAt = ({ log }: Queue, cursor: number, body: Uint8Array | undefined): Vocabulary.Outcome => ({
   task: log.task(cursor),
   outcome: log.outcome(cursor),
   attempts: log.attempts(cursor),
   endedAtMs: log.endedAt(cursor),
-  body: log.body(cursor),
+  body,
   reasons: log.reasons(cursor) ?? []
 })
 
@@ -896,7 +1245,7 @@ const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
 const within = (tasks: ReadonlyArray<Task>): ReadonlyArray<Task> => {
   let bytes = 0
   for (let i = 0; i < tasks.length; i++) {
-    bytes += tasks[i]!.payload.byteLength
+    bytes += tasks[i]!.payloadBytes
     if (i > 0 && bytes > Limits.batchBytesMax) return tasks.slice(0, i)
   }
   return tasks

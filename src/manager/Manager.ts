@@ -2,31 +2,34 @@
  * The manager as Effect layers: a supervised service that owns the state of its namespace, and its doors.
  *
  * `layer` makes the service (with an in-process door); `layerTcp` opens it to the network. Effect is at the edges only:
- * clock, alarm, store commits, logging, shutdown. The work is in `Core`.
+ * supervision, logging, shutdown. One life of it is in `Life`, the work in `Core`.
  */
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
 import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
 import { deriveVerifier, isKey, isName, iterationsFor, keyBytes, saltBytes } from "../auth/Credentials.ts"
-import { ConfigurationInvalid, type ListenFailed, StoreBroken } from "../Errors.ts"
+import { ConfigurationInvalid, type ListenFailed, StoreBroken, type StoreDamaged } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { type Address, type Connection, formatAddress, type Handler, Network } from "../platform/Network.ts"
 import { pair } from "../platform/Pair.ts"
 import { Store } from "../store/Store.ts"
-import { Core, type Counters, type Host } from "./Core.ts"
+import type { Core, Counters } from "./Core.ts"
+import * as Life from "./Life.ts"
 import type { Gate } from "./Peer.ts"
 
 export interface ManagerOptions {
   /** Queues this manager defines. Its definitions win over those of clients. */
   readonly queues: ReadonlyArray<{ readonly definition: Omit<QueueDefinition, "durability"> }>
-  /** @internal For a simulation that checks the engine after every round. */
+  /** Bytes of payloads and outcome bodies kept in memory when the store keeps them too. Default 256 MiB. */
+  readonly residentBytesMax?: number | undefined
+  /** @internal For a simulation that checks the engine after every round: each life's core, before its first row. */
   readonly inspect?: ((core: Core) => void) | undefined
 }
 
@@ -39,7 +42,7 @@ export class Manager extends Context.Service<
     readonly accept: (connection: Connection, gate: Gate) => Handler
     /** Closes a door: refuses new work, tells its sessions, lets what is under way be answered, then closes them. */
     readonly close: (gate: Gate) => Effect.Effect<void>
-    /** Fails when the manager can no longer be trusted: its store broke, or its engine did. */
+    /** Fails when the manager has given up: its store broke, or its engine did, and starting again did not help. */
     readonly failed: Effect.Effect<never, StoreBroken>
     readonly counters: Effect.Effect<Readonly<Counters>>
   }
@@ -50,109 +53,92 @@ export class Listening extends Context.Service<Listening, { readonly address: Ad
   "millrace/manager/Listening"
 ) {}
 
-export const layer = (options: ManagerOptions): Layer.Layer<Manager, never, Store> =>
+/**
+ * A manager, supervised: what fails is started again from its store after a wait; after `Limits.managerRestartsMax`
+ * failures in a row `failed` says why it gave up. A manager that keeps nothing has nothing to start from, and gives up.
+ */
+export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken | StoreDamaged, Store> =>
   Layer.effect(
     Manager,
     Effect.gen(function* () {
-      const store = yield* Store
-      const clock = yield* Clock.Clock
+      const first = yield* Store
       const scope = yield* Effect.scope
-      const run = Effect.runForkWith(yield* Effect.context<never>())
-      // Engine time: the wall clock at the start, and from then on only what has passed since.
-      const startedAt = clock.currentTimeMillisUnsafe()
-      const startedNanos = clock.monotonicTimeNanosUnsafe()
-      const now = (): number => startedAt + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)
-
-      let alarm: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
       const failure = yield* Deferred.make<never, StoreBroken>()
-      let stopped = false
-      let seq = 0
-      const disarm = (): void => {
-        if (alarm !== undefined) run(Fiber.interrupt(alarm.fiber))
-        alarm = undefined
+      const lifeOptions = {
+        queues: options.queues.map(({ definition }) => definition),
+        residentBytesMax: options.residentBytesMax,
+        inspect: options.inspect
       }
-      const host: Host = {
-        now,
-        alarm: (at) => {
-          if (stopped) return
-          // An alarm that is early costs one empty round; a new one per round would cost a fiber each.
-          if (alarm !== undefined && alarm.at <= at) return
-          disarm()
-          if (at === Number.POSITIVE_INFINITY) return
-          const waitMs = Math.min(Math.max(0, at - now()) + 1, 3_600_000)
-          const ring = Effect.sync(() => {
-            alarm = undefined
-            core.wake()
-          })
-          alarm = { at, fiber: run(Effect.andThen(Effect.sleep(waitMs), ring)) }
-        },
-        commit: store.keeps
-          ? (records, done) =>
-              // A stub: rows without content, until records have bytes.
-              void run(
-                Effect.andThen(
-                  store.commit({
-                    rows: [{ seq: ++seq, body: new Uint8Array(records.length) }],
-                    dropBefore: 0,
-                    durability: "fsync"
-                  }),
-                  Effect.sync(done)
-                ).pipe(
-                  Effect.catchCause((cause) =>
-                    // Nothing may be promised any more: every connection ends, and what waits is indefinite.
-                    Effect.sync(() => {
-                      core.stop()
-                      host.failed(Cause.pretty(cause))
-                    })
-                  )
-                )
-              )
-          : undefined,
-        durability: store.durability,
-        failed: (text) => {
-          run(Effect.logError("the manager is broken and has stopped", text))
-          Deferred.doneUnsafe(failure, Effect.fail(new StoreBroken({ reason: text.split("\n")[0] ?? "" })))
-        },
-        log: (level, text, details) => {
-          const log = level === "info" ? Effect.logInfo : level === "warn" ? Effect.logWarning : Effect.logError
-          run(log(text).pipe(Effect.annotateLogs({ room: "manager", ...details })))
+      let lifeScope = yield* Scope.fork(scope)
+      let life = yield* Life.start(first, lifeOptions).pipe(Scope.provide(lifeScope))
+      const draining = new Set<Gate>()
+
+      const supervise = Effect.gen(function* () {
+        let store = first
+        let failures = 0
+        for (;;) {
+          const from = yield* Clock.currentTimeMillis
+          let why = yield* life.failed
+          yield* Scope.close(lifeScope, Exit.void)
+          if ((yield* Clock.currentTimeMillis) - from >= Limits.managerHealthyMs) failures = 0
+          for (;;) {
+            failures++
+            if (!store.keeps || failures >= Limits.managerRestartsMax) {
+              yield* Effect.logFatal(`the manager gives up after ${failures} failures in a row`, why.message)
+              return yield* Deferred.fail(failure, why)
+            }
+            const waitMs = Math.min(Limits.managerRestartCapMs, Limits.managerRestartBaseMs * 2 ** (failures - 1))
+            yield* Effect.logWarning(`the manager starts again from its store in ${waitMs} ms`)
+            yield* Effect.sleep(waitMs)
+            lifeScope = yield* Scope.fork(scope)
+            const again = yield* Effect.result(
+              Effect.gen(function* () {
+                store = yield* store.reopen
+                return yield* Life.start(store, lifeOptions)
+              }).pipe(Scope.provide(lifeScope))
+            )
+            if (again._tag === "Success") {
+              life = again.success
+              for (const gate of draining) life.core.drain(gate)
+              break
+            }
+            why = new StoreBroken({ reason: again.failure.message })
+            yield* Scope.close(lifeScope, Exit.void)
+          }
         }
-      }
-      const core = new Core({
-        queues: options.queues.map(({ definition }) => ({ ...definition, durability: store.durability })),
-        host
       })
-      options.inspect?.(core)
+      yield* Effect.forkIn(supervise, scope)
       yield* Effect.forkIn(
         Effect.forever(
           Effect.andThen(
             Effect.sleep("1 second"),
-            Effect.sync(() => core.sweep())
+            Effect.sync(() => life.core.sweep())
           )
         ),
         scope
       )
       const idle = Effect.gen(function* () {
-        while (!core.idle) yield* Effect.sleep("2 millis")
+        while (!life.core.idle) yield* Effect.sleep("2 millis")
       })
       const close = (gate: Gate): Effect.Effect<void> =>
-        Effect.sync(() => core.drain(gate)).pipe(
-          Effect.andThen(Effect.timeoutOption(idle, "2 seconds")),
-          Effect.andThen(Effect.sync(() => core.close(gate)))
-        )
-      yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
-          stopped = true
-          disarm()
-          core.stop()
-        })
-      )
+          draining.add(gate)
+          life.core.drain(gate)
+        }).pipe(
+          Effect.andThen(Effect.timeoutOption(idle, "2 seconds")),
+          Effect.andThen(
+            Effect.sync(() => {
+              life.core.close(gate)
+              draining.delete(gate)
+            })
+          )
+        )
       return Manager.of({
-        connect: (handler) => pair((connection) => core.accept(connection, undefined), handler)[1],
-        accept: (connection, gate) => core.accept(connection, gate),
+        connect: (handler) => pair((connection) => life.core.accept(connection, undefined), handler)[1],
+        accept: (connection, gate) => life.core.accept(connection, gate),
         close,
         failed: Deferred.await(failure),
-        counters: Effect.sync(() => ({ ...core.counters }))
+        counters: Effect.sync(() => ({ ...life.core.counters }))
       })
     })
   )

@@ -27,16 +27,10 @@ export interface Gate {
 
 /** The engine's session with what the manager knows about it. */
 export class PeerSession extends Session {
-  readonly token: Uint8Array
-  readonly principal: string
   peer: Peer | undefined = undefined
   detachedAt = 0
-
-  constructor(id: number, token: Uint8Array, principal: string) {
-    super(id)
-    this.token = token
-    this.principal = principal
-  }
+  /** It has had another connection before this one: requests may come again. */
+  resumed = false
 }
 
 export class Peer {
@@ -51,6 +45,8 @@ export class Peer {
   /** Bytes that have arrived and not been stepped. */
   inbound = 0
   paused = false
+  /** Bytes of deliveries of this round that are read from the store first. */
+  deferred = 0
   lastHeardAt: number
   /** Set when something is written; the round flushes it. */
   dirty = false

@@ -12,20 +12,22 @@
  */
 import * as Limits from "../Limits.ts"
 import { backoffMs } from "./Policy.ts"
-import { Queue, type QueueDefinition } from "./Queue.ts"
+import { Level, Queue, type QueueDefinition } from "./Queue.ts"
 import { Code, type Refusal, refusal } from "./Refusal.ts"
 import { LeaseStream, OutcomeStream, type PutBatch, PutStatus, type Session, Waiter } from "./Session.ts"
 import { type AttemptReason, Outcome, Reason, State, Task, type TaskOptions } from "./Task.ts"
 import { TaskTable } from "./TaskTable.ts"
 import { type Timer, Timers } from "./Timers.ts"
 
-/** Durable transitions, in order. A store keeps what it needs to rebuild the engine from them. */
+/** Durable transitions, in order: what a log must hold to rebuild the engine. `ready` and `delayed` are of a task that returns. */
 export type Change = "put" | "leased" | "ready" | "delayed" | "ended" | "acknowledged"
 
 /** Where the engine's decisions go. Calls are synchronous and in order; arrays are the receiver's to read, not keep. */
 export interface Out {
   readonly changed: (change: Change, task: Task) => void
   readonly queueChanged: (queue: Queue) => void
+  /** A put that waits for room has entered in part. */
+  readonly putProgress: (session: Session, request: number, batch: PutBatch) => void
   readonly refused: (session: Session, request: number, why: Refusal) => void
   readonly done: (session: Session, request: number) => void
   readonly putDone: (session: Session, request: number, first: number, count: number) => void
@@ -68,10 +70,13 @@ export interface EngineOptions {
   readonly epoch: number
   /** Seeds the jitter of back-offs. */
   readonly seed: number
+  /** Bytes of payloads and outcome bodies kept in memory, if there is a log that has them. Default: no bound. */
+  readonly residentBytesMax?: number | undefined
   readonly out: Out
 }
 
-const fenceBase = 2 ** 32
+/** Fence = epoch x fenceBase + the number of the lease. */
+export const fenceBase = 2 ** 32
 
 export class Engine {
   readonly queues: Array<Queue> = []
@@ -82,15 +87,87 @@ export class Engine {
   readonly #touched = new Set<Queue>()
   readonly #out: Out
   readonly #epochFence: number
+  /** Fences of leases that were granted under an earlier epoch and still run. */
+  readonly #oldFences = new Map<number, number>()
   #random: number
   #nextTask = 1
   #nextSession = 1
   #nextStream = 1
+  /** Bytes of payloads in memory. */
+  residentBytes = 0
+  readonly #residentBytesMax: number
+  /** Put above the bound; their payloads leave memory when the round is stored. */
+  #excess: Array<Task> = []
+  /** Queues whose outcome log grew in this round. */
+  readonly #grown = new Set<Queue>()
 
   constructor(options: EngineOptions) {
     this.#out = options.out
     this.#epochFence = options.epoch * fenceBase
     this.#random = options.seed >>> 0
+    this.#residentBytesMax = options.residentBytesMax ?? Number.POSITIVE_INFINITY
+  }
+
+  // ---- restoring, by `Restorer` alone
+
+  /** Numbers that the next task and the next session get. */
+  get numbers(): { readonly task: number; readonly session: number } {
+    return { task: this.#nextTask, session: this.#nextSession }
+  }
+
+  restoreNumbers(task: number, session: number): void {
+    this.#nextTask = Math.max(this.#nextTask, task)
+    this.#nextSession = Math.max(this.#nextSession, session)
+  }
+
+  /** Assumes: ids come without a gap. */
+  restoreQueue(id: number, definition: QueueDefinition): Queue {
+    const queue = new Queue(id, definition)
+    this.queues[id] = queue
+    this.#byName.set(definition.name, queue)
+    return queue
+  }
+
+  /** Links a restored task into the lists of its state; a leased one keeps its fence and gets a new term. */
+  restoreTask(task: Task, fence: number | undefined, now: number): void {
+    const { queue } = task
+    const ttlMs = task.options?.ttlMs
+    if (ttlMs !== undefined && !task.expired) {
+      task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
+    }
+    queue.payloadBytes += task.payloadBytes
+    if (task.state === State.leased && task.holder !== undefined) {
+      task.holder.leased++
+      if (fence !== undefined) this.#oldFences.set(task.n, fence)
+      task.at = now + queue.policy.leaseMs
+      queue.leaseAppend(task)
+      if (queue.leaseTimer === undefined) this.#armLeases(queue)
+    } else if (task.state === State.delayed) this.#delay(task, task.at)
+    else if (task.place === task.n) queue.ready.push(task)
+    else queue.ready.giveBack(task)
+    this.#touched.add(queue)
+  }
+
+  /** Drops what the bounds no longer allow, of a queue that has been restored. */
+  restored(queue: Queue, now: number): void {
+    this.#forgetIds(queue, now)
+    this.#boundDeadLetters(queue)
+    this.#evict(queue, now)
+  }
+
+  // ---- memory
+
+  /** The round is stored: what is above the bound may leave memory. */
+  shed(): void {
+    for (const task of this.#excess) {
+      if (task.payload === undefined || task.state === State.ended) continue
+      this.residentBytes -= task.payloadBytes
+      task.payload = undefined
+    }
+    if (this.#excess.length > 0) this.#excess = []
+    // Of outcomes those that ended last are read next, so the oldest leave.
+    for (const queue of this.#grown) queue.log.shed(Math.floor(this.#residentBytesMax / 4))
+    this.#grown.clear()
   }
 
   // ---- queues
@@ -110,7 +187,12 @@ export class Engine {
     return this.#byName.get(name)
   }
 
+  /** What the holder of the task's lease must show. A lease that outlived a restart keeps the fence it was given. */
   fence(task: Task): number {
+    if (this.#oldFences.size > 0) {
+      const fence = this.#oldFences.get(task.n)
+      if (fence !== undefined) return fence
+    }
     return this.#epochFence + task.leases
   }
 
@@ -124,15 +206,30 @@ export class Engine {
 
   /** The session's connection is gone: what it waits for is dropped, its leases run for one more term from now. */
   detach(session: Session, now: number): void {
-    this.#silence(session)
+    // A put that waits for room is under way and will have its one effect; its answer is remembered.
+    this.#silence(session, false)
     if (session.leased === 0) return
     for (const queue of this.queues) {
       for (const task of this.#leasesOf(queue, session)) this.#extend(task, now)
     }
   }
 
-  /** A connection proved itself for this session. Leases not in `held` were never received: they go back, uncounted. */
-  resume(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
+  /** Whether this request of the session still waits inside the engine. */
+  waits(session: Session, request: number): boolean {
+    for (const waiter of session.waiting) if (waiter.request === request) return true
+    return false
+  }
+
+  /**
+   * A connection proved itself for this session. Leases that are neither in `held` nor in `answered` (tasks of answers
+   * that will be given again) were never received: they go back, uncounted.
+   */
+  resume(
+    session: Session,
+    held: ReadonlyArray<number>,
+    now: number,
+    answered: ReadonlySet<number> = new Set()
+  ): ReadonlyArray<number> {
     session.congested = false
     const lost = [...this.heartbeat(session, held, now)]
     if (session.leased > 0) {
@@ -141,7 +238,7 @@ export class Engine {
       for (const queue of this.queues) {
         for (const task of this.#leasesOf(queue, session)) {
           const fence = kept.get(task.n)
-          if (fence === this.fence(task)) continue
+          if (fence === this.fence(task) || answered.has(task.n)) continue
           if (fence !== undefined) lost.push(task.n)
           this.#release(task, now)
         }
@@ -152,7 +249,7 @@ export class Engine {
 
   /** The session is over: every lease it holds goes back, uncounted. */
   goodbye(session: Session, now: number): void {
-    this.#silence(session)
+    this.#silence(session, true)
     if (session.leased > 0) {
       for (const queue of this.queues) {
         for (const task of this.#leasesOf(queue, session)) this.#release(task, now)
@@ -195,13 +292,24 @@ export class Engine {
     if (payloads.length === 0) return this.#out.putDone(session, request, this.#nextTask, 0)
     const room = policy.capacity - queue.waiting
     const inTurn = waitMs === 0 || queue.putWaiters.length === 0
-    if (options === undefined && payloads.length <= room && inTurn && policy.tasksMax === 0) {
+    const again = session.partial.size > 0 && session.partial.has(request)
+    if (options === undefined && !again && payloads.length <= room && inTurn && policy.tasksMax === 0) {
       // The hot path: no id, no delay, room for all. One range answers for the whole batch.
       const first = this.#nextTask
       for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
       return this.#out.putDone(session, request, first, payloads.length)
     }
-    const batch: PutBatch = { payloads, options, atomic, tasks: [], statuses: [] }
+    // Asked again after a restart: what had entered before has entered.
+    const before = session.partial.get(request)
+    const batch: PutBatch = {
+      home: before?.home ?? 0,
+      queue: queue.definition.name,
+      payloads,
+      options,
+      atomic,
+      tasks: [...(before?.tasks ?? [])],
+      statuses: [...(before?.statuses ?? [])]
+    }
     this.#forgetIds(queue, now)
     if (atomic && payloads.length > policy.capacity && this.#fresh(queue, batch) > policy.capacity) {
       const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)
@@ -213,7 +321,10 @@ export class Engine {
       // A batch above the capacity fits only while enough of its ids are known: they may be forgotten while it waits,
       // and it would wait for ever, before all who come later.
       this.#answerPut(session, request, queue, batch)
-    } else queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
+    } else {
+      if (batch.tasks.length > 0) this.#out.putProgress(session, request, batch)
+      queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
+    }
   }
 
   // ---- leases
@@ -367,6 +478,7 @@ export class Engine {
       this.tasks.remove(task.n)
       task.state = State.ended
       this.#out.changed("acknowledged", task)
+      this.#leave(task)
       this.#touched.add(task.queue)
       const waiting = task.queue.outcomeWaiters.get(task.n)
       if (waiting === undefined) continue
@@ -383,6 +495,39 @@ export class Engine {
   /** The client no longer wants the answer: a request that still waits is answered as if its wait were over. */
   abandon(session: Session, request: number): void {
     for (const waiter of session.waiting) if (waiter.request === request) return this.#timeOut(waiter)
+  }
+
+  /** The task, if this session holds it under this fence. */
+  leaseOf(session: Session, n: number, fence: number): Task | undefined {
+    const task = this.#held(session, n, fence)
+    return typeof task === "number" ? undefined : task
+  }
+
+  /** Tasks that are not over. */
+  get unfinished(): number {
+    return this.queues.reduce((sum, queue) => sum + queue.unfinished, 0)
+  }
+
+  /** Bytes that the log of the namespace needs for what lives, about: payloads, outcome bodies, and their records. */
+  get storedBytes(): number {
+    let bytes = 0
+    for (const queue of this.queues) {
+      if (queue.level !== Level.memory) bytes += queue.storedBytes
+    }
+    return bytes
+  }
+
+  /** The payload of a task that was just granted cannot be read back: it will never be delivered. */
+  damaged(task: Task, now: number): void {
+    if (task.state !== State.leased) return
+    this.#takeLease(task)
+    this.#addReason(task, Reason.damaged, "its payload in the store does not match its digest")
+    this.#end(task, Outcome.dead, task.payload, now)
+  }
+
+  /** Looks at the queue again at the end of the round. */
+  touch(queue: Queue): void {
+    this.#touched.add(queue)
   }
 
   // ---- readers
@@ -516,7 +661,7 @@ export class Engine {
       const first = queue.ids.get(id)
       if (first !== undefined) {
         queue.duplicates++
-        return -first
+        return -first.n
       }
     }
     if (queue.policy.tasksMax > 0 && queue.puts >= queue.policy.tasksMax) {
@@ -527,8 +672,11 @@ export class Engine {
     const task = new Task(n, queue, payload, options, now)
     this.tasks.add(n, task)
     queue.puts++
+    queue.payloadBytes += payload.byteLength
+    this.residentBytes += payload.byteLength
+    if (this.residentBytes > this.#residentBytesMax && queue.level !== Level.memory) this.#excess.push(task)
     if (options !== undefined) {
-      if (id !== undefined) queue.ids.set(id, n)
+      if (id !== undefined) queue.ids.set(id, { id, n, until: Number.POSITIVE_INFINITY, home: 0 })
       if (options.ttlMs !== undefined) task.expiry = this.timers.add(now + options.ttlMs, { _tag: "Expiry", task })
     }
     if (options?.delayMs !== undefined && options.delayMs > 0) this.#delay(task, now + options.delayMs)
@@ -577,6 +725,7 @@ export class Engine {
   }
 
   #answerPut(session: Session, request: number, queue: Queue, batch: PutBatch): void {
+    if (session.partial.size > 0) session.partial.delete(request)
     if (batch.tasks.length === 0) {
       const closed = queue.closed !== "open"
       const why = refusal(
@@ -644,6 +793,7 @@ export class Engine {
   /** Takes the task out of the lease list; the caller says what it becomes. */
   #takeLease(task: Task): void {
     task.queue.leaseRemove(task)
+    if (this.#oldFences.size > 0) this.#oldFences.delete(task.n)
     if (task.holder !== undefined) task.holder.leased--
     task.holder = undefined
   }
@@ -769,23 +919,23 @@ export class Engine {
   #end(task: Task, outcome: Outcome, body: Uint8Array | undefined, now: number): void {
     const { queue } = task
     task.state = State.ended
-    const cursor = queue.log.append(task.n, outcome, body, task.reasons, task.attempt, now)
+    const ofPayload = outcome === Outcome.dead || outcome === Outcome.cancelled
+    const bytes = ofPayload ? task.payloadBytes : (body?.byteLength ?? 0)
+    const kept = ofPayload ? task.payload : body
+    if (queue.level !== Level.memory) this.#grown.add(queue)
+    const cursor = queue.log.append(task.n, outcome, kept, task.reasons, task.attempt, now, bytes)
     this.tasks.end(task.n, queue, cursor)
     if (outcome === Outcome.success) queue.done++
     else if (outcome === Outcome.cancelled) queue.cancelled++
     else {
       queue.dead++
       queue.deadLetters.set(task.n, { task, diedAt: now })
-      queue.deadLetterBytes += task.payload.byteLength
-      for (const [oldest, letter] of queue.deadLetters) {
-        const over = queue.deadLetters.size > Limits.deadLettersKeptMax
-        if (!over && queue.deadLetterBytes <= Limits.deadLettersKeptBytes) break
-        queue.deadLetters.delete(oldest)
-        queue.deadLetterBytes -= letter.task.payload.byteLength
-      }
+      queue.deadLetterBytes += task.payloadBytes
+      this.#boundDeadLetters(queue)
     }
     this.#forget(task, now)
     this.#out.changed("ended", task)
+    this.#leave(task)
     const waiting = queue.outcomeWaiters.get(task.n)
     if (waiting !== undefined) {
       queue.outcomeWaiters.delete(task.n)
@@ -797,15 +947,36 @@ export class Engine {
     this.#touched.add(queue)
   }
 
+  #boundDeadLetters(queue: Queue): void {
+    for (const [oldest, letter] of queue.deadLetters) {
+      const over = queue.deadLetters.size > Limits.deadLettersKeptMax
+      if (!over && queue.deadLetterBytes <= Limits.deadLettersKeptBytes) break
+      queue.deadLetters.delete(oldest)
+      queue.deadLetterBytes -= letter.task.payloadBytes
+    }
+  }
+
+  /** An ended task no longer counts as resident; a dead letter whose payload the log has lets go of it. */
+  #leave(task: Task): void {
+    if (task.payload === undefined) return
+    this.residentBytes -= task.payloadBytes
+    if (task.home > 0) task.payload = undefined
+  }
+
   /** Drops timers of an ended task and starts the retention of its dedupe id. */
   #forget(task: Task, now: number): void {
     const { options, queue } = task
+    queue.payloadBytes -= task.payloadBytes
     if (task.expiry !== undefined) {
       this.timers.remove(task.expiry)
       task.expiry = undefined
     }
     if (options?.id === undefined) return
-    queue.idsEnded.push({ id: options.id, until: now + queue.policy.dedupeKeptMs })
+    const entry = queue.ids.get(options.id)
+    if (entry === undefined || entry.n !== task.n) return
+    entry.until = now + queue.policy.dedupeKeptMs
+    entry.home = task.home
+    queue.idsEnded.push(entry)
     this.#forgetIds(queue, now)
   }
 
@@ -892,8 +1063,9 @@ export class Engine {
   }
 
   /** Drops everything that the session waits for or subscribes to. Nothing is handed to it any more. */
-  #silence(session: Session): void {
+  #silence(session: Session, puts: boolean): void {
     for (const waiter of session.waiting) {
+      if (waiter.kind === "put" && !puts) continue
       this.#endWait(waiter)
       this.#unlist(waiter)
       this.#touched.add(waiter.queue)
@@ -908,8 +1080,12 @@ export class Engine {
     while (queue.putWaiters.length > 0) {
       const waiter = queue.putWaiters[0]!
       const batch = waiter.put!
+      const entered = batch.tasks.length
       this.#enter(queue, batch, now)
-      if (batch.tasks.length < batch.payloads.length) return
+      if (batch.tasks.length < batch.payloads.length) {
+        if (batch.tasks.length > entered) this.#out.putProgress(waiter.session, waiter.request, batch)
+        return
+      }
       queue.putWaiters.shift()
       this.#endWait(waiter)
       this.#answerPut(waiter.session, waiter.request, queue, batch)
@@ -992,7 +1168,7 @@ export class Engine {
     while (tasks.length < count && bytes < Limits.batchBytesMax) {
       const task = queue.ready.pop()
       if (task === undefined) break
-      bytes += task.payload.byteLength
+      bytes += task.payloadBytes
       // The first may be as large as a queue allows; with others beside it, it would not fit one frame.
       if (tasks.length > 0 && bytes > Limits.batchBytesMax) {
         queue.ready.giveBack(task)

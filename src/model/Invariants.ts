@@ -126,7 +126,7 @@ const dedupeIds = (engine: Engine, queue: Queue, say: Say): void => {
     retained.add(id)
   }
   say(retained.size <= queue.policy.dedupeKept, () => `${nameOf(queue)}: ${retained.size} ids are retained`)
-  for (const [id, n] of queue.ids) {
+  for (const [id, { n }] of queue.ids) {
     const owner = engine.tasks.owner(n)
     const lives = owner instanceof Task && owner.queue === queue && owner.options?.id === id
     say(lives !== retained.has(id), () => `${nameOf(queue)}: id "${id}" points at no living or retained task`)

@@ -14,6 +14,13 @@ class Segment {
   readonly endedAt = new Float64Array(segmentSize)
   readonly attempts = new Uint32Array(segmentSize)
   readonly outcomes = new Uint8Array(segmentSize)
+  readonly present = new Uint8Array(segmentSize)
+  /** Bytes of each body, wherever it is. */
+  readonly sizes = new Uint32Array(segmentSize)
+  /** The row of the log with the record, the row with the body, and where in it the body begins; 0: in no log. */
+  readonly homes = new Float64Array(segmentSize)
+  readonly bodyHomes = new Float64Array(segmentSize)
+  readonly bodyAts = new Uint32Array(segmentSize)
   readonly bodies: Array<Uint8Array | undefined> = []
   readonly reasons: Array<ReadonlyArray<AttemptReason> | undefined> = []
 }
@@ -22,6 +29,10 @@ export class OutcomeLog {
   first = 0
   next = 0
   bytes = 0
+  /** Bytes of bodies in memory. */
+  residentBytes = 0
+  /** No body before this cursor is in memory, unless it is nowhere else. */
+  #residentFrom = 0
   #segments: Array<Segment> = []
   /** The segment number of `#segments[0]`. */
   #base = 0
@@ -41,12 +52,18 @@ export class OutcomeLog {
     body: Uint8Array | undefined,
     reasons: ReadonlyArray<AttemptReason> | undefined,
     attempts: number,
-    now: number
+    now: number,
+    /** Of the body, where it is not in memory. */
+    bodyBytes = body?.byteLength ?? 0
   ): number {
     const cursor = this.next++
     const offset = cursor % segmentSize
+    if (this.#segments.length === 0) this.#base = Math.floor(cursor / segmentSize)
     if (offset === 0 || this.#segments.length === 0) this.#segments.push(new Segment())
     const segment = this.#segments[this.#segments.length - 1]!
+    segment.present[offset] = 1
+    segment.sizes[offset] = bodyBytes
+    this.residentBytes += body?.byteLength ?? 0
     segment.tasks[offset] = task
     segment.endedAt[offset] = now
     segment.attempts[offset] = attempts
@@ -70,6 +87,8 @@ export class OutcomeLog {
       const segment = this.#segments[0]!
       dropped(segment.tasks[offset]!)
       this.bytes -= this.size(cursor)
+      this.residentBytes -= segment.bodies[offset]?.byteLength ?? 0
+      segment.present[offset] = 0
       segment.bodies[offset] = undefined
       segment.reasons[offset] = undefined
       if (offset === segmentSize - 1) {
@@ -79,6 +98,83 @@ export class OutcomeLog {
     }
   }
 
+  /** Where the log of the namespace has the record and its body. */
+  place(cursor: number, home: number, bodyHome: number, bodyAt: number): void {
+    const segment = this.#at(cursor)
+    const offset = cursor % segmentSize
+    segment.homes[offset] = home
+    segment.bodyHomes[offset] = bodyHome
+    segment.bodyAts[offset] = bodyAt
+  }
+
+  /** Drops bodies that the log of the namespace has, oldest first, until at most `max` bytes are in memory. */
+  shed(max: number): void {
+    for (; this.residentBytes > max && this.#residentFrom < this.next; this.#residentFrom++) {
+      const cursor = this.#residentFrom
+      if (cursor < this.first) {
+        this.#residentFrom = this.first - 1
+        continue
+      }
+      const segment = this.#at(cursor)
+      const offset = cursor % segmentSize
+      if (segment.bodyHomes[offset] === 0) continue
+      this.residentBytes -= segment.bodies[offset]?.byteLength ?? 0
+      segment.bodies[offset] = undefined
+    }
+  }
+
+  /** Puts back an entry read from the log of the namespace, in any order; `restored` ends it. Its body stays there. */
+  restore(
+    cursor: number,
+    task: number,
+    outcome: Outcome,
+    reasons: ReadonlyArray<AttemptReason> | undefined,
+    attempts: number,
+    endedAt: number,
+    bodyBytes: number
+  ): void {
+    const number = Math.floor(cursor / segmentSize)
+    if (this.#segments.length === 0) this.#base = number
+    while (number < this.#base) {
+      this.#segments.unshift(new Segment())
+      this.#base--
+    }
+    while (number >= this.#base + this.#segments.length) this.#segments.push(new Segment())
+    const segment = this.#at(cursor)
+    const offset = cursor % segmentSize
+    segment.present[offset] = 1
+    segment.tasks[offset] = task
+    segment.endedAt[offset] = endedAt
+    segment.attempts[offset] = attempts
+    segment.outcomes[offset] = outcome
+    segment.bodies[offset] = undefined
+    segment.reasons[offset] = reasons === undefined || reasons.length === 0 ? undefined : reasons
+    segment.sizes[offset] = bodyBytes
+    this.next = Math.max(this.next, cursor + 1)
+  }
+
+  /** Ends restoring: the log begins after the last gap. Tells `dropped` the task of each entry before it. */
+  restored(dropped: (task: number) => void): void {
+    this.first = this.next
+    while (this.first > this.#base * segmentSize && this.#segments.length > 0 && this.#present(this.first - 1))
+      this.first--
+    for (let cursor = this.#base * segmentSize; cursor < this.first; cursor++) {
+      if (this.#present(cursor)) dropped(this.task(cursor))
+    }
+    while (this.#segments.length > 0 && (this.#base + 1) * segmentSize <= this.first) {
+      this.#segments.shift()
+      this.#base++
+    }
+    this.#residentFrom = this.first
+    this.bytes = 0
+    for (let cursor = this.first; cursor < this.next; cursor++) this.bytes += this.size(cursor)
+  }
+
+  #present(cursor: number): boolean {
+    const segment = this.#segments[Math.floor(cursor / segmentSize) - this.#base]
+    return segment !== undefined && segment.present[cursor % segmentSize] === 1
+  }
+
   /** When the oldest entry grows too old; `undefined` for an empty log. */
   nextEviction(): number | undefined {
     return this.first < this.next ? this.endedAt(this.first) + this.#keepMs : undefined
@@ -86,7 +182,7 @@ export class OutcomeLog {
 
   /** Bytes of the body and, at most, of the reasons as UTF-8. */
   size(cursor: number): number {
-    const body = this.body(cursor)?.byteLength ?? 0
+    const body = this.bodyBytes(cursor)
     const reasons = this.reasons(cursor)
     return reasons === undefined ? body : reasons.reduce((bytes, { text }) => bytes + 3 * text.length, body)
   }
@@ -103,6 +199,21 @@ export class OutcomeLog {
   outcome(cursor: number): Outcome {
     return this.#at(cursor).outcomes[cursor % segmentSize]! as Outcome
   }
+  bodyBytes(cursor: number): number {
+    return this.#at(cursor).sizes[cursor % segmentSize]!
+  }
+  /** The row of the log with the record; 0: in no log. */
+  home(cursor: number): number {
+    return this.#at(cursor).homes[cursor % segmentSize]!
+  }
+  /** The row of the log with the body, and where in it the body begins. */
+  bodyHome(cursor: number): number {
+    return this.#at(cursor).bodyHomes[cursor % segmentSize]!
+  }
+  bodyAt(cursor: number): number {
+    return this.#at(cursor).bodyAts[cursor % segmentSize]!
+  }
+  /** Undefined: none, or only in the log (`bodyBytes` tells). */
   body(cursor: number): Uint8Array | undefined {
     return this.#at(cursor).bodies[cursor % segmentSize]
   }

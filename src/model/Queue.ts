@@ -30,19 +30,37 @@ export interface DeadLetter {
   readonly diedAt: number
 }
 
+/** A dedupe id: of a living task, or of one that has ended and is remembered until `until`. */
+export interface DedupeId {
+  readonly id: string
+  readonly n: number
+  until: number
+  /** The row of the log that holds it once its task has ended. */
+  home: number
+}
+
+/** How much a round must do for a queue: nothing, hand over to the operating system, sync. */
+export const Level = { memory: 0, buffered: 1, fsync: 2 } as const
+export type Level = (typeof Level)[keyof typeof Level]
+
 export class Queue {
   readonly id: number
+  readonly level: Level
+  /** The row of the log with its full record; 0: in no log. */
+  home = 0
   readonly definition: QueueDefinition
   readonly policy: Policy
   readonly ready = new Ready()
   readonly log: OutcomeLog
   /** Living tasks by dedupe id, and ended ones until their retention is over. */
-  readonly ids = new Map<string, number>()
+  readonly ids = new Map<string, DedupeId>()
   /** Ended dedupe ids, oldest first. */
-  readonly idsEnded: Array<{ readonly id: string; readonly until: number }> = []
+  readonly idsEnded: Array<DedupeId> = []
   idsEndedFrom = 0
   readonly deadLetters = new Map<number, DeadLetter>()
   deadLetterBytes = 0
+  /** Bytes of the payloads of living tasks. */
+  payloadBytes = 0
   readonly leaseStreams: Array<LeaseStream> = []
   leaseTurn = 0
   readonly outcomeStreams: Array<OutcomeStream> = []
@@ -71,12 +89,32 @@ export class Queue {
     this.id = id
     this.definition = definition
     this.policy = definition.policy
+    this.level = Level[definition.durability]
     this.log = new OutcomeLog(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
+  }
+
+  /** Lifetime counts in the order in which the log keeps them, and the next cursor of the outcomes. */
+  get counters(): ReadonlyArray<number> {
+    const { acknowledged, cancelled, dead, dedupeDropped, done, duplicates, puts, refused } = this
+    return [puts, done, dead, cancelled, acknowledged, duplicates, refused, dedupeDropped, this.log.next]
+  }
+
+  restoreCounters(counters: ReadonlyArray<number>): void {
+    const [puts = 0, done = 0, dead = 0, cancelled = 0, acknowledged = 0, duplicates = 0, refused = 0] = counters
+    Object.assign(this, { puts, done, dead, cancelled, acknowledged, duplicates, refused })
+    this.dedupeDropped = counters[7] ?? 0
+    this.log.next = Math.max(this.log.next, counters[8] ?? 0)
   }
 
   /** What capacity counts. */
   get waiting(): number {
     return this.ready.size + this.delayed
+  }
+
+  /** Bytes that the log needs for what lives here, about: bodies and a record each. */
+  get storedBytes(): number {
+    const records = this.unfinished + this.deadLetters.size + this.ids.size + (this.log.next - this.log.first)
+    return this.payloadBytes + this.deadLetterBytes + this.log.bytes + 48 * records
   }
 
   get unfinished(): number {

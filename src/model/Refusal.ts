@@ -22,6 +22,7 @@ export const Code = {
   definitionInvalid: 14,
   unsupported: 15,
   timedOut: 16,
+  storeFull: 17,
   protocol: 64,
   authentication: 65,
   version: 66,

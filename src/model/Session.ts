@@ -8,19 +8,69 @@ import type { Queue } from "./Queue.ts"
 import type { TaskOptions } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
 
+/** An answer to a mutation, kept until the client has said that it has it: asked again, it is given again. */
+export class Remembered {
+  /** The row of the log that holds it; 0: none. */
+  home = 0
+  readonly answer: unknown
+
+  constructor(answer: unknown) {
+    this.answer = answer
+  }
+}
+
+const noToken = new Uint8Array()
+
 export class Session {
   /** Set while the peer does not take what was written to it: nothing more is delivered. */
   congested = false
+  /** The row of the log that holds it; 0: nothing durable mentions it yet. */
+  home = 0
   readonly id: number
+  /** What resumes it, and who may. */
+  readonly token: Uint8Array
+  readonly principal: string
+  readonly answers = new Map<number, Remembered>()
+  /** Puts of an earlier life of the manager that had entered in part. */
+  readonly partial = new Map<number, PutProgress>()
   readonly leaseStreams = new Map<number, LeaseStream>()
   readonly outcomeStreams = new Map<number, OutcomeStream>()
   /** Requests that wait inside the engine; ended with the connection. */
   readonly waiting = new Set<Waiter>()
   leased = 0
 
-  constructor(id: number) {
+  constructor(id: number, token: Uint8Array = noToken, principal = "") {
     this.id = id
+    this.token = token
+    this.principal = principal
   }
+
+  /** How far a put that waits for room, now or before a restart, has entered. */
+  progress(request: number): PutProgress | undefined {
+    const before = this.partial.get(request)
+    if (before !== undefined) return before
+    for (const { put, request: waiting } of this.waiting) if (waiting === request) return put
+    return undefined
+  }
+
+  /** The client has these answers: from, to, from, to, ..., both included. */
+  seen(ranges: ReadonlyArray<number>): void {
+    const { answers } = this
+    for (let i = 0; i + 1 < ranges.length; i += 2) {
+      const from = ranges[i]!
+      const to = ranges[i + 1]!
+      // Whoever says the widest range there is must not make us count through it.
+      if (to - from < 2 * answers.size) for (let n = from; n <= to; n++) answers.delete(n)
+      else for (const n of answers.keys()) if (n >= from && n <= to) answers.delete(n)
+    }
+  }
+}
+
+export interface PutProgress {
+  /** The row of the log that holds it; 0: none. */
+  home: number
+  readonly tasks: ReadonlyArray<number>
+  readonly statuses: ReadonlyArray<PutStatus>
 }
 
 /** Tasks pushed to a session as long as it has credit. */
@@ -90,6 +140,9 @@ export class Waiter {
 }
 
 export interface PutBatch {
+  home: number
+  /** The queue's name. */
+  readonly queue: string
   readonly payloads: ReadonlyArray<Uint8Array>
   readonly options: ReadonlyArray<TaskOptions | undefined> | undefined
   readonly atomic: boolean

@@ -31,7 +31,8 @@ export const Reason = {
   dropped: 6,
   releasedTooOften: 7,
   timeout: 8,
-  undecodable: 9
+  undecodable: 9,
+  damaged: 10
 } as const
 export type Reason = (typeof Reason)[keyof typeof Reason]
 
@@ -82,17 +83,30 @@ export class Task {
   /** The dense number of the task: its identity inside the namespace, and its first place in the order. */
   readonly n: number
   readonly queue: Queue
-  readonly payload: Uint8Array
+  /** Undefined: only in the log, at `home` and `homeAt`. */
+  payload: Uint8Array | undefined
+  readonly payloadBytes: number
+  /** The row of the log with the task's full record, and where in it the payload begins; 0: in no log. */
+  home = 0
+  homeAt = 0
   readonly options: TaskOptions | undefined
   readonly priority: number
   /** Put order within its priority; a task that backed off gets a new place, a released one keeps its own. */
   place: number
   readonly putAt: number
 
-  constructor(n: number, queue: Queue, payload: Uint8Array, options: TaskOptions | undefined, now: number) {
+  constructor(
+    n: number,
+    queue: Queue,
+    payload: Uint8Array | undefined,
+    options: TaskOptions | undefined,
+    now: number,
+    payloadBytes = payload?.byteLength ?? 0
+  ) {
     this.n = n
     this.queue = queue
     this.payload = payload
+    this.payloadBytes = payloadBytes
     this.options = options
     this.priority = options?.priority ?? priorityDefault
     this.place = n

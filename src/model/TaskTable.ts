@@ -5,7 +5,7 @@
  * entry goes. Lookup costs two array reads.
  */
 import type { Queue } from "./Queue.ts"
-import type { Task } from "./Task.ts"
+import { Task } from "./Task.ts"
 
 const pageSize = 1_024
 
@@ -31,6 +31,10 @@ export class TaskTable {
   }
 
   add(n: number, task: Task): void {
+    this.#claim(n).owners[n % pageSize] = task
+  }
+
+  #claim(n: number): Page {
     let page = this.#page(n)
     if (page === undefined) {
       page = new Page()
@@ -38,8 +42,28 @@ export class TaskTable {
       this.#lastNumber = Math.floor(n / pageSize)
       this.#last = page
     }
-    page.owners[n % pageSize] = task
     page.used++
+    return page
+  }
+
+  /** Assumes: `n` is known. */
+  replace(n: number, task: Task): void {
+    this.#page(n)!.owners[n % pageSize] = task
+  }
+
+  /** A task that is known by its outcome alone. */
+  addEnded(n: number, queue: Queue, cursor: number): void {
+    this.#claim(n).owners[n % pageSize] = queue
+    this.end(n, queue, cursor)
+  }
+
+  /** Every living task in the order of its number. */
+  forEach(visit: (task: Task) => void): void {
+    for (const number of [...this.#pages.keys()].sort((a, b) => a - b)) {
+      const page = this.#pages.get(number)
+      if (page === undefined) continue
+      for (const owner of page.owners) if (owner instanceof Task) visit(owner)
+    }
   }
 
   end(n: number, queue: Queue, cursor: number): void {

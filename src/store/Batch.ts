@@ -1,11 +1,8 @@
 /** What a store is given and gives back: rows with numbers, and a batch of them that is written as one. */
 
-export interface Row {
-  /** 1, 2, 3 ... for the whole life of the log. */
-  readonly seq: number
-  /** Not to be changed until the commit has returned. */
-  readonly body: Uint8Array
-}
+import type { Row } from "../model/Journal.ts"
+
+export type { Row } from "../model/Journal.ts"
 
 export interface Batch {
   /** Appended in order; numbers continue the last one's without a gap (the first ever is 1). */

@@ -7,8 +7,17 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ConfigurationInvalid, StoreBroken, StoreDamaged, StoreFull, StoreLocked, StoreTooNew } from "../Errors.ts"
+import {
+  ConfigurationInvalid,
+  StoreBroken,
+  StoreDamaged,
+  StoreFull,
+  StoreLocked,
+  type StoreOpenError,
+  StoreTooNew
+} from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as Folder from "../platform/DataFolder.ts"
 import * as Sqlite from "../platform/Sqlite.ts"
@@ -16,7 +25,7 @@ import { startThread } from "../platform/Thread.ts"
 import { type Fault, Refused, remedies } from "./Fault.ts"
 import { type LogOptions, SqliteLog } from "./SqliteLog.ts"
 import { type Answer, answerTo, type Message, pack, type Request } from "./SqliteThread.ts"
-import { Store } from "./Store.ts"
+import { Store, type StoreShape } from "./Store.ts"
 
 export interface SqliteOptions {
   /** Made with mode 0700 when it is not there. Belongs to one manager. Not on a network file system. */
@@ -36,8 +45,6 @@ export interface SqliteOptions {
   readonly thread?: boolean | undefined
 }
 
-export type OpenError = ConfigurationInvalid | StoreBroken | StoreDamaged | StoreFull | StoreLocked | StoreTooNew
-
 /** While a log is in use only `broken` is left; another fault there is one all the same. */
 const brokenOf = (fault: Fault): StoreBroken => {
   if (fault.kind !== "broken") return new StoreBroken({ reason: errorOf(fault).message })
@@ -45,7 +52,7 @@ const brokenOf = (fault: Fault): StoreBroken => {
   return new StoreBroken({ reason, remedy, ...(code === 0 ? {} : { code }) })
 }
 
-const errorOf = (fault: Fault): OpenError => {
+const errorOf = (fault: Fault): StoreOpenError => {
   switch (fault.kind) {
     case "broken":
       return brokenOf(fault)
@@ -99,75 +106,74 @@ const direct = (options: LogOptions): Ask => {
  * Refuses, and changes nothing: a folder that another manager has, a newer schema, another application's file, a
  * damaged file, and one that lacks what was committed. An older schema is migrated, after a copy (`millrace.db.v0`).
  */
-export const layer = (options: SqliteOptions): Layer.Layer<Store, OpenError> =>
-  Layer.effect(
-    Store,
-    Effect.gen(function* () {
-      const unavailable = Sqlite.unavailable()
-      if (unavailable !== undefined) {
-        const remedy = "use a runtime that has it (Node 22.19 or newer), or keep tasks in memory (Store.layerMemory)"
-        return yield* new ConfigurationInvalid({ field: "store", value: `sqlite (${unavailable})`, remedy })
-      }
-      const directory = Folder.resolvePath(options.directory)
-      const durability = options.durability ?? "fsync"
-      const lowWaterBytes = options.lowWaterBytes ?? Limits.storeLowWaterBytes
-      const logOptions: LogOptions = {
-        directory,
-        durability,
-        ballastBytes: options.ballastBytes ?? Limits.storeBallastBytes,
-        lowWaterBytes,
-        acceptLoss: options.acceptLoss ?? false
-      }
-      const send = options.thread === false ? direct(logOptions) : inThread(logOptions)
-      let reserve: Answer["reserve"] = { ballast: false, spareBytes: 0 }
-      const ask = (request: Request): Effect.Effect<Answer, Fault> =>
-        Effect.uninterruptible(
-          Effect.callback<Answer, Fault>((resume) =>
-            send(request, (answer) => {
-              reserve = answer.reserve
-              resume(answer.fault === undefined ? Effect.succeed(answer) : Effect.fail(answer.fault))
-            })
-          )
+export const layer = (options: SqliteOptions): Layer.Layer<Store, StoreOpenError> => Layer.effect(Store, open(options))
+
+const open = (options: SqliteOptions): Effect.Effect<StoreShape, StoreOpenError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const unavailable = Sqlite.unavailable()
+    if (unavailable !== undefined) {
+      const remedy = "use a runtime that has it (Node 22.19 or newer), or keep tasks in memory (Store.layerMemory)"
+      return yield* new ConfigurationInvalid({ field: "store", value: `sqlite (${unavailable})`, remedy })
+    }
+    const directory = Folder.resolvePath(options.directory)
+    const durability = options.durability ?? "fsync"
+    const lowWaterBytes = options.lowWaterBytes ?? Limits.storeLowWaterBytes
+    const logOptions: LogOptions = {
+      directory,
+      durability,
+      ballastBytes: options.ballastBytes ?? Limits.storeBallastBytes,
+      lowWaterBytes,
+      acceptLoss: options.acceptLoss ?? false
+    }
+    const send = options.thread === false ? direct(logOptions) : inThread(logOptions)
+    let reserve: Answer["reserve"] = { ballast: false, spareBytes: 0 }
+    const ask = (request: Request): Effect.Effect<Answer, Fault> =>
+      Effect.uninterruptible(
+        Effect.callback<Answer, Fault>((resume) =>
+          send(request, (answer) => {
+            reserve = answer.reserve
+            resume(answer.fault === undefined ? Effect.succeed(answer) : Effect.fail(answer.fault))
+          })
         )
-      const { opened } = yield* Effect.acquireRelease(Effect.mapError(ask({ ask: "open" }), errorOf), () =>
-        Effect.ignore(ask({ ask: "close" }))
       )
-      const { epoch, instance, sqliteVersion } = opened!
+    const close = Effect.ignore(ask({ ask: "close" }))
+    const { opened } = yield* Effect.acquireRelease(Effect.mapError(ask({ ask: "open" }), errorOf), () => close)
+    const { epoch, instance, sqliteVersion } = opened!
 
-      yield* Effect.logInfo("the store is open").pipe(
-        Effect.annotateLogs({ room: "store", directory, durability, epoch, sqlite: sqliteVersion })
-      )
-      if (Folder.openToOthers(directory)) {
-        yield* Effect.logWarning(`${directory} can be listed by other users of this machine (its files cannot be read)`)
-      }
-      yield* Effect.forkScoped(
-        Effect.forever(Effect.andThen(Effect.sleep(Limits.storeTendMs), Effect.ignore(ask({ ask: "tend" }))))
-      )
-      const space = Folder.sampledFreeBytes(directory, Limits.storeSpaceSampleMs, Limits.storeSpaceSampleBytes)
+    yield* Effect.logInfo("the store is open").pipe(
+      Effect.annotateLogs({ room: "store", directory, durability, epoch, sqlite: sqliteVersion })
+    )
+    if (Folder.openToOthers(directory)) {
+      yield* Effect.logWarning(`${directory} can be listed by other users of this machine (its files cannot be read)`)
+    }
+    yield* Effect.forkScoped(
+      Effect.forever(Effect.andThen(Effect.sleep(Limits.storeTendMs), Effect.ignore(ask({ ask: "tend" }))))
+    )
+    const space = Folder.sampledFreeBytes(directory, Limits.storeSpaceSampleMs, Limits.storeSpaceSampleBytes)
 
-      return Store.of({
-        durability,
-        keeps: true,
-        identity: { instance, epoch },
-        low: () => !reserve.ballast || space.free() + reserve.spareBytes < lowWaterBytes,
-        load: Stream.paginate(0, (from) =>
-          ask({ ask: "page", from }).pipe(
-            Effect.mapError((fault) => (fault.kind === "damaged" ? new StoreDamaged(fault) : brokenOf(fault))),
-            Effect.map(({ page }) => [page!.rows, page!.next === 0 ? Option.none() : Option.some(page!.next)] as const)
+    return Store.of({
+      durability,
+      keeps: true,
+      identity: { instance, epoch },
+      low: () => !reserve.ballast || space.free() + reserve.spareBytes < lowWaterBytes,
+      load: Stream.paginate(0, (from) =>
+        ask({ ask: "page", from }).pipe(
+          Effect.mapError((fault) => (fault.kind === "damaged" ? new StoreDamaged(fault) : brokenOf(fault))),
+          Effect.map(({ page }) => [page!.rows, page!.next === 0 ? Option.none() : Option.some(page!.next)] as const)
+        )
+      ),
+      commit: (batch) =>
+        Effect.suspend(() => {
+          for (const { body } of batch.rows) space.wrote(body.byteLength)
+          return Effect.mapError(ask({ ask: "commit", batch }), (fault) =>
+            fault.kind === "full" ? new StoreFull(fault) : brokenOf(fault)
           )
+        }),
+      read: (seqs) =>
+        ask({ ask: "read", seqs }).pipe(
+          Effect.mapError(brokenOf),
+          Effect.map(({ rows }) => rows!)
         ),
-        commit: (batch) =>
-          Effect.suspend(() => {
-            for (const { body } of batch.rows) space.wrote(body.byteLength)
-            return Effect.mapError(ask({ ask: "commit", batch }), (fault) =>
-              fault.kind === "full" ? new StoreFull(fault) : brokenOf(fault)
-            )
-          }),
-        read: (seqs) =>
-          ask({ ask: "read", seqs }).pipe(
-            Effect.mapError(brokenOf),
-            Effect.map(({ rows }) => rows!)
-          )
-      })
+      reopen: Effect.andThen(close, open(options))
     })
-  )
+  })

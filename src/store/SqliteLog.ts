@@ -176,6 +176,7 @@ export class SqliteLog {
       if (synced && this.#unsynced) this.#checkpoint("passive")
       return this.#broken
     }
+    if (this.#exceedsDisk(bytesOf(batch))) return { kind: "full", neededBytes: bytesOf(batch) }
     let failure = this.#transact(batch, synced)
     if (failure !== undefined && primaryOf(failure) === primary.full) {
       this.#dropBallast()
@@ -203,7 +204,7 @@ export class SqliteLog {
   /** Looks after what can wait; to be called every `storeTendMs`. */
   tend(): Fault | undefined {
     if (this.#broken !== undefined || this.#closed) return this.#broken
-    if (this.#unsynced) this.#checkpoint("passive")
+    if (this.#unsynced || this.#walBytes >= Limits.storeWalBytes) this.#checkpoint("passive")
     this.#tendBallast()
     this.#countSpare()
     const free = Folder.freeBytes(this.#options.directory)
@@ -276,6 +277,13 @@ export class SqliteLog {
   }
 
   // ---- space
+
+  #exceedsDisk(bytes: number): boolean {
+    if (bytes < Limits.storeLoadPageBytes) return false
+    const { ballastBytes, directory } = this.#options
+    // Written twice, to the write-ahead log and to the database, before the first copy's room is free again.
+    return 2 * bytes > Folder.freeBytes(directory) + this.#spareBytes + (this.#ballast ? ballastBytes : 0)
+  }
 
   #dropBallast(): void {
     Folder.remove(this.#path(files.ballast))

@@ -9,7 +9,15 @@
 import * as Limits from "../Limits.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import * as Folder from "../platform/DataFolder.ts"
-import { crc32, type Database, failureOf, openDatabase, primary, primaryOf } from "../platform/Sqlite.ts"
+import {
+  crc32,
+  type Database,
+  failureOf,
+  openDatabase,
+  primary,
+  primaryOf,
+  type SqliteFailure
+} from "../platform/Sqlite.ts"
 import { type Fault, Refused, remedies } from "./Fault.ts"
 import { decodeMark, type Mark, markBytes } from "./Mark.ts"
 
@@ -113,6 +121,16 @@ const lockedBy = (directory: string): Fault => ({
   remedy: "stop it, or name another directory; one folder belongs to one manager"
 })
 
+const broken = (file: string, { code, text }: SqliteFailure): Fault => ({
+  kind: "broken",
+  reason: `${file} cannot be opened: ${text}`,
+  code,
+  remedy: remedies.restart
+})
+
+/** SQLITE_IOERR_SHMSIZE */
+const shmSize = 4_874
+
 /** Turns whatever an opening threw into a fault. */
 const faultOf = (error: unknown, directory: string): Fault => {
   if (error instanceof Refused) return error.fault
@@ -132,6 +150,10 @@ const faultOf = (error: unknown, directory: string): Fault => {
       }
     case primary.full:
       return { kind: "full", neededBytes: Limits.storeWalBytes }
+    case primary.io:
+      // No room for the reader's index: the disk is full, and SQLite has another word for it.
+      if (failure.code === shmSize) return { kind: "full", neededBytes: Limits.storeWalBytes }
+      return broken(file, failure)
     case 0: {
       const code = Folder.systemCode(error)
       if (code === "ENOSPC") return { kind: "full", neededBytes: Limits.storeWalBytes }
@@ -139,15 +161,10 @@ const faultOf = (error: unknown, directory: string): Fault => {
         const remedy = "name a folder that this user may write"
         return { kind: "misconfigured", field: "directory", value: `${directory} (${code})`, remedy }
       }
-      return { kind: "broken", reason: `${file} cannot be opened: ${failure.text}`, code: 0, remedy: remedies.restart }
+      return broken(file, failure)
     }
     default:
-      return {
-        kind: "broken",
-        reason: `${file} cannot be opened: ${failure.text}`,
-        code: failure.code,
-        remedy: remedies.restart
-      }
+      return broken(file, failure)
   }
 }
 
@@ -228,8 +245,8 @@ const identify = (database: Database, file: string, opening: Opening): number =>
 
 /** Looks at a file that is there and changes nothing. Throws what speaks against opening it. */
 const look = (file: string, opening: Opening): void => {
-  const shared = `${file}-shm`
-  const sharedBefore = Folder.exists(shared)
+  // Even a reader makes these; a log it made is empty.
+  const made = [`${file}-shm`, `${file}-wal`].filter((name) => !Folder.exists(name))
   const database = openDatabase(file, { readOnly: true })
   try {
     const version = identify(database, file, opening)
@@ -242,7 +259,7 @@ const look = (file: string, opening: Opening): void => {
     if (!opening.acceptLoss) compare(opening.directory, state, readMark(opening.directory)?.mark)
   } finally {
     database.close()
-    if (!sharedBefore) Folder.remove(shared)
+    for (const name of made) if (name.endsWith("-shm") || Folder.fileBytes(name) === 0) Folder.remove(name)
   }
 }
 
@@ -254,6 +271,9 @@ const settle = (database: Database, opening: Opening): void => {
     ["locking_mode", "exclusive", "exclusive"],
     ["journal_mode", "wal", "wal"],
     ["synchronous", synchronous, String(synchronous)],
+    // Where a plain sync stops at the drive's cache (macOS), the sync that does not.
+    ["fullfsync", 1, "1"],
+    ["checkpoint_fullfsync", 1, "1"],
     // Checkpoints are ours to make: the mark has to know of them. This bound is for a log that we failed to empty.
     ["wal_autocheckpoint", walPages * 4, String(walPages * 4)],
     ["journal_size_limit", Limits.storeWalBytes, String(Limits.storeWalBytes)],
@@ -298,9 +318,21 @@ const migrate = (database: Database, file: string, version: number, opening: Ope
 /**
  * Opens the database of a folder, or makes it. Returns a connection that holds the exclusive lock.
  *
- * Throws `Refused`; a file that is refused has not been changed.
+ * Throws `Refused`; a file that is refused has not been changed. On a full disk the ballast is given up: what is stored
+ * must be there to be given out.
  */
 export const openLog = (opening: Opening): Opened => {
+  try {
+    return openOnce(opening)
+  } catch (error) {
+    const ballast = Folder.joinPath(opening.directory, files.ballast)
+    if (!(error instanceof Refused && error.fault.kind === "full" && Folder.fileBytes(ballast) > 0)) throw error
+    Folder.remove(ballast)
+    return openOnce(opening)
+  }
+}
+
+const openOnce = (opening: Opening): Opened => {
   const { directory } = opening
   try {
     const unfit = Folder.prepareFolder(directory)

@@ -8,7 +8,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { StoreBroken, StoreFull } from "../Errors.ts"
-import { Store } from "../store/Store.ts"
+import { Store, type StoreShape } from "../store/Store.ts"
 
 export type CommitFault =
   /** `StoreFull`; nothing was applied, and the next attempt is a commit of its own. */
@@ -46,42 +46,44 @@ export class Faults {
   }
 }
 
-/** Wraps the store below it. After a `StoreBroken` everything is refused until the layer is built again. */
+/** Wraps the store below it. After a `StoreBroken` everything is refused until it is opened again. */
 export const layerFaulty = (faults: Faults): Layer.Layer<Store, never, Store> =>
   Layer.effect(
     Store,
-    Effect.gen(function* () {
-      const store = yield* Store
-      const stallMs = faults.plan.stallMs ?? 1_000
-      let broken: StoreBroken | undefined
-      const breakDown = Effect.suspend(() => {
-        broken = new StoreBroken({ reason: "a planned fault" })
-        return broken
-      })
-      const hurt: Record<CommitFault, (commit: ReturnType<typeof store.commit>) => ReturnType<typeof store.commit>> = {
-        full: () => Effect.fail(new StoreFull({ neededBytes: 1 })),
-        brokenNotApplied: () => breakDown,
-        brokenApplied: (commit) => Effect.andThen(commit, breakDown),
-        stall: (commit) => Effect.andThen(commit, Effect.sleep(stallMs))
-      }
-      return Store.of({
-        ...store,
-        commit: (batch) =>
-          Effect.suspend(() => {
-            if (broken !== undefined) return broken
-            const commit = store.commit(batch)
-            const fault = faults.plan.commit(++faults.commits)
-            if (fault === undefined) return commit
-            faults.fired[fault]++
-            return hurt[fault](commit)
-          }),
-        read: (seqs) =>
-          Effect.suspend(() => {
-            if (broken !== undefined) return broken
-            if (faults.plan.missRead?.(++faults.reads) !== true) return store.read(seqs)
-            faults.fired.missRead++
-            return store.read(seqs.slice(0, -1))
-          })
-      })
-    })
+    Effect.map(Store, (store) => Store.of(wrap(store, faults)))
   )
+
+const wrap = (store: StoreShape, faults: Faults): StoreShape => {
+  const stallMs = faults.plan.stallMs ?? 1_000
+  let broken: StoreBroken | undefined
+  const breakDown = Effect.suspend(() => {
+    broken = new StoreBroken({ reason: "a planned fault" })
+    return broken
+  })
+  const hurt: Record<CommitFault, (commit: ReturnType<typeof store.commit>) => ReturnType<typeof store.commit>> = {
+    full: () => Effect.fail(new StoreFull({ neededBytes: 1 })),
+    brokenNotApplied: () => breakDown,
+    brokenApplied: (commit) => Effect.andThen(commit, breakDown),
+    stall: (commit) => Effect.andThen(commit, Effect.sleep(stallMs))
+  }
+  return {
+    ...store,
+    commit: (batch) =>
+      Effect.suspend(() => {
+        if (broken !== undefined) return broken
+        const commit = store.commit(batch)
+        const fault = faults.plan.commit(++faults.commits)
+        if (fault === undefined) return commit
+        faults.fired[fault]++
+        return hurt[fault](commit)
+      }),
+    read: (seqs) =>
+      Effect.suspend(() => {
+        if (broken !== undefined) return broken
+        if (faults.plan.missRead?.(++faults.reads) !== true) return store.read(seqs)
+        faults.fired.missRead++
+        return store.read(seqs.slice(0, -1))
+      }),
+    reopen: Effect.map(store.reopen, (again) => wrap(again, faults))
+  }
+}

@@ -261,7 +261,9 @@ export class Ledger {
       const task = this.tasks.get(held[i]!)
       const holds =
         task !== undefined && task.state === "leased" && task.holder === session && task.fence === held[i + 1]
-      const inTime = holds && task.deadline > now
+      // A session that resumes is judged when it says hello, between two looks at the clock: until the next one its
+      // leases are nobody else's.
+      const inTime = holds && (task.deadline > now || this.cause._tag === "resume")
       // Leased to the same session again: it has a lease, and this was not it.
       const again = task?.state === "leased" && task.holder === session && !holds
       if (!lost(i) && !inTime && !(again && !strict)) {
@@ -362,7 +364,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       outcome: change === "ended" ? task.queue.log.outcome(cursor) : -1,
       cursor,
       delayMs: task.options?.delayMs ?? 0,
-      payload: task.payload,
+      payload: change === "put" ? (task.payload ?? nothing) : nothing,
       id: task.options?.id
     })
     changed(change, task)
@@ -425,6 +427,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   on.acknowledge = (session, held, at) =>
     because({ _tag: "acknowledge", session: session.id, held }, at, () => inner.acknowledge(session, held, at))
 }
+
+const nothing = new Uint8Array()
 
 /** The engine's own methods, as they are before they are hooked. */
 const bound = (engine: Engine): Pick<Engine, (typeof hooked)[number]> =>

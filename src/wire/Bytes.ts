@@ -274,6 +274,15 @@ export class Reader {
     return this.nil() ? undefined : this.bin(max)
   }
 
+  /** Passes over a binary string and returns its size: its bytes end at `position`. */
+  binSize(max: number): number {
+    const byte = this.#byte()
+    const width = byte === 0xc4 ? 1 : byte === 0xc5 ? 2 : byte === 0xc6 ? 4 : malformed("expected a binary string")
+    const size = this.#uint(width)
+    this.#span(size, max)
+    return size
+  }
+
   /** `max` in bytes. */
   str(max: number): string {
     const byte = this.#byte()

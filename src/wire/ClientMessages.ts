@@ -86,6 +86,11 @@ export interface Abandon {
   readonly type: typeof T.abandon
   readonly request: number
 }
+/** The answers to these requests have arrived: from, to, from, to, ..., both included. Has no answer of its own. */
+export interface Answered {
+  readonly type: typeof T.answered
+  readonly ranges: ReadonlyArray<number>
+}
 export interface Unsubscribe {
   readonly type: typeof T.unsubscribe
   readonly request: number
@@ -194,7 +199,16 @@ export type Request =
   | Close
   | Outcome
   | Follow
-export type ClientMessage = HandshakeMessage | Request | Heartbeat | Goodbye | Credit | Started | Acknowledge | Abandon
+export type ClientMessage =
+  | HandshakeMessage
+  | Request
+  | Heartbeat
+  | Goodbye
+  | Credit
+  | Started
+  | Acknowledge
+  | Abandon
+  | Answered
 
 // ---- encoding
 
@@ -265,6 +279,9 @@ export const encode = (w: Writer, m: ClientMessage): void => {
     case T.abandon:
       head(w, 2, m.type)
       return w.uint(m.request)
+    case T.answered:
+      head(w, 2, m.type)
+      return uints(w, m.ranges)
     case T.unsubscribe:
       head(w, 3, m.type)
       w.uint(m.request)
@@ -361,6 +378,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.subscribe]: 4,
   [T.credit]: 3,
   [T.abandon]: 2,
+  [T.answered]: 2,
   [T.unsubscribe]: 3,
   [T.commit]: 3,
   [T.release]: 3,
@@ -462,6 +480,11 @@ const body = (r: Reader, type: number): ClientMessage => {
       return { type, stream: r.uint(), credit: r.uint(Limits.creditMax) }
     case T.abandon:
       return { type, request: r.uint() }
+    case T.answered: {
+      const ranges = list(r, 2 * Limits.answerRangesMax, () => r.uint())
+      if (ranges.length % 2 === 1) throw new Malformed("ranges come in pairs of first and last")
+      return { type, ranges }
+    }
     case T.unsubscribe:
       return { type, request: r.uint(), stream: r.uint() }
     case T.commit: {

@@ -35,7 +35,8 @@ export const ClientType = {
   close: 0x1f,
   outcome: 0x20,
   follow: 0x21,
-  abandon: 0x22
+  abandon: 0x22,
+  answered: 0x34
 } as const
 
 export const ManagerType = {
@@ -61,6 +62,17 @@ export const ManagerType = {
   outcomes: 0x53,
   gap: 0x54
 } as const
+
+/**
+ * Answers that a manager remembers until the client has acknowledged them with `answered`, and gives again when the
+ * request comes again: those of requests that change something.
+ */
+export const isRemembered = (type: number): boolean =>
+  type === ManagerType.done ||
+  type === ManagerType.putDone ||
+  type === ManagerType.putItems ||
+  type === ManagerType.leased ||
+  type === ManagerType.items
 
 /** What a producer may say about a task; the same shape as the engine's. */
 export interface TaskOptions {

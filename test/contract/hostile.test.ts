@@ -380,14 +380,17 @@ describe("persist, then promise", () => {
     Effect.gen(function* () {
       let stored = 0
       let asked = 0
+      let holding = false
       const gate: Array<() => void> = []
       const slow = Layer.succeed(
         Store.Store,
         Store.Store.of({
           ...(yield* Store.Store.pipe(Effect.provide(Store.layerMemory))),
+          durability: "fsync",
           keeps: true,
           commit: () =>
             Effect.callback<void>((resume) => {
+              if (!holding) return resume(Effect.void)
               asked++
               gate.push(() => {
                 stored++
@@ -403,6 +406,7 @@ describe("persist, then promise", () => {
         const { address } = yield* Manager.Listening
         const raw = new Raw(address._tag === "Tcp" ? address.port : 0)
         yield* Effect.promise(() => raw.login())
+        holding = true
         raw.say({ ...open("kept"), policy: [] })
         yield* eventually(
           Effect.sync(() => asked === 1),
@@ -446,8 +450,9 @@ describe("persist, then promise", () => {
         Store.Store,
         Store.Store.of({
           ...memory,
+          durability: "fsync",
           keeps: true,
-          commit: () => Effect.suspend(() => (++commits === 3 ? Effect.sleep("300 millis") : Effect.void))
+          commit: () => Effect.suspend(() => (++commits === 4 ? Effect.sleep("300 millis") : Effect.void))
         })
       )
       yield* Effect.gen(function* () {

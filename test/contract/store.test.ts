@@ -105,7 +105,8 @@ describe("a store that breaks", () => {
           ...(yield* Store.Store.pipe(Effect.provide(Store.layerMemory))),
           durability: "fsync",
           keeps: true,
-          commit: () => (breaks ? Effect.fail(new Errors.StoreBroken({ reason: "no such disk" })) : Effect.void)
+          commit: () => (breaks ? Effect.fail(new Errors.StoreBroken({ reason: "no such disk" })) : Effect.void),
+          reopen: Effect.fail(new Errors.StoreBroken({ reason: "no such disk" }))
         })
       )
       yield* Effect.gen(function* () {

@@ -10,7 +10,7 @@ import { Random } from "../unit/random.ts"
 
 export interface Disk {
   /** A layer that opens this disk. Always the same disk. */
-  readonly layer: Layer.Layer<Store.Store, Store.OpenError>
+  readonly layer: Layer.Layer<Store.Store, Errors.StoreOpenError>
   /** Changes a byte of a row behind the store's back. The disk is closed. Undefined: this kind cannot. */
   readonly damage?: ((seq: number) => void) | undefined
 }

@@ -105,5 +105,38 @@ export const plants: ReadonlyArray<Plant> = [
           "    this.#takeLease(task)\n    task.attempt++\n    this.#addReason(task, failure.reason, failure.text)\n"
       }
     ]
+  },
+  // What the simulation found in earlier versions.
+  {
+    name: "a lease that the session has anew is called lost",
+    edits: [
+      {
+        file: engine,
+        find: "else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
+        replace: "else lost.push(held[i]!)"
+      }
+    ]
+  },
+  {
+    name: "a batch that may never fit waits",
+    edits: [
+      {
+        file: engine,
+        find: "waitMs === 0 || (atomic && payloads.length > policy.capacity)",
+        replace: "waitMs === 0"
+      }
+    ]
+  },
+  {
+    name: "a closed queue does not say what it took",
+    edits: [
+      {
+        file: "client/TaskQueue.ts",
+        find: `          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })`,
+        replace: `          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name })`
+      }
+    ]
   }
 ]

@@ -140,12 +140,16 @@ describe("the session of docs/protocol.md", () => {
   it("is what a manager answers", async () => {
     const endless = {
       alarm: () => {},
-      commit: undefined,
+      store: undefined,
       durability: "memory",
       log: () => {},
       failed: () => {}
     } as const
-    const core = new Core({ queues: [], epoch: 1, host: { now: () => 1_800_000_000_000, ...endless } })
+    const core = new Core({
+      queues: [],
+      identity: { instance: new Uint8Array(8), epoch: 1 },
+      host: { now: () => 1_800_000_000_000, ...endless }
+    })
     const heard: Array<Meaning> = []
     let closed = false
     const connection: Connection = {

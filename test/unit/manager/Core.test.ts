@@ -8,7 +8,7 @@ import { ClientType as C } from "../../../src/wire/Vocabulary.ts"
 describe("a manager whose engine breaks an invariant", () => {
   it("stops, says why and closes its connections, instead of ending the process or going on", async () => {
     let said = ""
-    const host = { now: () => 1_000, alarm: () => {}, commit: undefined, durability: "memory", log: () => {} } as const
+    const host = { now: () => 1_000, alarm: () => {}, store: undefined, durability: "memory", log: () => {} } as const
     const failed = (text: string): void => {
       said = text
     }

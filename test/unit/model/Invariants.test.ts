@@ -2,12 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { Engine, type Out } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
 import { defaults } from "../../../src/model/Policy.ts"
+import type { DedupeId } from "../../../src/model/Queue.ts"
 import { Session, Waiter } from "../../../src/model/Session.ts"
 import { State, Task } from "../../../src/model/Task.ts"
 
 const silent: Out = {
   changed: () => {},
   queueChanged: () => {},
+  putProgress: () => {},
   refused: () => {},
   done: () => {},
   putDone: () => {},
@@ -21,6 +23,7 @@ const silent: Out = {
 }
 
 const bytes = new Uint8Array(1)
+const dedupeId = (id: string, n = 1): DedupeId => ({ id, n, until: 9, home: 0 })
 
 /** Two ready, two returned, two delayed, two leased, one ended task; a wait of each kind; a stream of each kind. */
 const scene = () => {
@@ -182,17 +185,17 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
   ],
   ["a session that counts wrong", ({ session }) => void session.leased++, /session 1: leased is 3/],
   ["a session that is gone", ({ engine, session }) => void engine.sessions.delete(session), /leased by nobody/],
-  ["an id that points nowhere", ({ queue }) => void queue.ids.set("x", 1_000), /no living or retained task/],
-  ["an id retained and living", ({ queue }) => void queue.idsEnded.push({ id: "a", until: 9 }), /living or retained/],
-  ["an unknown retained id", ({ queue }) => void queue.idsEnded.push({ id: "z", until: 9 }), /is not known/],
   [
-    "an id retained twice",
-    ({ queue }) => void queue.idsEnded.push({ id: "z", until: 9 }, { id: "z", until: 9 }),
-    /retained twice/
+    "an id that points nowhere",
+    ({ queue }) => void queue.ids.set("x", dedupeId("x", 1_000)),
+    /no living or retained task/
   ],
+  ["an id retained and living", ({ queue }) => void queue.idsEnded.push(dedupeId("a")), /living or retained/],
+  ["an unknown retained id", ({ queue }) => void queue.idsEnded.push(dedupeId("z")), /is not known/],
+  ["an id retained twice", ({ queue }) => void queue.idsEnded.push(dedupeId("z"), dedupeId("z")), /retained twice/],
   [
     "too many retained ids",
-    ({ queue }) => void "cdef".split("").map((id) => queue.idsEnded.push({ id, until: 9 })),
+    ({ queue }) => void "cdef".split("").map((id) => queue.idsEnded.push(dedupeId(id))),
     /4 ids are retained/
   ],
   ["a log ahead of the counts", ({ queue }) => void queue.log.next++, /2 outcomes of 1/],

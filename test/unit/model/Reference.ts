@@ -377,7 +377,8 @@ export class Reference {
   }
 
   detach(session: number, now: number): void {
-    this.#silence(session)
+    // A put that waits for room goes on waiting: its answer will be remembered.
+    this.#silence(session, ({ kind }) => kind === "put")
     // Grace: one lease from the loss of the connection, queue by queue in the order of the deadlines.
     for (const task of this.leases(session).sort(byDeadline)) this.#extend(task, now)
   }
@@ -675,9 +676,9 @@ export class Reference {
     }
   }
 
-  #silence(session: number): void {
+  #silence(session: number, kept: (wait: Wait) => boolean = () => false): void {
     for (const queue of this.queues) {
-      queue.waits = queue.waits.filter((wait) => wait.session !== session)
+      queue.waits = queue.waits.filter((wait) => wait.session !== session || kept(wait))
       queue.leaseStreams = queue.leaseStreams.filter((stream) => stream.session !== session)
       queue.outcomeStreams = queue.outcomeStreams.filter((stream) => stream.session !== session)
     }

@@ -49,6 +49,7 @@ export class Collected implements Out {
     if (change === "put") this.admitting.push(task.queue.id)
   }
   queueChanged: Out["queueChanged"] = () => {}
+  putProgress: Out["putProgress"] = () => {}
   refused: Out["refused"] = (_, request, why) =>
     this.#answer(request, { _tag: "Refused", why: codeNames[why.code] ?? String(why.code) })
   done: Out["done"] = (_, request) => this.#answer(request, { _tag: "Done" })

@@ -57,6 +57,7 @@ const clientMessages: MakeClient = {
   heartbeat: (r) => ({ type: C.heartbeat, sequence: uint(r), held: held(r) }),
   goodbye: () => ({ type: C.goodbye }),
   abandon: (r) => ({ type: C.abandon, request: uint(r) }),
+  answered: (r) => ({ type: C.answered, ranges: held(r) }),
   open: (r) => ({
     type: C.open,
     request: uint(r),

@@ -1,0 +1,253 @@
+/**
+ * Writes what the engine decides into the rows of the round. The twin of `Records`: same kinds, same order of fields.
+ *
+ * It also notes where each thing's full record lies (its *home*), so that payloads can be read back and the cleaner can
+ * tell a live record from a dead one. Of queues whose level is `memory` nothing is written.
+ */
+import type { Writer } from "../wire/Bytes.ts"
+import { Journal, type Row } from "./Journal.ts"
+import * as Policy from "./Policy.ts"
+import { Level, type Queue } from "./Queue.ts"
+import { closedStates, durabilities, Kind, writeList, writeOptions, writeReasons } from "./Records.ts"
+import type { PutProgress, Session } from "./Session.ts"
+import { State, type Task } from "./Task.ts"
+
+export class Recorder {
+  readonly journal: Journal
+  /** The highest level that this round owes to what it wrote. */
+  level: Level = Level.memory
+  /** The row with the numbers of the namespace. */
+  namespaceHome = 0
+  /** Acknowledgements of answers: nothing is owed to them, so they wait for a round that writes anyway. */
+  #seen: Array<{ readonly session: Session; readonly ranges: ReadonlyArray<number> }> = []
+
+  constructor(nextSeq: number, epoch: number) {
+    this.journal = new Journal(nextSeq, epoch)
+  }
+
+  /** The rows of the round. */
+  take(): ReadonlyArray<Row> {
+    if (!this.journal.empty) this.#writeSeen()
+    this.level = Level.memory
+    return this.journal.take()
+  }
+
+  namespace(nextTask: number, nextSession: number): void {
+    const w = this.#record(Kind.namespace)
+    w.uint(nextTask)
+    w.uint(nextSession)
+    this.namespaceHome = this.journal.seq
+  }
+
+  queue(queue: Queue): void {
+    const { definition } = queue
+    // A memory queue is known again after a restart, empty.
+    const w = this.#record(Kind.queue)
+    w.uint(queue.id)
+    w.str(definition.name)
+    w.bin(definition.fingerprint)
+    w.str(definition.schema)
+    writeList(w, definition.accepts, (fingerprint) => w.bin(fingerprint))
+    writeList(w, Policy.toNumbers(definition.policy), (number) => w.uint(number))
+    w.uint(durabilities.indexOf(definition.durability))
+    w.uint(closedStates.indexOf(queue.closed))
+    writeList(w, queue.level === Level.memory ? [] : queue.counters, (number) => w.uint(number))
+    queue.home = this.journal.seq
+    this.#owe(Math.max(Level.buffered, queue.level) as Level)
+  }
+
+  put(task: Task): void {
+    const { queue, options, payload } = task
+    if (queue.level === Level.memory) return
+    const plain = options === undefined && task.state === State.ready
+    const w = this.#record(plain ? Kind.put : Kind.putWith)
+    w.uint(task.n)
+    w.uint(queue.id)
+    if (!plain) {
+      w.uint(task.state === State.delayed ? task.at : 0)
+      writeOptions(w, options ?? {})
+    }
+    w.bin(payload!)
+    this.#owe(queue.level)
+    this.#settle(task, w)
+  }
+
+  /** All there is to know of a living task, with its fence if it is leased, or of a dead letter (`diedAt` > 0). */
+  task(task: Task, payload: Uint8Array, fence: number, diedAt: number): void {
+    const w = this.#record(Kind.task)
+    w.uint(task.n)
+    w.uint(task.queue.id)
+    w.uint(diedAt > 0 ? State.ended : task.state)
+    w.uint(task.putAt)
+    w.uint(diedAt > 0 ? diedAt : task.state === State.delayed ? task.at : 0)
+    w.uint(task.place)
+    w.uint(task.attempt)
+    w.uint(task.leases)
+    w.uint(task.releases)
+    w.uint(task.lossesWhileStarted)
+    w.bool(task.expired)
+    const leased = diedAt === 0 && task.state === State.leased
+    w.uint(leased ? (task.holder?.id ?? 0) : 0)
+    w.uint(leased ? fence : 0)
+    writeReasons(w, task.reasons)
+    w.binOrNil(task.checkpoint)
+    if (task.options === undefined) w.nil()
+    else {
+      w.array(0)
+      writeOptions(w, task.options)
+    }
+    w.bin(payload)
+    this.#owe(task.queue.level)
+    this.#settle(task, w)
+  }
+
+  leased(task: Task): void {
+    if (task.queue.level === Level.memory) return
+    this.session(task.holder!)
+    const w = this.#record(Kind.leased)
+    w.uint(task.n)
+    w.uint(task.holder!.id)
+    this.#owe(task.queue.level)
+  }
+
+  /** Ready or delayed again. */
+  returned(task: Task): void {
+    if (task.queue.level === Level.memory) return
+    const w = this.#record(Kind.returned)
+    w.uint(task.n)
+    w.uint(task.state)
+    w.uint(task.state === State.delayed ? task.at : 0)
+    w.uint(task.place)
+    w.uint(task.attempt)
+    w.uint(task.releases)
+    w.uint(task.lossesWhileStarted)
+    writeReasons(w, task.reasons)
+    this.#owe(task.queue.level)
+  }
+
+  /** Assumes: the outcome is the last one of the queue's log. `ofPayload`: its body is the task's payload. */
+  ended(task: Task, ofPayload: boolean): void {
+    const { queue } = task
+    if (queue.level === Level.memory) return
+    const cursor = queue.log.next - 1
+    const w = this.#record(Kind.ended)
+    w.uint(task.n)
+    w.uint(cursor)
+    w.uint(queue.log.outcome(cursor))
+    w.uint(task.attempt)
+    writeReasons(w, task.reasons)
+    if (ofPayload) {
+      w.nil()
+      queue.log.place(cursor, this.journal.seq, task.home, task.homeAt)
+    } else {
+      const body = queue.log.body(cursor) ?? noBytes
+      w.bin(body)
+      queue.log.place(cursor, this.journal.seq, this.journal.seq, w.position - body.byteLength)
+    }
+    this.#owe(queue.level)
+  }
+
+  /** All there is to know of an outcome. */
+  outcome(queue: Queue, cursor: number, body: Uint8Array): void {
+    const { log } = queue
+    const w = this.#record(Kind.outcome)
+    w.uint(log.task(cursor))
+    w.uint(queue.id)
+    w.uint(cursor)
+    w.uint(log.outcome(cursor))
+    w.uint(log.attempts(cursor))
+    w.uint(log.endedAt(cursor))
+    writeReasons(w, log.reasons(cursor))
+    w.bin(body)
+    log.place(cursor, this.journal.seq, this.journal.seq, w.position - body.byteLength)
+    this.#owe(queue.level)
+  }
+
+  acknowledged(task: Task): void {
+    if (task.queue.level === Level.memory) return
+    this.#record(Kind.acknowledged).uint(task.n)
+    this.#owe(task.queue.level)
+  }
+
+  /** A dedupe id whose task has ended. */
+  dedupe(queue: Queue, id: string, n: number, until: number): void {
+    const w = this.#record(Kind.dedupe)
+    w.uint(queue.id)
+    w.str(id)
+    w.uint(n)
+    w.uint(until)
+    this.#owe(queue.level)
+  }
+
+  /** Once: a session is durable from the first thing on that concerns it. */
+  session(session: Session): void {
+    if (session.home === 0) this.writeSession(session)
+  }
+
+  writeSession(session: Session): void {
+    const w = this.#record(Kind.session)
+    w.uint(session.id)
+    w.bin(session.token)
+    w.str(session.principal)
+    session.home = this.journal.seq
+  }
+
+  sessionEnded(session: Session): void {
+    if (session.home === 0) return
+    this.#record(Kind.sessionEnded).uint(session.id)
+    this.#owe(Level.buffered)
+  }
+
+  /** `write` writes the answer as it travels. */
+  answer(session: Session, request: number, write: (w: Writer) => void): void {
+    this.session(session)
+    const w = this.#record(Kind.answer)
+    w.uint(session.id)
+    w.uint(request)
+    write(w)
+  }
+
+  answersSeen(session: Session, ranges: ReadonlyArray<number>): void {
+    if (session.home > 0) this.#seen.push({ session, ranges })
+    // Bounded: with nothing else to write for long, they are written for themselves.
+    if (this.#seen.length >= 4_096) this.#writeSeen()
+  }
+
+  putProgress(session: Session, request: number, progress: PutProgress): void {
+    this.session(session)
+    const w = this.#record(Kind.putProgress)
+    w.uint(session.id)
+    w.uint(request)
+    writeList(w, progress.tasks, (n) => w.uint(n))
+    writeList(w, progress.statuses, (status) => w.uint(status))
+    progress.home = this.journal.seq
+  }
+
+  #writeSeen(): void {
+    const seen = this.#seen
+    this.#seen = []
+    for (const { ranges, session } of seen) {
+      const w = this.#record(Kind.answersSeen)
+      w.uint(session.id)
+      writeList(w, ranges, (number) => w.uint(number))
+    }
+  }
+
+  #record(kind: number): Writer {
+    const w = this.journal.record()
+    w.uint(kind)
+    return w
+  }
+
+  #owe(level: Level): void {
+    if (level > this.level) this.level = level
+  }
+
+  /** The payload was the last field written. */
+  #settle(task: Task, w: Writer): void {
+    task.home = this.journal.seq
+    task.homeAt = w.position - task.payloadBytes
+  }
+}
+
+const noBytes = new Uint8Array()

@@ -1,0 +1,387 @@
+/**
+ * The records of the log: what a round has decided, as bytes, and back.
+ *
+ *     row = version, epoch, time of the round, record*        record = kind, fields in the order below
+ *
+ * Two sorts of records: *full* ones hold all there is to know of one thing (a queue, a task, an outcome, a session, an
+ * answer), *changes* say what happened to a task since its full record. A full record replaces what was known; a change
+ * of something unknown is passed over, for its full record lay in a row that has been cleaned. So the rows that are
+ * left, read in order, always rebuild the present state, wherever the log was cut.
+ *
+ * Bytes of payloads and outcome bodies are not copied out: a record says where in its row they lie.
+ */
+import * as Limits from "../Limits.ts"
+import { Malformed, Reader, type Writer } from "../wire/Bytes.ts"
+import { formatVersion, type Row } from "./Journal.ts"
+import { type Durability, fromNumbers, type Policy } from "./Policy.ts"
+import type { AttemptReason, Outcome, Reason, TaskOptions } from "./Task.ts"
+
+export const Kind = {
+  queue: 1,
+  put: 2,
+  putWith: 3,
+  task: 4,
+  leased: 5,
+  returned: 6,
+  ended: 7,
+  acknowledged: 8,
+  outcome: 9,
+  dedupe: 10,
+  session: 11,
+  sessionEnded: 12,
+  answer: 13,
+  answersSeen: 14,
+  putProgress: 15,
+  namespace: 16
+} as const
+
+/** Bytes that stay in the row: where they begin, and how many. */
+export interface Span {
+  readonly at: number
+  readonly size: number
+}
+
+export interface QueueRecord {
+  readonly kind: typeof Kind.queue
+  readonly id: number
+  readonly name: string
+  readonly fingerprint: Uint8Array
+  readonly schema: string
+  readonly accepts: ReadonlyArray<Uint8Array>
+  readonly policy: Policy
+  readonly durability: Durability
+  readonly closed: number
+  /** See `queueCounters`. */
+  readonly counters: ReadonlyArray<number>
+}
+export interface PutRecord {
+  readonly kind: typeof Kind.put | typeof Kind.putWith
+  readonly n: number
+  readonly queue: number
+  /** Delayed until; 0: ready. */
+  readonly dueAt: number
+  readonly options: TaskOptions | undefined
+  readonly payload: Span
+}
+export interface TaskRecord {
+  readonly kind: typeof Kind.task
+  readonly n: number
+  readonly queue: number
+  readonly state: number
+  readonly putAt: number
+  /** Delayed: due at. Ended (a dead letter): died at. */
+  readonly at: number
+  readonly place: number
+  readonly attempt: number
+  readonly leases: number
+  readonly releases: number
+  readonly losses: number
+  readonly expired: boolean
+  /** Number of the session that holds the lease, and its fence; 0: none. */
+  readonly holder: number
+  readonly fence: number
+  readonly reasons: ReadonlyArray<AttemptReason>
+  readonly checkpoint: Uint8Array | undefined
+  readonly options: TaskOptions | undefined
+  readonly payload: Span
+}
+export interface LeasedRecord {
+  readonly kind: typeof Kind.leased
+  readonly n: number
+  readonly session: number
+}
+export interface ReturnedRecord {
+  readonly kind: typeof Kind.returned
+  readonly n: number
+  readonly state: number
+  readonly at: number
+  readonly place: number
+  readonly attempt: number
+  readonly releases: number
+  readonly losses: number
+  readonly reasons: ReadonlyArray<AttemptReason>
+}
+export interface EndedRecord {
+  readonly kind: typeof Kind.ended
+  readonly n: number
+  readonly cursor: number
+  readonly outcome: Outcome
+  readonly attempts: number
+  readonly reasons: ReadonlyArray<AttemptReason>
+  /** Undefined: the body is the payload, where that lies. */
+  readonly body: Span | undefined
+}
+export interface AcknowledgedRecord {
+  readonly kind: typeof Kind.acknowledged
+  readonly n: number
+}
+export interface OutcomeRecord {
+  readonly kind: typeof Kind.outcome
+  readonly n: number
+  readonly queue: number
+  readonly cursor: number
+  readonly outcome: Outcome
+  readonly attempts: number
+  readonly endedAt: number
+  readonly reasons: ReadonlyArray<AttemptReason>
+  readonly body: Span
+}
+export interface DedupeRecord {
+  readonly kind: typeof Kind.dedupe
+  readonly queue: number
+  readonly id: string
+  readonly n: number
+  readonly until: number
+}
+export interface SessionRecord {
+  readonly kind: typeof Kind.session
+  readonly id: number
+  readonly token: Uint8Array
+  readonly principal: string
+}
+export interface SessionEndedRecord {
+  readonly kind: typeof Kind.sessionEnded
+  readonly id: number
+}
+/** `message` is the answer as it travels. */
+export interface AnswerRecord {
+  readonly kind: typeof Kind.answer
+  readonly session: number
+  readonly request: number
+  readonly message: Uint8Array
+}
+/** `ranges` is from, to, from, to, ...: both included. */
+export interface AnswersSeenRecord {
+  readonly kind: typeof Kind.answersSeen
+  readonly session: number
+  readonly ranges: ReadonlyArray<number>
+}
+/** How much of a put that waits for room has entered. */
+export interface PutProgressRecord {
+  readonly kind: typeof Kind.putProgress
+  readonly session: number
+  readonly request: number
+  readonly tasks: ReadonlyArray<number>
+  readonly statuses: ReadonlyArray<number>
+}
+
+/** Numbers that are never given twice. */
+export interface NamespaceRecord {
+  readonly kind: typeof Kind.namespace
+  readonly nextTask: number
+  readonly nextSession: number
+}
+
+export type Record =
+  | NamespaceRecord
+  | QueueRecord
+  | PutRecord
+  | TaskRecord
+  | LeasedRecord
+  | ReturnedRecord
+  | EndedRecord
+  | AcknowledgedRecord
+  | OutcomeRecord
+  | DedupeRecord
+  | SessionRecord
+  | SessionEndedRecord
+  | AnswerRecord
+  | AnswersSeenRecord
+  | PutProgressRecord
+
+export const durabilities: ReadonlyArray<Durability> = ["memory", "buffered", "fsync"]
+export const closedStates = ["open", "drain", "immediate"] as const
+
+/** What a row says, in order. */
+export interface Visitor {
+  readonly row: (seq: number, epoch: number, now: number) => void
+  readonly record: (record: Record) => void
+}
+
+/** Reads a row. Throws `Malformed` for what this version does not write. */
+export const readRow = ({ body, seq }: Row, visitor: Visitor): void => {
+  const r = new Reader(body)
+  const version = r.uint()
+  if (version !== formatVersion) {
+    throw new Malformed(`row ${seq} has format ${version}, this version reads ${formatVersion}`)
+  }
+  visitor.row(seq, r.uint(), r.uint())
+  while (!r.done) visitor.record(decode(r))
+}
+
+// ---- pieces
+
+const bytesMax = Limits.frameBytesMax
+
+export const span = (r: Reader): Span => {
+  const size = r.binSize(bytesMax)
+  return { at: r.position - size, size }
+}
+
+/** A copy: rows are not kept for what was read from them. */
+export const copy = (r: Reader): Uint8Array => r.bin(bytesMax).slice()
+
+export const list = <A>(r: Reader, item: () => A): Array<A> => {
+  const length = r.array(bytesMax)
+  const items: Array<A> = []
+  for (let i = 0; i < length; i++) items.push(item())
+  return items
+}
+
+export const writeList = <A>(w: Writer, items: ReadonlyArray<A>, write: (item: A) => void): void => {
+  w.array(items.length)
+  for (const item of items) write(item)
+}
+
+export const writeReasons = (w: Writer, reasons: ReadonlyArray<AttemptReason> | undefined): void => {
+  if (reasons === undefined) return w.array(0)
+  w.array(reasons.length)
+  for (const { attempt, reason, text } of reasons) {
+    w.uint(attempt)
+    w.uint(reason)
+    w.str(text)
+  }
+}
+
+const noReasons: ReadonlyArray<AttemptReason> = []
+
+export const readReasons = (r: Reader): ReadonlyArray<AttemptReason> => {
+  const length = r.array(bytesMax)
+  if (length === 0) return noReasons
+  const reasons: Array<AttemptReason> = []
+  for (let i = 0; i < length; i++) {
+    reasons.push({ attempt: r.uint(), reason: r.uint(255) as Reason, text: r.str(bytesMax) })
+  }
+  return reasons
+}
+
+/** The delay has become the task's due time; the rest is kept as it was put. */
+export const writeOptions = (w: Writer, options: TaskOptions): void => {
+  w.strOrNil(options.id)
+  w.uintOrNil(options.priority)
+  w.uintOrNil(options.ttlMs)
+  w.strOrNil(options.key)
+  if (options.labels === undefined) w.nil()
+  else writeList(w, options.labels, (label) => w.str(label))
+  w.strOrNil(options.trace)
+}
+
+export const readOptions = (r: Reader): TaskOptions => ({
+  id: r.strOrNil(bytesMax),
+  priority: r.uintOrNil(255),
+  ttlMs: r.uintOrNil(),
+  key: r.strOrNil(bytesMax),
+  labels: r.nil() ? undefined : list(r, () => r.str(bytesMax)),
+  trace: r.strOrNil(bytesMax)
+})
+
+// ---- decoding
+
+const decode = (r: Reader): Record => {
+  const kind = r.uint()
+  switch (kind) {
+    case Kind.queue:
+      return {
+        kind,
+        id: r.uint(),
+        name: r.str(bytesMax),
+        fingerprint: copy(r),
+        schema: r.str(bytesMax),
+        accepts: list(r, () => copy(r)),
+        policy: fromNumbers(list(r, () => r.uint())),
+        durability: durabilities[r.uint(2)]!,
+        closed: r.uint(2),
+        counters: list(r, () => r.uint())
+      }
+    case Kind.put:
+      return { kind, n: r.uint(), queue: r.uint(), dueAt: 0, options: undefined, payload: span(r) }
+    case Kind.putWith:
+      return { kind, n: r.uint(), queue: r.uint(), dueAt: r.uint(), options: readOptions(r), payload: span(r) }
+    case Kind.task:
+      return {
+        kind,
+        n: r.uint(),
+        queue: r.uint(),
+        state: r.uint(3),
+        putAt: r.uint(),
+        at: r.uint(),
+        place: r.uint(),
+        attempt: r.uint(),
+        leases: r.uint(),
+        releases: r.uint(),
+        losses: r.uint(),
+        expired: r.bool(),
+        holder: r.uint(),
+        fence: r.uint(),
+        reasons: readReasons(r),
+        checkpoint: r.nil() ? undefined : copy(r),
+        options: r.nil() ? undefined : (r.array(0), readOptions(r)),
+        payload: span(r)
+      }
+    case Kind.leased:
+      return { kind, n: r.uint(), session: r.uint() }
+    case Kind.returned:
+      return {
+        kind,
+        n: r.uint(),
+        state: r.uint(3),
+        at: r.uint(),
+        place: r.uint(),
+        attempt: r.uint(),
+        releases: r.uint(),
+        losses: r.uint(),
+        reasons: readReasons(r)
+      }
+    case Kind.ended:
+      return {
+        kind,
+        n: r.uint(),
+        cursor: r.uint(),
+        outcome: r.uint(3) as Outcome,
+        attempts: r.uint(),
+        reasons: readReasons(r),
+        body: r.nil() ? undefined : span(r)
+      }
+    case Kind.acknowledged:
+      return { kind, n: r.uint() }
+    case Kind.outcome:
+      return {
+        kind,
+        n: r.uint(),
+        queue: r.uint(),
+        cursor: r.uint(),
+        outcome: r.uint(3) as Outcome,
+        attempts: r.uint(),
+        endedAt: r.uint(),
+        reasons: readReasons(r),
+        body: span(r)
+      }
+    case Kind.dedupe:
+      return { kind, queue: r.uint(), id: r.str(bytesMax), n: r.uint(), until: r.uint() }
+    case Kind.session:
+      return { kind, id: r.uint(), token: copy(r), principal: r.str(bytesMax) }
+    case Kind.sessionEnded:
+      return { kind, id: r.uint() }
+    case Kind.answer: {
+      const session = r.uint()
+      const request = r.uint()
+      const from = r.position
+      r.skip(1)
+      return { kind, session, request, message: r.bytes.slice(from, r.position) }
+    }
+    case Kind.answersSeen:
+      return { kind, session: r.uint(), ranges: list(r, () => r.uint()) }
+    case Kind.putProgress:
+      return {
+        kind,
+        session: r.uint(),
+        request: r.uint(),
+        tasks: list(r, () => r.uint()),
+        statuses: list(r, () => r.uint())
+      }
+    case Kind.namespace:
+      return { kind, nextTask: r.uint(), nextSession: r.uint() }
+    default:
+      throw new Malformed(`record kind ${kind} is not known to this version`)
+  }
+}

@@ -1,0 +1,311 @@
+/**
+ * Rebuilds an engine from the rows of its log: rows in order through `row`, then `finish`.
+ *
+ * While rows are read nothing is linked: tasks lie in the task table with their state as data. `finish` links them into
+ * ready lists, timers and lease lists, gives every lease a full new term, and drops what the bounds no longer allow.
+ * Payloads and outcome bodies stay in the log and are read when they are needed.
+ *
+ * Ensures: the engine's durable state equals that of the engine that wrote the rows.
+ */
+import { Malformed } from "../wire/Bytes.ts"
+import { type Engine, fenceBase } from "./Engine.ts"
+import type { Row } from "./Journal.ts"
+import type { Queue, QueueDefinition } from "./Queue.ts"
+import {
+  closedStates,
+  type EndedRecord,
+  Kind,
+  type OutcomeRecord,
+  type PutRecord,
+  type QueueRecord,
+  type Record,
+  readRow,
+  type TaskRecord,
+  type Visitor
+} from "./Records.ts"
+import { type PutStatus, Remembered, type Session } from "./Session.ts"
+import { Outcome, State, Task } from "./Task.ts"
+
+export interface RestoreOptions {
+  readonly session: (id: number, token: Uint8Array, principal: string) => Session
+  /** The answer that was given, from how it travels. */
+  readonly answer: (message: Uint8Array) => unknown
+  /** The manager's own definition of a queue, which wins over the one in the log. */
+  readonly definition: (name: string) => QueueDefinition | undefined
+}
+
+export class Restorer implements Visitor {
+  /** The time of the last round. */
+  lastNow = 0
+  lastSeq = 0
+  /** The first row there is; 0: none. */
+  firstSeq = 0
+  namespaceHome = 0
+  readonly sessions = new Map<number, Session>()
+  readonly #engine: Engine
+  readonly #options: RestoreOptions
+  #nextTask = 1
+  #nextSession = 1
+  #seq = 0
+  #epoch = 0
+  #now = 0
+  readonly #fences = new Map<number, number>()
+
+  constructor(engine: Engine, options: RestoreOptions) {
+    this.#engine = engine
+    this.#options = options
+  }
+
+  /** Applies one row. Throws `Malformed` for a row that this version did not write. */
+  apply(row: Row): void {
+    if (this.lastSeq > 0 && row.seq !== this.lastSeq + 1) {
+      throw new Malformed(`row ${row.seq} follows row ${this.lastSeq}`)
+    }
+    readRow(row, this)
+    this.lastSeq = row.seq
+    if (this.firstSeq === 0) this.firstSeq = row.seq
+  }
+
+  row = (seq: number, epoch: number, now: number): void => {
+    this.#seq = seq
+    this.#epoch = epoch
+    this.#now = now
+    this.lastNow = Math.max(this.lastNow, now)
+  }
+
+  record = (record: Record): void => {
+    const { tasks } = this.#engine
+    switch (record.kind) {
+      case Kind.namespace:
+        this.#nextTask = Math.max(this.#nextTask, record.nextTask)
+        this.#nextSession = Math.max(this.#nextSession, record.nextSession)
+        this.namespaceHome = this.#seq
+        return
+      case Kind.queue:
+        return this.#queueRecord(record)
+      case Kind.put:
+      case Kind.putWith:
+        return this.#put(record)
+      case Kind.task:
+        return this.#task(record)
+      case Kind.leased: {
+        const task = tasks.owner(record.n)
+        if (!(task instanceof Task)) return
+        task.state = State.leased
+        task.attempt++
+        task.leases++
+        task.holder = this.sessions.get(record.session)
+        this.#fences.set(record.n, this.#epoch * fenceBase + task.leases)
+        return
+      }
+      case Kind.returned: {
+        const task = tasks.owner(record.n)
+        if (!(task instanceof Task)) return
+        task.state = record.state === State.delayed ? State.delayed : State.ready
+        this.#fences.delete(record.n)
+        task.holder = undefined
+        task.at = record.at
+        task.place = record.place
+        task.attempt = record.attempt
+        task.releases = record.releases
+        task.lossesWhileStarted = record.losses
+        task.reasons = record.reasons.length === 0 ? undefined : [...record.reasons]
+        return
+      }
+      case Kind.ended:
+        return this.#ended(record)
+      case Kind.acknowledged: {
+        const task = tasks.owner(record.n)
+        if (!(task instanceof Task)) return
+        task.queue.acknowledged++
+        this.#endId(task)
+        this.#fences.delete(task.n)
+        tasks.remove(task.n)
+        return
+      }
+      case Kind.outcome:
+        return this.#outcome(record)
+      case Kind.dedupe: {
+        const queue = this.#queue(record.queue)
+        const known = queue.ids.get(record.id)
+        if (known !== undefined && known.n !== record.n) return
+        const entry = known ?? { id: record.id, n: record.n, until: record.until, home: this.#seq }
+        entry.until = record.until
+        entry.home = this.#seq
+        queue.ids.set(record.id, entry)
+        return
+      }
+      case Kind.session: {
+        const known = this.sessions.get(record.id)
+        const session = known ?? this.#options.session(record.id, record.token, record.principal)
+        session.home = this.#seq
+        this.sessions.set(record.id, session)
+        this.#nextSession = Math.max(this.#nextSession, record.id + 1)
+        return
+      }
+      case Kind.sessionEnded:
+        this.sessions.delete(record.id)
+        return
+      case Kind.answer: {
+        const session = this.sessions.get(record.session)
+        if (session === undefined) return
+        const answer = new Remembered(this.#options.answer(record.message))
+        answer.home = this.#seq
+        session.answers.set(record.request, answer)
+        session.partial.delete(record.request)
+        return
+      }
+      case Kind.answersSeen: {
+        const session = this.sessions.get(record.session)
+        if (session === undefined) return
+        session.seen(record.ranges)
+        return
+      }
+      case Kind.putProgress: {
+        const statuses = record.statuses as ReadonlyArray<PutStatus>
+        this.sessions.get(record.session)?.partial.set(record.request, {
+          home: this.#seq,
+          tasks: record.tasks,
+          statuses
+        })
+        return
+      }
+    }
+  }
+
+  /** Links everything. `now` is the engine time of the new life: not before `lastNow`. */
+  finish(now: number): void {
+    const engine = this.#engine
+    engine.restoreNumbers(this.#nextTask, this.#nextSession)
+    for (const session of this.sessions.values()) engine.sessions.add(session)
+    for (const queue of engine.queues) {
+      const ended: Array<number> = []
+      queue.log.restored((n) => ended.push(n))
+      for (const n of ended) engine.tasks.remove(n)
+      // In the order in which they ended, whatever the order in which the cleaner wrote them again.
+      const ids = [...queue.ids.values()].filter(({ until }) => until !== Number.POSITIVE_INFINITY)
+      queue.idsEnded.push(...ids.sort((a, b) => a.until - b.until || a.n - b.n))
+      const letters = [...queue.deadLetters].sort(([, a], [, b]) => a.diedAt - b.diedAt || a.task.n - b.task.n)
+      queue.deadLetters.clear()
+      for (const [n, letter] of letters) {
+        queue.deadLetters.set(n, letter)
+        queue.deadLetterBytes += letter.task.payloadBytes
+      }
+    }
+    engine.tasks.forEach((task) => {
+      engine.restoreTask(task, this.#fences.get(task.n), now)
+    })
+    for (const queue of engine.queues) engine.restored(queue, now)
+  }
+
+  #queue(id: number): Queue {
+    const queue = this.#engine.queues[id]
+    if (queue === undefined) throw new Malformed(`row ${this.#seq} names queue ${id}, which no row defines`)
+    return queue
+  }
+
+  #queueRecord(record: QueueRecord): void {
+    let queue = this.#engine.queues[record.id]
+    if (queue === undefined) {
+      if (record.id !== this.#engine.queues.length) throw new Malformed(`row ${this.#seq} skips queues`)
+      const { accepts, durability, fingerprint, name, policy, schema } = record
+      const own = this.#options.definition(name)
+      queue = this.#engine.restoreQueue(record.id, own ?? { accepts, durability, fingerprint, name, policy, schema })
+    }
+    queue.closed = closedStates[record.closed]!
+    queue.home = this.#seq
+    if (record.counters.length > 0) queue.restoreCounters(record.counters)
+  }
+
+  #put(record: PutRecord): void {
+    const queue = this.#queue(record.queue)
+    const task = new Task(record.n, queue, undefined, record.options, this.#now, record.payload.size)
+    task.home = this.#seq
+    task.homeAt = record.payload.at
+    if (record.dueAt > 0) {
+      task.state = State.delayed
+      task.at = record.dueAt
+    }
+    this.#engine.tasks.add(record.n, task)
+    queue.puts++
+    this.#nextTask = Math.max(this.#nextTask, record.n + 1)
+    const id = record.options?.id
+    if (id !== undefined) queue.ids.set(id, { id, n: record.n, until: Number.POSITIVE_INFINITY, home: 0 })
+  }
+
+  #task(record: TaskRecord): void {
+    const queue = this.#queue(record.queue)
+    const { tasks } = this.#engine
+    const { n, options, payload } = record
+    const owner = tasks.owner(n)
+    const task = new Task(n, queue, undefined, options, record.putAt, payload.size)
+    task.state = record.state as State
+    task.at = record.at
+    task.place = record.place
+    task.attempt = record.attempt
+    task.leases = record.leases
+    task.releases = record.releases
+    task.lossesWhileStarted = record.losses
+    task.expired = record.expired
+    task.holder = record.holder === 0 ? undefined : this.sessions.get(record.holder)
+    task.reasons = record.reasons.length === 0 ? undefined : [...record.reasons]
+    task.checkpoint = record.checkpoint
+    task.home = this.#seq
+    task.homeAt = payload.at
+    this.#nextTask = Math.max(this.#nextTask, n + 1)
+    if (record.fence > 0) this.#fences.set(n, record.fence)
+    if (task.state === State.ended) {
+      // A dead letter: it lives on beside its outcome.
+      queue.deadLetters.set(n, { task, diedAt: record.at })
+      return
+    }
+    if (owner instanceof Task) tasks.replace(n, task)
+    else tasks.add(n, task)
+    const id = options?.id
+    if (id !== undefined) queue.ids.set(id, { id, n, until: Number.POSITIVE_INFINITY, home: 0 })
+  }
+
+  #ended(record: EndedRecord): void {
+    const { tasks } = this.#engine
+    const task = tasks.owner(record.n)
+    if (!(task instanceof Task)) return
+    const { queue } = task
+    const size = record.body?.size ?? task.payloadBytes
+    const { attempts, cursor, n, outcome, reasons } = record
+    queue.log.restore(cursor, n, outcome, reasons, attempts, this.#now, size)
+    if (record.body === undefined) queue.log.place(cursor, this.#seq, task.home, task.homeAt)
+    else queue.log.place(cursor, this.#seq, this.#seq, record.body.at)
+    this.#fences.delete(n)
+    tasks.end(n, queue, cursor)
+    task.state = State.ended
+    task.attempt = attempts
+    task.holder = undefined
+    task.reasons = reasons.length === 0 ? undefined : [...reasons]
+    if (outcome === Outcome.success) queue.done++
+    else if (outcome === Outcome.cancelled) queue.cancelled++
+    else {
+      queue.dead++
+      queue.deadLetters.set(n, { task, diedAt: this.#now })
+    }
+    this.#endId(task)
+  }
+
+  #outcome(record: OutcomeRecord): void {
+    const queue = this.#queue(record.queue)
+    const { attempts, body, cursor, endedAt, n, outcome, reasons } = record
+    queue.log.restore(cursor, n, outcome, reasons, attempts, endedAt, body.size)
+    queue.log.place(cursor, this.#seq, this.#seq, body.at)
+    const { tasks } = this.#engine
+    if (tasks.owner(n) === undefined) tasks.addEnded(n, queue, cursor)
+    else tasks.end(n, queue, cursor)
+    this.#nextTask = Math.max(this.#nextTask, n + 1)
+  }
+
+  #endId(task: Task): void {
+    const id = task.options?.id
+    const entry = id === undefined ? undefined : task.queue.ids.get(id)
+    if (entry === undefined || entry.n !== task.n) return
+    entry.until = this.#now + task.queue.policy.dedupeKeptMs
+    entry.home = task.home
+  }
+}
