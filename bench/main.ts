@@ -10,12 +10,14 @@ import { mkdirSync } from "node:fs"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { backlog } from "./backlog.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
 import { jsonLine, type Measurement, machine, progress, table } from "./harness/report.ts"
 import type { Work, WorkOptions } from "./harness/work.ts"
 import { latency } from "./latency.ts"
+import { memory } from "./memory.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory]
 
 class UsageError extends Error {}
 

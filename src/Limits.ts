@@ -177,6 +177,30 @@ export const storeTendMs = 1_000
 /** Space inside the file that is free and kept; what is above goes back to the file system, this much at a time. */
 export const storeSpareBytesMax = 256 * 1_024 * 1_024
 export const storeShrinkBytes = 8 * 1_024 * 1_024
+// ---- repeats, explanations
+
+/** Repeats of one queue, of one manager, and payload bytes of a queue's repeats when there are several. */
+export const repeatsPerQueueMax = 1_000
+export const repeatsMax = 10_000
+export const repeatBytesPerQueueMax = 4 * 1_024 * 1_024
+/** Bytes of a repeat's id, of a cron expression, and of the name of a time zone. */
+export const repeatIdBytesMax = 256
+export const cronBytesMax = 256
+export const zoneBytesMax = 64
+/** Shortest interval of a repeat; the longest is `delayMsMax`. */
+export const repeatEveryMsMin = 1_000
+/** The wall clock must move this far against engine time before cron schedules follow it. */
+export const wallStepMsMin = 500
+/** A wall clock set back by up to this repeats no cron occurrence; by more, the next one is computed anew. */
+export const wallSetBackMsMax = 3 * 60 * 60 * 1_000
+/** Ready tasks that an explanation counts ahead of one. */
+export const explainAheadMax = 1_000
+/** Facts of one explanation. */
+export const factsMax = 32
+/** Deadlines that `stats` looks at to find the next delayed task of a queue. */
+export const statsTimersMax = 4_096
+/** Lanes named in the counts of a queue. */
+export const topLanesMax = 10
 
 // ---- worker
 

@@ -13,7 +13,7 @@ export interface Measurement {
   readonly median: number
   readonly min: number
   readonly max: number
-  readonly unit: "tasks/s" | "ms"
+  readonly unit: "tasks/s" | "ms" | "bytes/task"
   readonly runs: number
 }
 

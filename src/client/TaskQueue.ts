@@ -14,6 +14,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Errors from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import { type QueueExplanation, queueExplanationOf, type TaskExplanation, taskExplanationOf } from "../model/Explain.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { Code } from "../model/Refusal.ts"
 import { PutStatus } from "../model/Session.ts"
@@ -28,10 +29,13 @@ import { type Options, policyOf } from "./Definition.ts"
 import type { Settle } from "./Link.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
+import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
+export type { Blocker, QueueExplanation, TaskExplanation } from "../model/Explain.ts"
 export type { Options, PolicyOptions } from "./Definition.ts"
 export type { Outcome } from "./Outcome.ts"
+export type { Repeat, RepeatOptions, Schedule } from "./Repeat.ts"
 export { Receipt, taskIdOf } from "./TaskId.ts"
 
 /** How long a call waits: a duration, 0 for not at all, or for ever (the default). */
@@ -89,9 +93,14 @@ export type PutError =
   | Errors.Closed
 export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Errors.DecodeFailed
 export type OutcomeError = Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed
+export type RepeatError = Errors.RequestError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.Closed
 export type LeaseError = Errors.RequestError | Errors.LeaseLost | Errors.AlreadyEnded
 
-/** Counts of a queue. `outcomesFirst` and `outcomesNext` are the cursors of the outcomes that are kept. */
+/**
+ * Counts of a queue, taken without scanning it. `outcomesFirst` and `outcomesNext` are the cursors of the outcomes that
+ * are kept; `puts10s` and its like say how many there were in the last 10 whole seconds; ages and times to the next event
+ * are in ms, 0 where there is none.
+ */
 export interface QueueStats extends Wire.QueueStats {}
 
 export class TaskQueue<P, R = void, E = never, C = void> {
@@ -349,7 +358,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
-  /** Counts of the queue by state, its capacity and its durability. */
+  /** Counts of the queue by state, ages, rates, bytes, its capacity and its durability. */
   get stats(): Effect.Effect<QueueStats, Errors.RequestError, Client> {
     return this.#stats
   }
@@ -365,6 +374,113 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   get isFull(): Effect.Effect<boolean, Errors.RequestError, Client> {
     return Effect.map(this.#stats, (stats) => stats.ready + stats.delayed >= stats.capacity)
+  }
+
+  /**
+   * Why a task is not running (ended, leased by whom and until when, delayed, waiting for what); without a task, what
+   * limits the queue. A task that is not found is an answer, not an error. `text` is for people.
+   */
+  explain(taskId: string): Effect.Effect<TaskExplanation, Errors.RequestError, Client>
+  explain(): Effect.Effect<QueueExplanation, Errors.RequestError, Client>
+  explain(taskId?: string): Effect.Effect<TaskExplanation | QueueExplanation, Errors.RequestError, Client> {
+    type Explanation = Effect.Effect<TaskExplanation | QueueExplanation, Errors.RequestError>
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue): Explanation => {
+        const task = taskId === undefined ? undefined : taskNumberOf(client.link.session?.prefix, taskId)
+        if (taskId !== undefined && task === undefined) {
+          return Effect.succeed({ _tag: "NotFound", text: "not found: no task of this manager has such an id" })
+        }
+        const answer = this.#ask(client, (request) => ({ type: C.explain, request, queue: queue.id, task }))
+        return Effect.flatMap(answer, (answer): Explanation => {
+          if (answer.type !== M.explained) return Effect.fail(unexpected(answer))
+          if (task === undefined) return Effect.succeed(queueExplanationOf(answer.facts))
+          const explanation = taskExplanationOf(answer.facts)
+          return explanation === undefined ? Effect.fail(unexpected(answer)) : Effect.succeed(explanation)
+        })
+      })
+    )
+  }
+
+  // ---- repeats
+
+  /**
+   * Puts this payload again and again: one occurrence at a time, the next one when it is due and the last one has ended.
+   * What was missed meanwhile, or while the manager was down, collapses into one. An occurrence ignores the capacity.
+   *
+   * Saying the same schedule under the same id again keeps its next due time; another schedule counts from now, and an
+   * occurrence under way goes on. `DefinitionInvalid` names `every`, `cron` or `zone`, its value and the remedy. Closing
+   * the queue removes its repeats. As durable as the queue.
+   */
+  repeat(
+    id: string,
+    schedule: Schedule,
+    payload: P,
+    options?: RepeatOptions
+  ): Effect.Effect<Repeat<P>, RepeatError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue): Effect.Effect<Repeat<P>, RepeatError> => {
+        const when = scheduleOf(this.name, id, schedule)
+        if (when instanceof Error) return Effect.fail(when)
+        const bytes = this.encodePayload(queue, payload)
+        if (bytes instanceof Error) return Effect.fail(bytes)
+        const item = this.wireOptions(payload, options)
+        const fault = this.optionsFault(item)
+        if (fault !== undefined) return Effect.fail(fault)
+        return client
+          .ask((request) => ({
+            type: C.repeat,
+            request,
+            queue: queue.id,
+            id,
+            ...when,
+            payload: bytes,
+            options: item
+          }))
+          .pipe(
+            Effect.catchTag("Refusal", (refusal): Effect.Effect<never, RepeatError> => {
+              if (refusal.refused.code === Code.closed) return Effect.fail(new Errors.Closed({ queue: this.name }))
+              if (refusal.refused.code === Code.payloadTooLarge) return Effect.fail(this.#tooLarge(bytes.byteLength))
+              return Effect.fail(requestErrorOf(refusal))
+            }),
+            Effect.flatMap((answer): Effect.Effect<Repeat<P>, RepeatError> => {
+              const [made] = answer.type === M.repeats ? answer.items : []
+              if (made === undefined) return Effect.fail(unexpected(answer))
+              return Effect.succeed(repeatOf(client.link.session?.prefix ?? "", this.payload, made))
+            })
+          )
+      })
+    )
+  }
+
+  /** The repeats of the queue, at most 1,000. */
+  get repeats(): Effect.Effect<ReadonlyArray<Repeat<P>>, Errors.RequestError, Client> {
+    return this.#repeats((request, queue) => ({ type: C.repeats, request, queue }))
+  }
+
+  /** Whether there was such a repeat. An occurrence under way goes on. */
+  removeRepeat(id: string): Effect.Effect<boolean, Errors.RequestError, Client> {
+    if (utf8.encode(id).byteLength > Limits.repeatIdBytesMax) return Effect.succeed(false)
+    return Effect.map(
+      this.#repeats((request, queue) => ({ type: C.removeRepeat, request, queue, id })),
+      (removed) => removed.length > 0
+    )
+  }
+
+  #repeats(
+    make: (request: number, queue: number) => ClientMessages.Request
+  ): Effect.Effect<ReadonlyArray<Repeat<P>>, Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        Effect.flatMap(
+          this.#ask(client, (request) => make(request, queue.id)),
+          (answer): Effect.Effect<ReadonlyArray<Repeat<P>>, Errors.RequestError> => {
+            if (answer.type !== M.repeats) return Effect.fail(unexpected(answer))
+            const prefix = client.link.session?.prefix ?? ""
+            return Effect.succeed(answer.items.map((item) => repeatOf(prefix, this.payload, item)))
+          }
+        )
+      )
+    )
   }
 
   /** Waits until nothing is left to do: no task is ready, delayed or leased. */

@@ -14,11 +14,13 @@ import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import { clean } from "../model/Cleaner.ts"
 import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
+import { explainQueue, explainTask } from "../model/Explain.ts"
 import type { Row } from "../model/Journal.ts"
 import * as Policy from "../model/Policy.ts"
 import { Level, type Queue, type QueueDefinition } from "../model/Queue.ts"
 import { Recorder } from "../model/Recorder.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
+import type { Repeat } from "../model/Repeat.ts"
 import { Restorer } from "../model/Restore.ts"
 import {
   type LeaseStream,
@@ -28,7 +30,8 @@ import {
   Remembered,
   type Session
 } from "../model/Session.ts"
-import { Outcome, Reason, type Task } from "../model/Task.ts"
+import { nextDues, statsOf } from "../model/Stats.ts"
+import { Outcome, Reason, type Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
@@ -38,6 +41,7 @@ import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
+import { nextCron } from "./Calendar.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ManagerType: M } = Vocabulary
@@ -46,6 +50,8 @@ const { ClientType: C, ManagerType: M } = Vocabulary
 export interface Host {
   /** Milliseconds that never go back. */
   readonly now: () => number
+  /** The wall clock, for cron schedules alone. Default: `now`. */
+  readonly wall?: (() => number) | undefined
   /** Calls `wake` at or after `at`; a new call replaces the last. */
   readonly alarm: (at: number) => void
   /** The log of the namespace; undefined when the store keeps nothing. */
@@ -151,7 +157,8 @@ export class Core implements Out {
     this.instance = options.identity?.instance ?? randomBytes(8)
     const residentBytesMax =
       store === undefined ? Number.POSITIVE_INFINITY : (options.residentBytesMax ?? Limits.residentBytesDefault)
-    this.engine = new Engine({ epoch, seed, out: this, residentBytesMax })
+    this.engine = new Engine({ epoch, seed, out: this, residentBytesMax, nextCron })
+    this.#tellWall(this.#host.now())
     if (store === undefined) {
       for (const definition of options.queues) this.engine.declare(definition)
       return
@@ -232,6 +239,7 @@ export class Core implements Out {
   /** Looks at deadlines that no message ends: handshakes, silent peers, peers that do not close, sessions left alone. */
   sweep(): void {
     const now = this.#host.now()
+    this.#tellWall(now)
     for (const peer of this.#peers) {
       if (peer.state !== "open") {
         if (now - peer.acceptedAt >= Limits.handshakeMs) {
@@ -249,6 +257,15 @@ export class Core implements Out {
         this.#endSession(session, now)
       }
     }
+  }
+
+  /** A wall clock that was moved may make a cron schedule due. */
+  #tellWall(now: number): void {
+    const { wall } = this.#host
+    if (wall === undefined) return
+    const before = this.engine.nextDeadline
+    this.engine.wall(wall() - now, now)
+    if (this.engine.nextDeadline !== before) this.wake()
   }
 
   /** Whether every waiting answer has been written out. */
@@ -843,9 +860,36 @@ export class Core implements Out {
           return this.#noQueue(session, m.request, m.queue)
         }
         const queues = m.queue === undefined ? engine.queues : [engine.queues[m.queue]!]
-        const stats = queues.slice(0, Limits.pageItemsMax).map((queue) => queueStats(queue, now))
+        const stats = statsOf(engine, queues.slice(0, Limits.pageItemsMax), now)
         return this.#answer(session, { type: M.stats, request: m.request, queues: stats })
       }
+      case C.explain: {
+        const queue = engine.queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const facts =
+          m.task === undefined
+            ? explainQueue(queue, nextDues(engine.timers, [queue]).get(queue), now)
+            : explainTask(engine, queue, m.task, now, holderOf)
+        return this.#answer(session, { type: M.explained, request: m.request, facts })
+      }
+      case C.repeat: {
+        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        const { cron, everyMs, id, zone } = m
+        // Kept for long: neither holds the frame that it came in.
+        const definition = {
+          id,
+          everyMs,
+          cron,
+          zone,
+          payload: m.payload.slice(),
+          options: occurrenceOptions(m.options)
+        }
+        return engine.repeat(session, m.request, m.queue, definition, now)
+      }
+      case C.repeats:
+        return engine.listRepeats(session, m.request, m.queue)
+      case C.removeRepeat:
+        return engine.removeRepeat(session, m.request, m.queue, m.id)
     }
   }
 
@@ -1112,6 +1156,10 @@ export class Core implements Out {
     })
   }
 
+  repeats = (session: Session, request: number, repeats: ReadonlyArray<Repeat>): void =>
+    this.#answer(session, { type: M.repeats, request, items: repeats.map(repeatItem) })
+  repeatChanged = (repeat: Repeat, removed: boolean): void => this.#recorder?.repeat(repeat, removed)
+
   deliver = (stream: LeaseStream, task: Task): void => {
     const { peer } = stream.session as PeerSession
     if (peer === undefined || peer.state !== "open") return
@@ -1217,27 +1265,30 @@ const outcomeAt = ({ log }: Queue, cursor: number, body: Uint8Array | undefined)
   reasons: log.reasons(cursor) ?? []
 })
 
-const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
-  const oldest = queue.ready.first()
+/** Who holds the lease: the credential, and where it connects from. */
+const holderOf = ({ holder }: Task): string => {
+  if (holder === undefined) return "nobody"
+  const { id, peer, principal } = holder as PeerSession
+  return `${principal} (session ${id}, ${peer === undefined ? "not connected" : peer.connection.peer})`
+}
+
+/** An occurrence has no dedupe id, which would admit one only, and no delay: the schedule says when. */
+const occurrenceOptions = (options: TaskOptions | undefined): TaskOptions | undefined =>
+  options === undefined ? undefined : { ...options, id: undefined, delayMs: undefined }
+
+const repeatItem = (repeat: Repeat): Vocabulary.Repeat => {
+  const { cron, everyMs, id, options, payload, zone } = repeat.definition
   return {
-    name: queue.definition.name,
-    durability: queue.definition.durability,
-    closed: queue.closed,
-    capacity: queue.policy.capacity,
-    ready: queue.ready.size,
-    delayed: queue.delayed,
-    leased: queue.leased,
-    done: queue.done,
-    dead: queue.dead,
-    cancelled: queue.cancelled,
-    acknowledged: queue.acknowledged,
-    puts: queue.puts,
-    duplicates: queue.duplicates,
-    refused: queue.refused,
-    oldestReadyMs: oldest === undefined ? 0 : Math.max(0, now - oldest.putAt),
-    outcomesFirst: queue.log.first,
-    outcomesNext: queue.log.next,
-    workers: queue.leaseStreams.length
+    id,
+    everyMs,
+    cron,
+    zone,
+    nextAtMs: repeat.nextAt,
+    task: repeat.task === 0 ? undefined : repeat.task,
+    lastAtMs: repeat.lastAt === 0 ? undefined : repeat.lastAt,
+    occurrences: repeat.occurrences,
+    payload,
+    options
   }
 }
 

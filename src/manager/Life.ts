@@ -55,6 +55,7 @@ export const start = Effect.fnUntraced(function* (
     void run(Effect.catchCause(effect, (cause) => Effect.sync(() => fail(reasonOf(cause)))))
   const host: Host = {
     now,
+    wall: () => clock.currentTimeMillisUnsafe(),
     alarm: (at) => {
       if (stopped) return
       // An alarm that is early costs one empty round; a new one per round would cost a fiber each.

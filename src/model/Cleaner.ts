@@ -111,6 +111,14 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
         lived++
         return
       }
+      case Kind.repeat: {
+        const queue = engine.queues[record.queue]
+        const repeat = queue === undefined ? undefined : engine.repeats.find(queue, record.state.definition.id)
+        if (repeat?.home !== seq) return
+        recorder.repeat(repeat, false)
+        lived++
+        return
+      }
       case Kind.putProgress: {
         const session = host.session(record.session)
         const progress = session?.progress(record.request)

@@ -13,7 +13,9 @@
 import * as Limits from "../Limits.ts"
 import { backoffMs } from "./Policy.ts"
 import { Level, Queue, type QueueDefinition } from "./Queue.ts"
+import { RateKind } from "./Rates.ts"
 import { Code, type Refusal, refusal } from "./Refusal.ts"
+import { type NextCron, Repeat, type RepeatDefinition, Repeats } from "./Repeat.ts"
 import { LeaseStream, OutcomeStream, type PutBatch, PutStatus, type Session, Waiter } from "./Session.ts"
 import { type AttemptReason, Outcome, Reason, State, Task, type TaskOptions } from "./Task.ts"
 import { TaskTable } from "./TaskTable.ts"
@@ -45,6 +47,9 @@ export interface Out {
   readonly outcomes: (stream: OutcomeStream, from: number, count: number) => number
   readonly outcomesGap: (stream: OutcomeStream, oldest: number) => void
   readonly outcome: (session: Session, request: number, queue: Queue, cursor: number) => void
+  /** The repeat is new, has other numbers now, or is removed. With its task, part of what a store keeps. */
+  readonly repeatChanged: (repeat: Repeat, removed: boolean) => void
+  readonly repeats: (session: Session, request: number, repeats: ReadonlyArray<Repeat>) => void
 }
 
 export interface CommitEffects {
@@ -73,7 +78,11 @@ export interface EngineOptions {
   /** Bytes of payloads and outcome bodies kept in memory, if there is a log that has them. Default: no bound. */
   readonly residentBytesMax?: number | undefined
   readonly out: Out
+  /** Reads cron expressions. Default: there are none, and a cron schedule is refused. */
+  readonly nextCron?: NextCron | undefined
 }
+
+const noCron: NextCron = () => ({ field: "cron", remedy: "this manager has no calendar; use every" })
 
 /** Fence = epoch x fenceBase + the number of the lease. */
 export const fenceBase = 2 ** 32
@@ -83,6 +92,7 @@ export class Engine {
   readonly timers = new Timers()
   readonly tasks = new TaskTable()
   readonly sessions = new Set<Session>()
+  readonly repeats: Repeats
   readonly #byName = new Map<string, Queue>()
   readonly #touched = new Set<Queue>()
   readonly #out: Out
@@ -106,6 +116,12 @@ export class Engine {
     this.#epochFence = options.epoch * fenceBase
     this.#random = options.seed >>> 0
     this.#residentBytesMax = options.residentBytesMax ?? Number.POSITIVE_INFINITY
+    this.repeats = new Repeats({
+      timers: this.timers,
+      nextCron: options.nextCron ?? noCron,
+      put: (queue, payload, options, now) => this.#accept(queue, payload, options, now),
+      changed: (repeat, removed) => this.#out.repeatChanged(repeat, removed)
+    })
   }
 
   // ---- restoring, by `Restorer` alone
@@ -135,7 +151,7 @@ export class Engine {
     if (ttlMs !== undefined && !task.expired) {
       task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
     }
-    queue.payloadBytes += task.payloadBytes
+    queue.livingBytes += task.payloadBytes
     if (task.state === State.leased && task.holder !== undefined) {
       task.holder.leased++
       if (fence !== undefined) this.#oldFences.set(task.n, fence)
@@ -474,6 +490,7 @@ export class Engine {
       if (typeof task === "number") continue
       this.#takeLease(task)
       task.queue.acknowledged++
+      task.queue.rates.add(RateKind.commits, 1, now)
       this.#forget(task, now)
       this.tasks.remove(task.n)
       task.state = State.ended
@@ -573,6 +590,7 @@ export class Engine {
     if (queue === undefined) return
     if (queue.closed !== "immediate") queue.closed = mode
     this.#out.queueChanged(queue)
+    this.repeats.closed(queue)
     if (mode === "immediate") {
       for (let task = queue.ready.pop(); task !== undefined; task = queue.ready.pop()) {
         this.#end(task, Outcome.cancelled, task.payload, now)
@@ -587,7 +605,35 @@ export class Engine {
     this.#out.done(session, request)
   }
 
+  // ---- repeats
+
+  repeat(session: Session, request: number, queueId: number, definition: RepeatDefinition, now: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const made = this.repeats.set(queue, definition, now)
+    if (made instanceof Repeat) this.#out.repeats(session, request, [made])
+    else this.#out.refused(session, request, made)
+  }
+
+  /** Answered with the repeat that was removed, or with none. */
+  removeRepeat(session: Session, request: number, queueId: number, id: string): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const removed = this.repeats.remove(queue, id)
+    this.#out.repeats(session, request, removed === undefined ? [] : [removed])
+  }
+
+  listRepeats(session: Session, request: number, queueId: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue !== undefined) this.#out.repeats(session, request, this.repeats.of(queue))
+  }
+
   // ---- time
+
+  /** How far the wall clock is ahead of engine time; only cron schedules care. Told at the start and now and then. */
+  wall(offset: number, now: number): void {
+    this.repeats.wall(offset, now)
+  }
 
   /** When `tick` must be called next, or `Infinity`. */
   get nextDeadline(): number {
@@ -643,7 +689,10 @@ export class Engine {
         queue.evictTimer = undefined
         // Dropped by `dispatch`, after its readers have been given what ended just now.
         this.#touched.add(queue)
+        return
       }
+      case "Repeat":
+        return this.repeats.due(subject.repeat, now)
     }
   }
 
@@ -672,7 +721,8 @@ export class Engine {
     const task = new Task(n, queue, payload, options, now)
     this.tasks.add(n, task)
     queue.puts++
-    queue.payloadBytes += payload.byteLength
+    queue.livingBytes += payload.byteLength
+    queue.rates.add(RateKind.puts, 1, now)
     this.residentBytes += payload.byteLength
     if (this.residentBytes > this.#residentBytesMax && queue.level !== Level.memory) this.#excess.push(task)
     if (options !== undefined) {
@@ -779,6 +829,7 @@ export class Engine {
     task.holder = session
     task.at = now + queue.policy.leaseMs
     session.leased++
+    queue.rates.add(RateKind.leases, 1, now)
     queue.leaseAppend(task)
     if (queue.leaseTimer === undefined) this.#armLeases(queue)
     this.#out.changed("leased", task)
@@ -850,6 +901,7 @@ export class Engine {
       for (const put of effects.puts) this.#accept(this.queues[put.queue]!, put.payload, put.options, now)
     }
     this.#takeLease(task)
+    task.queue.rates.add(RateKind.commits, 1, now)
     this.#end(task, Outcome.success, result, now)
     return 0
   }
@@ -858,6 +910,7 @@ export class Engine {
     const { queue } = task
     this.#takeLease(task)
     this.#addReason(task, failure.reason, failure.text)
+    queue.rates.add(RateKind.failures, 1, now)
     const final = failure.reason === Reason.killed || failure.reason === Reason.undecodable
     if (final || task.attempt >= queue.policy.maxAttempts) {
       if (failure.error !== undefined) return this.#end(task, Outcome.failure, failure.error, now)
@@ -887,6 +940,7 @@ export class Engine {
   #lose(task: Task, now: number): void {
     this.#takeLease(task)
     if (task.started) {
+      task.queue.rates.add(RateKind.failures, 1, now)
       this.#addReason(task, Reason.leaseLost, "the worker was lost, or outstayed its lease, while the handler ran")
       if (++task.lossesWhileStarted >= Limits.lossesWhileStartedMax) {
         this.#addReason(task, Reason.quarantined, `lost ${task.lossesWhileStarted} times while its handler ran`)
@@ -966,7 +1020,8 @@ export class Engine {
   /** Drops timers of an ended task and starts the retention of its dedupe id. */
   #forget(task: Task, now: number): void {
     const { options, queue } = task
-    queue.payloadBytes -= task.payloadBytes
+    queue.livingBytes -= task.payloadBytes
+    if (this.repeats.running.size > 0) this.repeats.ended(task.n)
     if (task.expiry !== undefined) {
       this.timers.remove(task.expiry)
       task.expiry = undefined

@@ -26,6 +26,8 @@ export const check = (engine: Engine): ReadonlyArray<string> => {
     nobodyStuck(queue, say)
   }
   timers(engine, say)
+  repeats(engine, say)
+  bytes(engine, say)
   sessions(engine, say)
   return found
 }
@@ -216,6 +218,9 @@ const timers = (engine: Engine, say: Say): void => {
         break
       case "Outcomes":
         say(subject.queue.evictTimer === timer, () => `${nameOf(subject.queue)}: a stray eviction timer`)
+        break
+      case "Repeat":
+        say(subject.repeat.timer === timer, () => `a stray timer of repeat "${subject.repeat.definition.id}"`)
     }
   }
   for (const queue of engine.queues) {
@@ -224,6 +229,48 @@ const timers = (engine: Engine, say: Say): void => {
     for (const timer of [queue.leaseTimer, queue.evictTimer]) {
       say(timer === undefined || heap[timer.slot] === timer, () => `${nameOf(queue)}: a timer that will never ring`)
     }
+  }
+}
+
+/** A repeat waits for its time or for its task: not for both, and not for neither. */
+const repeats = (engine: Engine, say: Say): void => {
+  const heap = engine.timers.entries()
+  const all = engine.repeats.all()
+  let running = 0
+  for (const repeat of all) {
+    const { queue, task, timer } = repeat
+    const name = `repeat "${repeat.definition.id}" of ${nameOf(queue)}`
+    say((timer === undefined) === (task !== 0), () => `${name}: timer ${timer?.at ?? "none"} beside task ${task}`)
+    say(timer === undefined || heap[timer.slot] === timer, () => `${name}: a timer that will never ring`)
+    say(queue.closed === "open", () => `${name}: the queue is closed`)
+    if (task === 0) continue
+    running++
+    const owner = engine.tasks.owner(task)
+    say(owner instanceof Task && owner.queue === queue, () => `${name}: its task ${task} is gone`)
+    say(engine.repeats.running.get(task) === repeat, () => `${name}: its task ${task} will not be missed`)
+  }
+  const known = running
+  say(known === engine.repeats.running.size, () => `${engine.repeats.running.size} occurrences run, ${known} are known`)
+  say(all.length <= Limits.repeatsMax, () => `${all.length} repeats`)
+  for (const queue of engine.queues) {
+    say(engine.repeats.count(queue) <= Limits.repeatsPerQueueMax, () => `${nameOf(queue)}: too many repeats`)
+  }
+}
+
+/** The sums that `stats` shows are those of the tasks. */
+const bytes = (engine: Engine, say: Say): void => {
+  const waiting = new Map<Queue, number>()
+  const add = (task: Task): void => void waiting.set(task.queue, (waiting.get(task.queue) ?? 0) + task.payloadBytes)
+  for (const { subject } of engine.timers.entries()) if (subject._tag === "Due") add(subject.task)
+  for (const queue of engine.queues) {
+    for (const task of queue.ready.peek(queue.ready.size)) add(task)
+    let leased = 0
+    let guard = queue.leased
+    for (let task = queue.leaseHead; task !== undefined && guard-- > 0; task = task.next) leased += task.payloadBytes
+    const held = leased
+    const rest = waiting.get(queue) ?? 0
+    say(queue.leasedBytes === held, () => `${nameOf(queue)}: leasedBytes is ${queue.leasedBytes}, not ${held}`)
+    say(queue.waitingBytes === rest, () => `${nameOf(queue)}: waitingBytes is ${queue.waitingBytes}, not ${rest}`)
   }
 }
 

@@ -7,6 +7,7 @@
 import * as Limits from "../Limits.ts"
 import { OutcomeLog } from "./OutcomeLog.ts"
 import type { Durability, Policy } from "./Policy.ts"
+import { Rates } from "./Rates.ts"
 import { Ready } from "./Ready.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
 import { State, type Task } from "./Task.ts"
@@ -59,8 +60,6 @@ export class Queue {
   idsEndedFrom = 0
   readonly deadLetters = new Map<number, DeadLetter>()
   deadLetterBytes = 0
-  /** Bytes of the payloads of living tasks. */
-  payloadBytes = 0
   readonly leaseStreams: Array<LeaseStream> = []
   leaseTurn = 0
   readonly outcomeStreams: Array<OutcomeStream> = []
@@ -84,6 +83,12 @@ export class Queue {
   acknowledged = 0
   refused = 0
   dedupeDropped = 0
+  /** Nothing is handed out while it is set. */
+  paused = false
+  readonly rates = new Rates()
+  /** Payload bytes of the tasks that have not ended, and of those among them that are leased. */
+  livingBytes = 0
+  leasedBytes = 0
 
   constructor(id: number, definition: QueueDefinition) {
     this.id = id
@@ -114,7 +119,12 @@ export class Queue {
   /** Bytes that the log needs for what lives here, about: bodies and a record each. */
   get storedBytes(): number {
     const records = this.unfinished + this.deadLetters.size + this.ids.size + (this.log.next - this.log.first)
-    return this.payloadBytes + this.deadLetterBytes + this.log.bytes + 48 * records
+    return this.livingBytes + this.deadLetterBytes + this.log.bytes + 48 * records
+  }
+
+  /** Payload bytes of ready and delayed tasks. */
+  get waitingBytes(): number {
+    return this.livingBytes - this.leasedBytes
   }
 
   get unfinished(): number {
@@ -130,6 +140,7 @@ export class Queue {
     else this.leaseTail.next = task
     this.leaseTail = task
     this.leased++
+    this.leasedBytes += task.payloadBytes
   }
 
   leaseRemove(task: Task): void {
@@ -140,5 +151,6 @@ export class Queue {
     task.prev = undefined
     task.next = undefined
     this.leased--
+    this.leasedBytes -= task.payloadBytes
   }
 }

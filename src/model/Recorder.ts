@@ -9,8 +9,9 @@ import { Journal, type Row } from "./Journal.ts"
 import * as Policy from "./Policy.ts"
 import { Level, type Queue } from "./Queue.ts"
 import { closedStates, durabilities, Kind, writeList, writeOptions, writeReasons } from "./Records.ts"
+import type { Repeat } from "./Repeat.ts"
 import type { PutProgress, Session } from "./Session.ts"
-import { State, type Task } from "./Task.ts"
+import { State, type Task, type TaskOptions } from "./Task.ts"
 
 export class Recorder {
   readonly journal: Journal
@@ -91,11 +92,7 @@ export class Recorder {
     w.uint(leased ? fence : 0)
     writeReasons(w, task.reasons)
     w.binOrNil(task.checkpoint)
-    if (task.options === undefined) w.nil()
-    else {
-      w.array(0)
-      writeOptions(w, task.options)
-    }
+    this.#optionsOrNil(w, task.options)
     w.bin(payload)
     this.#owe(task.queue.level)
     this.#settle(task, w)
@@ -179,6 +176,28 @@ export class Recorder {
     this.#owe(queue.level)
   }
 
+  repeat(repeat: Repeat, removed: boolean): void {
+    const { definition, queue } = repeat
+    if (queue.level === Level.memory) return
+    const w = this.#record(removed ? Kind.repeatRemoved : Kind.repeat)
+    w.uint(queue.id)
+    w.str(definition.id)
+    if (!removed) {
+      w.uintOrNil(definition.everyMs)
+      w.strOrNil(definition.cron)
+      w.str(definition.zone)
+      w.bin(definition.payload)
+      this.#optionsOrNil(w, definition.options)
+      w.uint(repeat.nextAt)
+      w.uint(repeat.cronAfter)
+      w.uint(repeat.task)
+      w.uint(repeat.lastAt)
+      w.uint(repeat.occurrences)
+      repeat.home = this.journal.seq
+    }
+    this.#owe(queue.level)
+  }
+
   /** Once: a session is durable from the first thing on that concerns it. */
   session(session: Session): void {
     if (session.home === 0) this.writeSession(session)
@@ -237,6 +256,12 @@ export class Recorder {
     const w = this.journal.record()
     w.uint(kind)
     return w
+  }
+
+  #optionsOrNil(w: Writer, options: TaskOptions | undefined): void {
+    if (options === undefined) return w.nil()
+    w.array(0)
+    writeOptions(w, options)
   }
 
   #owe(level: Level): void {

@@ -14,6 +14,7 @@ import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "../wire/Bytes.ts"
 import { formatVersion, type Row } from "./Journal.ts"
 import { type Durability, fromNumbers, type Policy } from "./Policy.ts"
+import type { RepeatState } from "./Repeat.ts"
 import type { AttemptReason, Outcome, Reason, TaskOptions } from "./Task.ts"
 
 export const Kind = {
@@ -32,7 +33,9 @@ export const Kind = {
   answer: 13,
   answersSeen: 14,
   putProgress: 15,
-  namespace: 16
+  namespace: 16,
+  repeat: 17,
+  repeatRemoved: 18
 } as const
 
 /** Bytes that stay in the row: where they begin, and how many. */
@@ -165,6 +168,16 @@ export interface PutProgressRecord {
   readonly statuses: ReadonlyArray<number>
 }
 
+export interface RepeatRecord {
+  readonly kind: typeof Kind.repeat
+  readonly queue: number
+  readonly state: RepeatState
+}
+export interface RepeatRemovedRecord {
+  readonly kind: typeof Kind.repeatRemoved
+  readonly queue: number
+  readonly id: string
+}
 /** Numbers that are never given twice. */
 export interface NamespaceRecord {
   readonly kind: typeof Kind.namespace
@@ -174,6 +187,8 @@ export interface NamespaceRecord {
 
 export type Record =
   | NamespaceRecord
+  | RepeatRecord
+  | RepeatRemovedRecord
   | QueueRecord
   | PutRecord
   | TaskRecord
@@ -381,6 +396,28 @@ const decode = (r: Reader): Record => {
       }
     case Kind.namespace:
       return { kind, nextTask: r.uint(), nextSession: r.uint() }
+    case Kind.repeat:
+      return {
+        kind,
+        queue: r.uint(),
+        state: {
+          definition: {
+            id: r.str(bytesMax),
+            everyMs: r.uintOrNil(),
+            cron: r.strOrNil(bytesMax),
+            zone: r.str(bytesMax),
+            payload: copy(r),
+            options: r.nil() ? undefined : (r.array(0), readOptions(r))
+          },
+          nextAt: r.uint(),
+          cronAfter: r.uint(),
+          task: r.uint(),
+          lastAt: r.uint(),
+          occurrences: r.uint()
+        }
+      }
+    case Kind.repeatRemoved:
+      return { kind, queue: r.uint(), id: r.str(bytesMax) }
     default:
       throw new Malformed(`record kind ${kind} is not known to this version`)
   }

@@ -19,6 +19,7 @@ import {
   type PutRecord,
   type QueueRecord,
   type Record,
+  type RepeatRecord,
   readRow,
   type TaskRecord,
   type Visitor
@@ -50,6 +51,7 @@ export class Restorer implements Visitor {
   #epoch = 0
   #now = 0
   readonly #fences = new Map<number, number>()
+  readonly #repeats = new Map<string, { readonly record: RepeatRecord; readonly home: number }>()
 
   constructor(engine: Engine, options: RestoreOptions) {
     this.#engine = engine
@@ -161,6 +163,12 @@ export class Restorer implements Visitor {
         session.seen(record.ranges)
         return
       }
+      case Kind.repeat:
+        this.#repeats.set(`${record.queue} ${record.state.definition.id}`, { record, home: this.#seq })
+        return
+      case Kind.repeatRemoved:
+        this.#repeats.delete(`${record.queue} ${record.id}`)
+        return
       case Kind.putProgress: {
         const statuses = record.statuses as ReadonlyArray<PutStatus>
         this.sessions.get(record.session)?.partial.set(record.request, {
@@ -195,6 +203,10 @@ export class Restorer implements Visitor {
     engine.tasks.forEach((task) => {
       engine.restoreTask(task, this.#fences.get(task.n), now)
     })
+    const lives = (n: number): boolean => engine.tasks.owner(n) instanceof Task
+    for (const { home, record } of this.#repeats.values()) {
+      engine.repeats.restore(this.#queue(record.queue), record.state, lives, now).home = home
+    }
     for (const queue of engine.queues) engine.restored(queue, now)
   }
 

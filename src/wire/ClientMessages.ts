@@ -181,6 +181,36 @@ export interface Follow {
   readonly cursor: number
   readonly credit: number
 }
+/** Why a task does not run; without a task, what limits the queue. */
+export interface Explain {
+  readonly type: typeof T.explain
+  readonly request: number
+  readonly queue: number
+  readonly task: number | undefined
+}
+/** Makes a repeat or changes it. Either `everyMs` or `cron`. */
+export interface Repeat {
+  readonly type: typeof T.repeat
+  readonly request: number
+  readonly queue: number
+  readonly id: string
+  readonly everyMs: number | undefined
+  readonly cron: string | undefined
+  readonly zone: string
+  readonly payload: Uint8Array
+  readonly options: TaskOptions | undefined
+}
+export interface Repeats {
+  readonly type: typeof T.repeats
+  readonly request: number
+  readonly queue: number
+}
+export interface RemoveRepeat {
+  readonly type: typeof T.removeRepeat
+  readonly request: number
+  readonly queue: number
+  readonly id: string
+}
 
 export type HandshakeMessage = Hello | AuthFirst | AuthFinal | SessionOpen
 export type Request =
@@ -199,6 +229,10 @@ export type Request =
   | Close
   | Outcome
   | Follow
+  | Explain
+  | Repeat
+  | Repeats
+  | RemoveRepeat
 export type ClientMessage =
   | HandshakeMessage
   | Request
@@ -359,6 +393,29 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.queue)
       w.uint(m.cursor)
       return w.uint(m.credit)
+    case T.explain:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.uintOrNil(m.task)
+    case T.repeat:
+      head(w, 8, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.str(m.id)
+      w.uintOrNil(m.everyMs)
+      w.strOrNil(m.cron)
+      w.str(m.zone)
+      return putItem(w, m.payload, m.options)
+    case T.repeats:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      return w.uint(m.queue)
+    case T.removeRepeat:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.str(m.id)
   }
 }
 
@@ -391,7 +448,11 @@ const sizes: Readonly<Record<number, number>> = {
   [T.join]: 4,
   [T.close]: 4,
   [T.outcome]: 5,
-  [T.follow]: 5
+  [T.follow]: 5,
+  [T.explain]: 4,
+  [T.repeat]: 8,
+  [T.repeats]: 3,
+  [T.removeRepeat]: 4
 }
 
 /** The type of the message that a body begins with; nothing else of it is looked at. Throws `Malformed`. */
@@ -548,6 +609,23 @@ const body = (r: Reader, type: number): ClientMessage => {
       return { type, request: r.uint(), queue: r.uint(), task: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
     case T.follow:
       return { type, request: r.uint(), queue: r.uint(), cursor: r.uint(), credit: r.uint(Limits.creditMax) }
+    case T.explain:
+      return { type, request: r.uint(), queue: r.uint(), task: r.uintOrNil() }
+    case T.repeat:
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        id: r.str(Limits.repeatIdBytesMax),
+        everyMs: r.uintOrNil(),
+        cron: r.strOrNil(Limits.cronBytesMax),
+        zone: r.str(Limits.zoneBytesMax),
+        ...readItem(r)
+      }
+    case T.repeats:
+      return { type, request: r.uint(), queue: r.uint() }
+    case T.removeRepeat:
+      return { type, request: r.uint(), queue: r.uint(), id: r.str(Limits.repeatIdBytesMax) }
     default:
       throw new Malformed(`unknown message type ${type}`)
   }
@@ -578,7 +656,7 @@ const name = (r: Reader): string => {
 }
 
 /** An item without options is its payload alone; trailing options that are not set are left out. */
-const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefined): void => {
+export const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefined): void => {
   if (options === undefined) return w.bin(payload)
   w.array(8)
   w.bin(payload)
@@ -593,6 +671,13 @@ const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefine
     for (const label of options.labels) w.str(label)
   }
   w.strOrNil(options.trace)
+}
+
+/** A payload alone, or an item with options. */
+export const readItem = (r: Reader): { readonly payload: Uint8Array; readonly options: TaskOptions | undefined } => {
+  const length = r.atBin ? 0 : r.array(32)
+  const payload = r.bin(Limits.payloadBytesCeiling)
+  return { payload, options: length === 0 ? undefined : taskOptions(r, length) }
 }
 
 /** Assumes: the payload, the first of `length` elements, has been read. */

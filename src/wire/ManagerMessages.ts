@@ -6,12 +6,16 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import { putItem, readItem } from "./ClientMessages.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
+  type Fact,
+  type LaneCount,
   type Outcome as OutcomeItem,
   type QueueStats,
   type Reason,
+  type Repeat,
   ManagerType as T
 } from "./Vocabulary.ts"
 
@@ -145,6 +149,17 @@ export interface Gap {
   readonly cursor: number
   readonly oldest: number
 }
+/** The first fact of a task says what it is; the others what holds it, or the queue, back. */
+export interface Explained {
+  readonly type: typeof T.explained
+  readonly request: number
+  readonly facts: ReadonlyArray<Fact>
+}
+export interface Repeats {
+  readonly type: typeof T.repeats
+  readonly request: number
+  readonly items: ReadonlyArray<Repeat>
+}
 
 export type Answer =
   | Done
@@ -158,6 +173,8 @@ export type Answer =
   | Peeked
   | Stats
   | Outcome
+  | Explained
+  | Repeats
 export type ManagerMessage =
   | Hello
   | AuthChallenge
@@ -277,6 +294,25 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.stream)
       w.uint(m.cursor)
       return w.uint(m.oldest)
+    case T.explained:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      w.array(m.facts.length)
+      for (const { at, kind, limit, subject, value } of m.facts) {
+        w.array(5)
+        w.uint(kind)
+        w.str(subject)
+        w.uint(at)
+        w.uint(value)
+        w.uint(limit)
+      }
+      return
+    case T.repeats:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      w.array(m.items.length)
+      for (const item of m.items) repeat(w, item)
+      return
   }
 }
 
@@ -372,7 +408,9 @@ const sizes: Readonly<Record<number, number>> = {
   [T.outcome]: 3,
   [T.deliver]: 3,
   [T.outcomes]: 4,
-  [T.gap]: 4
+  [T.gap]: 4,
+  [T.explained]: 3,
+  [T.repeats]: 3
 }
 
 /** The next message. Throws `Malformed`. */
@@ -471,6 +509,10 @@ const body = (r: Reader, type: number): ManagerMessage => {
       return { type, stream: r.uint(), next: r.uint(), items: list(r, Limits.creditMax, () => decodeOutcome(r)) }
     case T.gap:
       return { type, stream: r.uint(), cursor: r.uint(), oldest: r.uint() }
+    case T.explained:
+      return { type, request: r.uint(), facts: list(r, Limits.factsMax, () => decodeFact(r)) }
+    case T.repeats:
+      return { type, request: r.uint(), items: list(r, Limits.repeatsPerQueueMax, () => decodeRepeat(r)) }
     default:
       throw new Malformed(`unknown message type ${type}`)
   }
@@ -536,22 +578,118 @@ const statsFields = [
   "workers"
 ] as const
 
+/** Those that a later version added: a manager without them leaves them out, and they read as 0. */
+const statsAdded = [
+  "nextDueMs",
+  "nextLeaseEndMs",
+  "waitingBytes",
+  "outcomeBytes",
+  "deadLetterBytes",
+  "deadLetters",
+  "waitingPuts",
+  "waitingTakers",
+  "readers",
+  "repeats",
+  "puts1s",
+  "puts10s",
+  "puts60s",
+  "leases1s",
+  "leases10s",
+  "leases60s",
+  "commits1s",
+  "commits10s",
+  "commits60s",
+  "failures1s",
+  "failures10s",
+  "failures60s"
+] as const
+
 const queueStats = (w: Writer, stats: QueueStats): void => {
-  w.array(3 + statsFields.length)
+  w.array(3 + statsFields.length + 1 + statsAdded.length + 1)
   w.str(stats.name)
   w.str(stats.durability)
   w.str(stats.closed)
   for (const field of statsFields) w.uint(stats[field])
+  w.bool(stats.paused)
+  for (const field of statsAdded) w.uint(stats[field])
+  w.array(stats.lanes.length)
+  for (const [key, waiting, leased, blockedMs] of stats.lanes) {
+    w.array(4)
+    w.str(key)
+    w.uint(waiting)
+    w.uint(leased)
+    w.uint(blockedMs)
+  }
 }
 
 const decodeQueueStats = (r: Reader): QueueStats => {
   const length = r.array(64)
-  if (length < 3 + statsFields.length) throw new Malformed("the counts of a queue are incomplete")
+  let left = length - 3 - statsFields.length
+  if (left < 0) throw new Malformed("the counts of a queue are incomplete")
   const words = { name: r.str(Limits.nameCharsMax), durability: r.str(16), closed: r.str(16) }
   const counts = Object.fromEntries(statsFields.map((field) => [field, r.uint()])) as Record<
     (typeof statsFields)[number],
     number
   >
-  r.skip(length - 3 - statsFields.length)
-  return { ...words, ...counts }
+  const paused = left-- > 0 ? r.bool() : false
+  const added = Object.fromEntries(statsAdded.map((field) => [field, left-- > 0 ? r.uint() : 0])) as Record<
+    (typeof statsAdded)[number],
+    number
+  >
+  const lanes = left-- > 0 ? list(r, Limits.topLanesMax, () => decodeLane(r)) : []
+  if (left > 0) r.skip(left)
+  return { ...words, ...counts, paused, ...added, lanes }
+}
+
+const decodeLane = (r: Reader): LaneCount => {
+  const length = r.array(32)
+  if (length < 4) throw new Malformed("the counts of a lane have four elements")
+  const lane: LaneCount = [r.str(Limits.taskKeyBytesMax), r.uint(), r.uint(), r.uint()]
+  r.skip(length - 4)
+  return lane
+}
+
+const decodeFact = (r: Reader): Fact => {
+  const length = r.array(32)
+  if (length < 5) throw new Malformed("a fact has five elements")
+  const fact: Fact = {
+    kind: r.uint(),
+    subject: r.str(Limits.reasonBytesMax),
+    at: r.uint(),
+    value: r.uint(),
+    limit: r.uint()
+  }
+  r.skip(length - 5)
+  return fact
+}
+
+const repeat = (w: Writer, item: Repeat): void => {
+  w.array(9)
+  w.str(item.id)
+  w.uintOrNil(item.everyMs)
+  w.strOrNil(item.cron)
+  w.str(item.zone)
+  w.uint(item.nextAtMs)
+  w.uintOrNil(item.task)
+  w.uintOrNil(item.lastAtMs)
+  w.uint(item.occurrences)
+  putItem(w, item.payload, item.options)
+}
+
+const decodeRepeat = (r: Reader): Repeat => {
+  const length = r.array(32)
+  if (length < 9) throw new Malformed("a repeat has nine elements")
+  const item: Repeat = {
+    id: r.str(Limits.repeatIdBytesMax),
+    everyMs: r.uintOrNil(),
+    cron: r.strOrNil(Limits.cronBytesMax),
+    zone: r.str(Limits.zoneBytesMax),
+    nextAtMs: r.uint(),
+    task: r.uintOrNil(),
+    lastAtMs: r.uintOrNil(),
+    occurrences: r.uint(),
+    ...readItem(r)
+  }
+  r.skip(length - 9)
+  return item
 }

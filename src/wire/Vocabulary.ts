@@ -36,6 +36,10 @@ export const ClientType = {
   outcome: 0x20,
   follow: 0x21,
   abandon: 0x22,
+  explain: 0x2c,
+  repeat: 0x2d,
+  repeats: 0x2e,
+  removeRepeat: 0x2f,
   answered: 0x34
 } as const
 
@@ -60,7 +64,9 @@ export const ManagerType = {
   outcome: 0x51,
   deliver: 0x52,
   outcomes: 0x53,
-  gap: 0x54
+  gap: 0x54,
+  explained: 0x59,
+  repeats: 0x5a
 } as const
 
 /**
@@ -72,7 +78,8 @@ export const isRemembered = (type: number): boolean =>
   type === ManagerType.putDone ||
   type === ManagerType.putItems ||
   type === ManagerType.leased ||
-  type === ManagerType.items
+  type === ManagerType.items ||
+  type === ManagerType.repeats
 
 /** What a producer may say about a task; the same shape as the engine's. */
 export interface TaskOptions {
@@ -139,4 +146,55 @@ export interface QueueStats {
   readonly outcomesFirst: number
   readonly outcomesNext: number
   readonly workers: number
+  readonly paused: boolean
+  readonly nextDueMs: number
+  readonly nextLeaseEndMs: number
+  readonly waitingBytes: number
+  readonly outcomeBytes: number
+  readonly deadLetterBytes: number
+  readonly deadLetters: number
+  readonly waitingPuts: number
+  readonly waitingTakers: number
+  readonly readers: number
+  readonly repeats: number
+  readonly puts1s: number
+  readonly puts10s: number
+  readonly puts60s: number
+  readonly leases1s: number
+  readonly leases10s: number
+  readonly leases60s: number
+  readonly commits1s: number
+  readonly commits10s: number
+  readonly commits60s: number
+  readonly failures1s: number
+  readonly failures10s: number
+  readonly failures60s: number
+  readonly lanes: ReadonlyArray<LaneCount>
+}
+
+/** Key, tasks that wait and that are leased, ms until its limit lets one go. */
+export type LaneCount = readonly [key: string, waiting: number, leased: number, blockedMs: number]
+
+/** One fact of an explanation; its kind decides what the other fields mean. */
+export interface Fact {
+  readonly kind: number
+  readonly subject: string
+  readonly at: number
+  readonly value: number
+  readonly limit: number
+}
+
+/** A repeat as the manager has it. */
+export interface Repeat {
+  readonly id: string
+  readonly everyMs: number | undefined
+  readonly cron: string | undefined
+  readonly zone: string
+  readonly nextAtMs: number
+  /** The task of the occurrence under way. */
+  readonly task: number | undefined
+  readonly lastAtMs: number | undefined
+  readonly occurrences: number
+  readonly payload: Uint8Array
+  readonly options: TaskOptions | undefined
 }

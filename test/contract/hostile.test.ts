@@ -369,7 +369,8 @@ describe("a hostile peer", () => {
         )
         yield* work
         yield* work
-        assert.isBelow(process.memoryUsage().arrayBuffers - before, 200 * 1_048_576)
+        // A writer that doubles to 128 MiB leaves as much behind, collected or not; one that took it all leaves 512.
+        assert.isBelow(process.memoryUsage().arrayBuffers - before, 300 * 1_048_576)
       })
     )
   })

@@ -78,8 +78,10 @@ class Run {
     for (;;) {
       const next = Math.min(this.#engine.nextDeadline, this.#reference.nextDeadline())
       this.#now = Math.min(end, Math.max(next, this.#now + 1))
+      this.#out.occurrences = []
       this.#engine.tick(this.#now)
-      this.#reference.tick(this.#now)
+      this.#reference.tick(this.#now, this.#out.occurrences)
+      for (const _ of this.#out.occurrences) this.#count("occurrence")
       this.#settle()
       if (this.#now === end) return
     }
@@ -351,7 +353,28 @@ class Run {
       else this.#reference.congested.delete(number)
       return
     }
-    if (kind < 98 && r.chance(15)) {
+    if (kind < 98 && r.chance(60)) {
+      const id = r.pick(["a", "b", "c"])
+      const what = r.int(10)
+      if (what < 7) {
+        // Whole hundreds, and sometimes below the bound.
+        const everyMs = 900 + 100 * r.int(12)
+        const bytes = r.chance(5) ? 9 : r.int(9)
+        say("repeat", queue, id, everyMs, bytes)
+        const repeat = { id, everyMs, cron: undefined, zone: "UTC", payload: new Uint8Array(bytes), options: undefined }
+        this.#engine.repeat(session, request, queue, repeat, now)
+        return this.#reference.repeat(request, queue, id, everyMs, bytes, now)
+      }
+      if (what < 8) {
+        say("removeRepeat", queue, id)
+        this.#engine.removeRepeat(session, request, queue, id)
+        return this.#reference.removeRepeat(request, queue, id)
+      }
+      say("repeats", queue)
+      this.#engine.listRepeats(session, request, queue)
+      return this.#reference.repeats(request, queue)
+    }
+    if (kind < 98 && r.chance(38)) {
       const mode = r.pick(["drain", "immediate"] as const)
       say("close", queue, mode)
       this.#engine.close(session, request, queue, mode, now)
@@ -375,7 +398,8 @@ const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number,
 
 const kinds = [
   ..."put lease subscribe follow credit unsubscribe commit fail release renew started heartbeat acknowledge".split(" "),
-  ..."outcome join congested close detach resume goodbye".split(" "),
+  ..."outcome join congested close detach resume goodbye repeat removeRepeat repeats".split(" "),
+  ..."definitionInvalid Repeats occurrence".split(" "),
   ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
 ]
 

@@ -10,6 +10,8 @@ const silent: Out = {
   changed: () => {},
   queueChanged: () => {},
   putProgress: () => {},
+  repeatChanged: () => {},
+  repeats: () => {},
   refused: () => {},
   done: () => {},
   putDone: () => {},
@@ -32,6 +34,7 @@ const scene = () => {
   const base = { name: "q", fingerprint: bytes, schema: "", accepts: [], policy, durability: "memory" } as const
   const queue = engine.declare(base)
   const idle = engine.declare({ ...base, name: "idle" })
+  const timed = engine.declare({ ...base, name: "timed" })
   const session = engine.connect((id) => new Session(id))
   engine.put(session, 1, 0, false, undefined, [bytes, bytes, bytes, bytes, bytes], undefined, 0)
   engine.lease(session, 2, 0, 5, 0, false, 0)
@@ -47,13 +50,19 @@ const scene = () => {
   engine.outcome(session, 11, 0, 4, 7_000, 5)
   const leases = engine.subscribe(session, idle, 3)
   const outcomes = engine.follow(session, queue, 0, 9)
+  // One repeat whose occurrence waits, and one that waits for its time.
+  const repeat = { everyMs: 1_000, cron: undefined, zone: "UTC", payload: bytes, options: undefined }
+  engine.repeat(session, 12, 2, { ...repeat, id: "running" }, -1_000)
+  engine.repeat(session, 13, 2, { ...repeat, id: "waiting" }, 5)
+  engine.tick(5)
   engine.dispatch(5)
+  const [running, waiting] = engine.repeats.of(timed)
   const living = (n: number): Task => {
     const owner = engine.tasks.owner(n)
     assert.instanceOf(owner, Task)
     return owner
   }
-  return { engine, queue, idle, session, leases, outcomes, living }
+  return { engine, queue, idle, session, leases, outcomes, living, running: running!, waiting: waiting! }
 }
 type Scene = ReturnType<typeof scene>
 
@@ -327,6 +336,35 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
     },
     /a stray eviction timer/
   ],
+  [
+    "an occurrence that is gone",
+    ({ running }) => {
+      running.task = 1_000
+    },
+    /its task 1000 is gone/
+  ],
+  ["an occurrence that nobody will miss", ({ engine }) => engine.repeats.running.clear(), /will not be missed/],
+  [
+    "a repeat that waits for nothing",
+    ({ waiting }) => {
+      waiting.timer = undefined
+    },
+    /repeat "waiting" of .*: timer none beside task 0/
+  ],
+  [
+    "a repeat whose timer is out of the heap",
+    ({ engine, waiting }) => engine.timers.remove(waiting.timer!),
+    /never ring/
+  ],
+  [
+    "a repeat on a closed queue",
+    ({ running }) => {
+      running.queue.closed = "drain"
+    },
+    /the queue is closed/
+  ],
+  ["bytes of tasks that are not there", ({ queue }) => void queue.livingBytes++, /waitingBytes is \d+, not/],
+  ["bytes of leases that are not there", ({ queue }) => void queue.leasedBytes--, /leasedBytes is \d+, not/],
   ["a timer out of the heap", ({ engine, queue }) => engine.timers.remove(queue.leaseTimer!), /never ring/]
 ]
 

@@ -10,6 +10,7 @@ export type Answer =
   | { readonly _tag: "Leased"; readonly tasks: ReadonlyArray<string> }
   | { readonly _tag: "Items"; readonly items: ReadonlyArray<string> }
   | { readonly _tag: "Outcome"; readonly text: string }
+  | { readonly _tag: "Repeats"; readonly repeats: ReadonlyArray<string> }
 
 export interface Item {
   readonly bytes: number
@@ -72,8 +73,18 @@ interface Stream {
   cursor: number
 }
 
+interface RefRepeat {
+  readonly id: string
+  every: number
+  bytes: number
+  next: number
+  task: number
+  occurrences: number
+}
+
 interface RefQueue {
   readonly id: number
+  repeats: Array<RefRepeat>
   readonly policy: QueuePolicy
   closed: "open" | "drain" | "immediate"
   waits: Array<Wait>
@@ -109,6 +120,7 @@ export class Reference {
   constructor(policies: ReadonlyArray<QueuePolicy>) {
     this.queues = policies.map((policy, id) => ({
       id,
+      repeats: [],
       policy,
       closed: "open",
       waits: [],
@@ -144,6 +156,7 @@ export class Reference {
     }
     for (const queue of this.queues) {
       for (const wait of queue.waits) next = Math.min(next, wait.until)
+      for (const repeat of queue.repeats) if (!this.#runs(repeat)) next = Math.min(next, repeat.next)
       if (queue.kept < queue.log.length) next = Math.min(next, queue.log[queue.kept]!.at + queue.policy.outcomesKeptMs)
     }
     return next
@@ -341,6 +354,7 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     if (queue.closed !== "immediate") queue.closed = mode
+    queue.repeats = []
     if (mode === "immediate") {
       const delayed = this.of(queueId, "delayed").sort((a, b) => a.n - b.n)
       for (const task of [...this.ready(queueId), ...delayed]) this.#end(task, "cancelled", now)
@@ -350,6 +364,48 @@ export class Reference {
       this.#answerPut(queue, wait)
     }
     this.#answer(request, { _tag: "Done" })
+  }
+
+  repeat(request: number, queueId: number, id: string, every: number, bytes: number, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (queue.closed !== "open") return this.#refuse(request, "closed")
+    if (bytes > queue.policy.payloadBytesMax) return this.#refuse(request, "payloadTooLarge")
+    if (every < 1_000) return this.#refuse(request, "definitionInvalid")
+    let repeat = queue.repeats.find((known) => known.id === id)
+    if (repeat === undefined) {
+      repeat = { id, every: 0, bytes, next: 0, task: 0, occurrences: 0 }
+      queue.repeats.push(repeat)
+    }
+    if (repeat.every !== every) repeat.next = now + every
+    repeat.every = every
+    repeat.bytes = bytes
+    this.#answer(request, { _tag: "Repeats", repeats: [this.#repeatText(repeat)] })
+  }
+
+  removeRepeat(request: number, queueId: number, id: string): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const removed = queue.repeats.filter((repeat) => repeat.id === id)
+    queue.repeats = queue.repeats.filter((repeat) => repeat.id !== id)
+    this.#answer(request, { _tag: "Repeats", repeats: removed.map((repeat) => this.#repeatText(repeat)) })
+  }
+
+  repeats(request: number, queueId: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    this.#answer(request, { _tag: "Repeats", repeats: queue.repeats.map((repeat) => this.#repeatText(repeat)) })
+  }
+
+  /** Whether its occurrence has not ended. */
+  #runs(repeat: RefRepeat): boolean {
+    const task = this.tasks.find(({ n }) => n === repeat.task)
+    return task !== undefined && ["ready", "delayed", "leased"].includes(task.state)
+  }
+
+  #repeatText(repeat: RefRepeat): string {
+    const task = this.#runs(repeat) ? repeat.task : 0
+    return `${repeat.id} every ${repeat.every} next ${repeat.next} task ${task} after ${repeat.occurrences}`
   }
 
   subscribe(session: number, queueId: number, id: number, credit: number): void {
@@ -403,8 +459,8 @@ export class Reference {
 
   // ---- time
 
-  /** Assumes: called at every deadline. */
-  tick(now: number): void {
+  /** Assumes: called at every deadline. `occurrences` is the order in which the engine put those of this moment. */
+  tick(now: number, occurrences: ReadonlyArray<string>): void {
     for (const task of this.tasks.filter(({ state }) => state === "leased").sort(byDeadline)) {
       if (task.at <= now) this.#lose(task, now)
     }
@@ -419,6 +475,30 @@ export class Reference {
         else this.#refuse(wait.request, wait.kind === "lease" ? "empty" : "timedOut")
       }
     }
+    this.#repeat(now, occurrences)
+  }
+
+  /** One occurrence for each repeat that is due and whose last one has ended; the missed ones are passed over. */
+  #repeat(now: number, occurrences: ReadonlyArray<string>): void {
+    const due = this.queues.flatMap((queue) =>
+      queue.repeats
+        .filter((repeat) => repeat.next <= now && !this.#runs(repeat))
+        .map((repeat) => ({ name: `${queue.id}/${repeat.id}`, queue, repeat }))
+    )
+    const place = (name: string): number => occurrences.indexOf(name)
+    due.sort((a, b) => place(a.name) - place(b.name))
+    const put: Array<string> = []
+    for (const { name, queue, repeat } of due) {
+      while (repeat.next <= now) repeat.next += repeat.every
+      const accepted = this.#accept(queue, { bytes: repeat.bytes }, now)
+      if (accepted === "0 spent") queue.repeats = queue.repeats.filter((other) => other !== repeat)
+      else {
+        repeat.task = this.#nextTask - 1
+        repeat.occurrences++
+        put.push(name)
+      }
+    }
+    if (put.join() !== occurrences.join()) throw new Mismatch(`occurrences ${occurrences.join()}, not ${put.join()}`)
   }
 
   /**

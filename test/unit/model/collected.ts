@@ -2,6 +2,7 @@ import type { Out } from "../../../src/model/Engine.ts"
 import { defaults, type Policy } from "../../../src/model/Policy.ts"
 import type { QueueDefinition } from "../../../src/model/Queue.ts"
 import { Code } from "../../../src/model/Refusal.ts"
+import type { Repeat } from "../../../src/model/Repeat.ts"
 import { PutStatus } from "../../../src/model/Session.ts"
 import type { Task } from "../../../src/model/Task.ts"
 import type { Answer, Grant } from "./Reference.ts"
@@ -50,6 +51,17 @@ export class Collected implements Out {
   }
   queueChanged: Out["queueChanged"] = () => {}
   putProgress: Out["putProgress"] = () => {}
+  /** Occurrences in the order in which they were put, and every state of every repeat. */
+  occurrences: Array<string> = []
+  readonly repeated = new Map<string, number>()
+  repeatChanged: Out["repeatChanged"] = ({ definition, occurrences, queue }, removed) => {
+    const name = `${queue.id}/${definition.id}`
+    if (occurrences > (this.repeated.get(name) ?? 0)) this.occurrences.push(name)
+    if (removed) this.repeated.delete(name)
+    else this.repeated.set(name, occurrences)
+  }
+  repeats: Out["repeats"] = (_, request, repeats) =>
+    this.#answer(request, { _tag: "Repeats", repeats: repeats.map(repeatText) })
   refused: Out["refused"] = (_, request, why) =>
     this.#answer(request, { _tag: "Refused", why: codeNames[why.code] ?? String(why.code) })
   done: Out["done"] = (_, request) => this.#answer(request, { _tag: "Done" })
@@ -78,5 +90,8 @@ export class Collected implements Out {
     this.#answer(request, { _tag: "Outcome", text })
   }
 }
+
+const repeatText = ({ definition, nextAt, occurrences, task }: Repeat): string =>
+  `${definition.id} every ${definition.everyMs} next ${nextAt} task ${task} after ${occurrences}`
 
 const leaseText = (task: Task): string => `${task.n}/${task.leases}/${task.attempt}`

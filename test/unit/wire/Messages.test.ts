@@ -136,7 +136,21 @@ const clientMessages: MakeClient = {
     task: uint(r),
     waitMs: maybe(r, () => r.int(9_999))
   }),
-  follow: (r) => ({ type: C.follow, request: uint(r), queue: uint(r), cursor: uint(r), credit: r.int(65_537) })
+  follow: (r) => ({ type: C.follow, request: uint(r), queue: uint(r), cursor: uint(r), credit: r.int(65_537) }),
+  explain: (r) => ({ type: C.explain, request: uint(r), queue: uint(r), task: maybe(r, () => uint(r)) }),
+  repeat: (r) => ({
+    type: C.repeat,
+    request: uint(r),
+    queue: uint(r),
+    id: text(r),
+    everyMs: maybe(r, () => uint(r)),
+    cron: maybe(r, () => text(r)),
+    zone: text(r, 16),
+    payload: r.bytes(r.int(300)),
+    options: maybe(r, () => options(r))
+  }),
+  repeats: (r) => ({ type: C.repeats, request: uint(r), queue: uint(r) }),
+  removeRepeat: (r) => ({ type: C.removeRepeat, request: uint(r), queue: uint(r), id: text(r) })
 }
 
 const delivery = (r: Random): Delivery => {
@@ -179,7 +193,31 @@ const stats = (r: Random): QueueStats => ({
   oldestReadyMs: uint(r),
   outcomesFirst: uint(r),
   outcomesNext: uint(r),
-  workers: uint(r)
+  workers: uint(r),
+  paused: r.chance(50),
+  nextDueMs: uint(r),
+  nextLeaseEndMs: uint(r),
+  waitingBytes: uint(r),
+  outcomeBytes: uint(r),
+  deadLetterBytes: uint(r),
+  deadLetters: uint(r),
+  waitingPuts: uint(r),
+  waitingTakers: uint(r),
+  readers: uint(r),
+  repeats: uint(r),
+  puts1s: uint(r),
+  puts10s: uint(r),
+  puts60s: uint(r),
+  leases1s: uint(r),
+  leases10s: uint(r),
+  leases60s: uint(r),
+  commits1s: uint(r),
+  commits10s: uint(r),
+  commits60s: uint(r),
+  failures1s: uint(r),
+  failures10s: uint(r),
+  failures60s: uint(r),
+  lanes: many(r, () => [text(r), uint(r), uint(r), uint(r)])
 })
 
 type MakeManager = { readonly [K in keyof typeof M]: (r: Random) => Manager.ManagerMessage }
@@ -237,7 +275,28 @@ const managerMessages: MakeManager = {
   outcome: (r) => ({ type: M.outcome, request: uint(r), outcome: outcome(r) }),
   deliver: (r) => ({ type: M.deliver, stream: uint(r), items: many(r, () => delivery(r)) }),
   outcomes: (r) => ({ type: M.outcomes, stream: uint(r), next: uint(r), items: many(r, () => outcome(r)) }),
-  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) })
+  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) }),
+  explained: (r) => ({
+    type: M.explained,
+    request: uint(r),
+    facts: many(r, () => ({ kind: uint(r), subject: text(r), at: uint(r), value: uint(r), limit: uint(r) }))
+  }),
+  repeats: (r) => ({
+    type: M.repeats,
+    request: uint(r),
+    items: many(r, () => ({
+      id: text(r),
+      everyMs: maybe(r, () => uint(r)),
+      cron: maybe(r, () => text(r)),
+      zone: text(r, 16),
+      nextAtMs: uint(r),
+      task: maybe(r, () => uint(r)),
+      lastAtMs: maybe(r, () => uint(r)),
+      occurrences: uint(r),
+      payload: r.bytes(r.int(300)),
+      options: maybe(r, () => options(r))
+    }))
+  })
 }
 
 interface Side {
@@ -405,6 +464,18 @@ describe("fields of messages", () => {
       policy: undefined,
       ...change
     })
+    const repeat = (change: Partial<Client.Repeat>): Client.ClientMessage => ({
+      type: C.repeat,
+      request: 1,
+      queue: 0,
+      id: "",
+      everyMs: undefined,
+      cron: undefined,
+      zone: "",
+      payload: r.bytes(1),
+      options: undefined,
+      ...change
+    })
     const limits: ReadonlyArray<readonly [limit: number, make: (value: number) => Client.ClientMessage]> = [
       [Limits.taskIdBytesMax, (size) => put({ id: x(size) })],
       [255, (priority) => put({ priority })],
@@ -425,6 +496,9 @@ describe("fields of messages", () => {
       [Limits.waitMsMax, (waitMs) => ({ type: C.lease, request: 1, queue: 0, count: 1, waitMs, get: false })],
       [Limits.creditMax, (credit) => ({ type: C.subscribe, request: 1, queue: 0, credit })],
       [Limits.creditMax, (credit) => ({ type: C.follow, request: 1, queue: 0, cursor: 0, credit })],
+      [Limits.repeatIdBytesMax, (size) => repeat({ id: x(size) })],
+      [Limits.cronBytesMax, (size) => repeat({ cron: x(size) })],
+      [Limits.zoneBytesMax, (size) => repeat({ zone: x(size) })],
       [Limits.pageItemsMax, (count) => ({ type: C.peek, request: 1, queue: 0, count })],
       [Limits.scramMessageCharsMax, (size) => ({ type: C.authFinal, message: x(size) })]
     ]
@@ -432,6 +506,26 @@ describe("fields of messages", () => {
       for (const value of [limit - 1, limit]) assert.strictEqual(decodeClient(make(value)), "decoded", `${limit}`)
       assert.notStrictEqual(decodeClient(make(limit + 1)), "decoded", `${limit + 1}`)
     }
+  })
+
+  it("the counts of a queue from a manager that has fewer of them read as none of the others", () => {
+    const whole = stats(r)
+    const bytes = encoded((w) => Manager.encode(w, { type: M.stats, request: 1, queues: [whole] }))
+    // type array, type, request, array of one, array 16 of 43 elements: cut down to the 18 of the first version.
+    const at = bytes.indexOf(0xdc)
+    assert.deepStrictEqual([...bytes.subarray(at, at + 3)], [0xdc, 0, 42])
+    const reader = new Reader(bytes)
+    reader.position = at + 3
+    reader.skip(18)
+    const older = bytes.slice(0, reader.position)
+    older[at + 2] = 18
+    const decoded = Manager.decode(new Reader(older))
+    const [counts] = decoded.type === M.stats ? decoded.queues : []
+    const { name, workers } = whole
+    assert.deepStrictEqual(
+      [counts!.name, counts!.workers, counts!.paused, counts!.puts60s, counts!.lanes],
+      [name, workers, false, 0, []]
+    )
   })
 
   it("a fingerprint has 32 bytes, or none", () => {
