@@ -43,7 +43,8 @@ export interface Stats {
 const outcomeNames = ["Success", "Failure", "Dead", "Cancelled"] as const
 
 export const check = (evidence: Evidence, violated: Violated): void => {
-  const { accounts, history } = evidence
+  const { accounts } = evidence
+  const history = since(evidence.history)
   const byId = new Map(accounts.map((account) => [account.taskId, account]))
   const byItem = new Map<number, Account>()
   for (const account of accounts) {
@@ -63,12 +64,33 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   dedupe(evidence, violated)
   deliveries(history.deliveries, byId, byItem, violated)
   ends(history.ends, byId, violated)
-  outcomes(history, byId, violated)
+  outcomes(history, evidence.history, byId, violated)
   for (const [queue, stats] of evidence.stats) conservation(queue, stats, accounts, violated)
 }
 
+/** `buffered`: what was answered before a power loss may be gone, and its numbers used anew. Puts stay: they explain. */
+type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes">
+
+const since = (history: History): Seen => {
+  const { children, deliveries, ends, lostAt, outcomes, puts } = history
+  if (lostAt < 0) return history
+  // What was on its way when the power failed arrives when the network lets it.
+  const settledAt = lostAt + underWayUs
+  const forgiven = puts.map((put): PutCall => (put.startedAt > lostAt ? put : { ...put, verdict: "open" }))
+  return {
+    puts: forgiven,
+    children: children.filter(({ run }) => run.at > settledAt),
+    ends: ends.filter(({ startedAt }) => startedAt > settledAt),
+    deliveries: deliveries.filter(({ at }) => at > settledAt),
+    outcomes: outcomes.filter(({ at }) => at > settledAt)
+  }
+}
+
+/** The longest stall of a simulated connection, and a little more. */
+const underWayUs = 45_000_000
+
 /** S2, S3: whatever the manager has was put by someone, as it is, and not by a call that certainly failed. */
-const origins = (history: History, accounts: ReadonlyArray<Account>, violated: Violated): void => {
+const origins = (history: Seen, accounts: ReadonlyArray<Account>, violated: Violated): void => {
   const put = new Map<number, { readonly call: PutCall; readonly item: PutItem; readonly at: number }>()
   for (const call of history.puts) for (const [at, item] of call.items.entries()) put.set(item.u, { call, item, at })
   const children = new Map(history.children.map((child) => [child.item.u, child]))
@@ -107,7 +129,7 @@ const receipts = (put: PutCall, byId: ReadonlyMap<string, Account>, violated: Vi
 }
 
 /** S4: the children of a commit are put with it, all of them, and never without it. */
-const children = (history: History, byItem: ReadonlyMap<number, Account>, violated: Violated): void => {
+const children = (history: Seen, byItem: ReadonlyMap<number, Account>, violated: Violated): void => {
   const results = new Map<string, number | undefined>()
   for (const { outcome, result, taskId } of history.outcomes) if (outcome === "Success") results.set(taskId, result)
   for (const { item, run } of history.children) {
@@ -200,13 +222,13 @@ const ends = (calls: ReadonlyArray<EndCall>, byId: ReadonlyMap<string, Account>,
 }
 
 /** S8: every reader sees the same outcome, and a result that its holder committed; a stream leaves none out. */
-const outcomes = (history: History, byId: ReadonlyMap<string, Account>, violated: Violated): void => {
+const outcomes = (history: Seen, all: Seen, byId: ReadonlyMap<string, Account>, violated: Violated): void => {
   const first = new Map<string, OutcomeRead>()
   const next = new Map<number, number>()
   const committers = new Map<number, { readonly taskId: string | undefined; readonly verdict: string }>()
-  for (const { result, taskId, verdict } of history.ends)
+  for (const { result, taskId, verdict } of all.ends)
     if (result !== undefined) committers.set(result, { taskId, verdict })
-  for (const { result, taskId } of history.deliveries) {
+  for (const { result, taskId } of all.deliveries) {
     if (result !== undefined) committers.set(result, { taskId, verdict: "open" })
   }
   for (const read of history.outcomes) {

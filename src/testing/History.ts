@@ -92,8 +92,8 @@ export class History {
   readonly others: Array<OtherCall> = []
   readonly deliveries: Array<Delivery> = []
   readonly outcomes: Array<OutcomeRead> = []
-  /** Lives of the manager of which nothing is left: it was a memory manager, or the power failed. */
-  readonly forgotten = new Set<string>()
+  /** When power was lost last with work that was not synced: what was answered before may be gone. */
+  lostAt = Number.NEGATIVE_INFINITY
 
   get calls(): number {
     return this.puts.length + this.ends.length + this.others.length

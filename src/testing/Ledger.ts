@@ -10,7 +10,7 @@ import type { Engine } from "../model/Engine.ts"
 import * as Invariants from "../model/Invariants.ts"
 import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
-import { Outcome } from "../model/Task.ts"
+import { Outcome, Task } from "../model/Task.ts"
 
 export type Violated = (invariant: string, text: string) => void
 
@@ -74,7 +74,11 @@ export class Ledger {
   /** Leases after the first of a task: permitted duplicates. */
   duplicates = 0
   rounds = 0
-  readonly #violated: Violated
+  /** Which life of the manager is heard: the last one. */
+  life = 0
+  #violated: Violated
+  readonly #log: Array<Decision> = []
+  #lastNow = 0
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
   readonly #ready = new Map<number, Set<LedgerTask>>()
   readonly #leases = new Set<LedgerTask>()
@@ -87,6 +91,71 @@ export class Ledger {
   // ---- what the engine decided
 
   decided(d: Decision): void {
+    this.#log.push(d)
+    this.#lastNow = d.now
+    this.#judge(d)
+  }
+
+  /** How much was decided so far: what a commit holds, and `revert` goes back to. */
+  get decisions(): number {
+    return this.#log.length
+  }
+
+  /** The manager begins another life, and of what the last one decided so much was stored. */
+  revert(decisions: number): void {
+    this.#log.length = decisions
+    for (const map of [this.tasks, this.#leasedBy, this.#ready]) map.clear()
+    this.#leases.clear()
+    this.#lastTask = 0
+    this.life++
+    const { duplicates } = this
+    const violated = this.#violated
+    // Judged already.
+    this.#violated = () => {}
+    for (const d of this.#log) this.#judge(d)
+    this.#violated = violated
+    this.duplicates = duplicates
+    this.#lastNow = this.#log.at(-1)?.now ?? 0
+  }
+
+  /** S16, S10: what a life has loaded is what the one before it had stored, and every lease has a term before it. */
+  restored(engine: Engine): void {
+    let living = 0
+    for (const task of this.tasks.values()) {
+      const owner = engine.tasks.owner(task.task)
+      if (task.state === "ended" || task.state === "acknowledged") {
+        if (owner instanceof Task) this.#say("S16", `task ${task.task} had ended and lives again`)
+        continue
+      }
+      living++
+      if (!(owner instanceof Task)) {
+        this.#say("S16", `task ${task.task} was ${task.state} and is gone`)
+        continue
+      }
+      const state = stateNames[owner.state]
+      if (state !== task.state) this.#say("S16", `task ${task.task} was ${task.state} and is ${state}`)
+      if (owner.attempt !== task.attempt) {
+        this.#say("S16", `task ${task.task} was in attempt ${task.attempt} and is in ${owner.attempt}`)
+      }
+      if (owner.priority !== task.priority || owner.queue.id !== task.queue) {
+        this.#say("S16", `task ${task.task} has another priority, or is on another queue`)
+      }
+      if (state === "delayed" && owner.at !== task.dueAt) {
+        this.#say("S16", `task ${task.task} was due at ${task.dueAt} and is at ${owner.at}`)
+      }
+      if (state !== "leased" || task.state !== "leased") continue
+      if (engine.fence(owner) !== task.fence || owner.holder?.id !== task.holder) {
+        this.#say("S16", `task ${task.task} is leased to another, or under another fence`)
+      }
+      const term = this.policies[task.queue]?.leaseMs ?? 0
+      if (owner.at < this.#lastNow + term) this.#say("S10", `task ${task.task}: a restart shortened its lease`)
+      task.deadline = owner.at
+      task.started = owner.started
+    }
+    if (engine.unfinished !== living) this.#say("S16", `${living} tasks lived, and ${engine.unfinished} were loaded`)
+  }
+
+  #judge(d: Decision): void {
     const known = this.tasks.get(d.task)
     if (d.change === "put") return this.#put(d, known)
     if (known === undefined) return this.#say("S2", `task ${d.task} was ${d.change} and never put`)
@@ -323,6 +392,8 @@ export class Ledger {
   }
 }
 
+const stateNames = ["ready", "delayed", "leased", "ended"] as const
+
 const into = (map: Map<number, Set<LedgerTask>>, key: number, task: LedgerTask): void => {
   const set = map.get(key)
   if (set === undefined) map.set(key, new Set([task]))
@@ -332,6 +403,9 @@ const into = (map: Map<number, Set<LedgerTask>>, key: number, task: LedgerTask):
 /** Hooks a ledger, and the invariants of the model, to a living core. `stepped` hears of each round. */
 export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEvery: () => boolean): void => {
   const { engine } = core
+  const life = ledger.life
+  /** A life that has ended may still say something; nothing of it is stored. */
+  const heard = (): boolean => ledger.life === life
   let now = 0
   const because = <A>(cause: Cause, at: number, run: () => A): A => {
     const outer = ledger.cause
@@ -349,6 +423,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   const inner = bound(engine)
   const { changed } = core
   core.changed = (change, task) => {
+    if (!heard()) return changed(change, task)
     const cursor = task.queue.log.next - 1
     for (const queue of engine.queues) ledger.policies[queue.id] ??= queue.policy
     ledger.decided({
@@ -371,10 +446,11 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   on.tick = (at) => {
     because({ _tag: "tick" }, at, () => inner.tick(at))
-    ledger.ticked(at)
+    if (heard()) ledger.ticked(at)
   }
   on.dispatch = (at) => {
     because({ _tag: "dispatch" }, at, () => inner.dispatch(at))
+    if (!heard()) return
     ledger.rounds++
     if (checkEvery()) for (const text of Invariants.check(engine)) violated("model", text)
   }
@@ -382,14 +458,19 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   on.lease = (...args) => because({ _tag: "other" }, args[6], () => inner.lease(...args))
   on.close = (...args) => because({ _tag: "other" }, args[4], () => inner.close(...args))
   on.started = (session, held) => {
-    ledger.started(session.id, held)
+    if (heard()) ledger.started(session.id, held)
     inner.started(session, held)
   }
   on.heartbeat = (session, held, at) => {
     const lost = inner.heartbeat(session, held, at)
     const set = new Set(lost)
-    ledger.renewed(session.id, held, (i) => set.has(held[i]!), at, false)
+    if (heard()) ledger.renewed(session.id, held, (i) => set.has(held[i]!), at, false)
     return lost
+  }
+  const start = core.start.bind(core)
+  core.start = () => {
+    start()
+    ledger.restored(engine)
   }
   let codes: ReadonlyArray<number> | undefined
   const { items } = core
@@ -401,11 +482,11 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     codes = undefined
     inner.renew(session, request, held, at)
     const said = codes as ReadonlyArray<number> | undefined
-    ledger.renewed(session.id, held, (i) => (said?.[i / 2] ?? 0) !== 0, at, true)
+    if (heard()) ledger.renewed(session.id, held, (i) => (said?.[i / 2] ?? 0) !== 0, at, true)
   }
   on.detach = (session, at) => {
     inner.detach(session, at)
-    ledger.detached(session.id, at)
+    if (heard()) ledger.detached(session.id, at)
   }
   const ending = (_tag: "resume" | "goodbye", session: Session, held: ReadonlyArray<number>): Cause => ({
     _tag,

@@ -8,6 +8,7 @@ import { make, type TaskQueue } from "../client/TaskQueue.ts"
 import type { SeededRandom } from "./Random.ts"
 import type { NetworkFaults } from "./SimNetwork.ts"
 import { healthy } from "./SimNetwork.ts"
+import { type StoreFaults, sound } from "./SimStore.ts"
 import { ms } from "./World.ts"
 
 export const Item = Schema.Struct({ u: Schema.Int, pad: Schema.String })
@@ -32,6 +33,7 @@ export type Mishap =
   | "clockStep"
   | "timersLate"
   | "crash"
+  | "storeLow"
 
 export type Operation = "put" | "putAll" | "get" | "lease" | "outcome" | "peek" | "stats" | "join" | "close"
 
@@ -55,6 +57,10 @@ export interface Plan {
   readonly operations: number
   readonly faultsMs: number
   readonly network: NetworkFaults
+  readonly durability: "memory" | "fsync" | "buffered"
+  readonly store: StoreFaults
+  /** Bytes of payloads that the manager keeps in memory. */
+  readonly residentBytesMax: number | undefined
   /** Mean time between two mishaps; infinite: none. */
   readonly mishapMs: number
   readonly mishaps: Readonly<Partial<Record<Mishap, number>>>
@@ -129,6 +135,22 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
         narrow: sometimes(random, 0.3, 0.5),
         lostAtEnd: sometimes(random, 0.5, 1)
       }
+  const durability = random.weighted({ memory: 1, fsync: 3, buffered: 1 })
+  const store: StoreFaults = calm
+    ? sound
+    : {
+        latencyUs: random.pick([
+          [20, 100],
+          [100, 3_000],
+          [1_000, 20_000]
+        ]),
+        slow: sometimes(random, 0.3, 0.05),
+        full: sometimes(random, 0.3, 0.2),
+        brokenNotApplied: sometimes(random, 0.3, 0.01),
+        brokenApplied: sometimes(random, 0.3, 0.01),
+        crash: sometimes(random, 0.4, 0.03),
+        powerLoss: random.chance(0.5) ? random.next() : 0
+      }
   const names: ReadonlyArray<Mishap> = [
     "reset",
     "stall",
@@ -142,7 +164,8 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     "pauseManager",
     "clockStep",
     "timersLate",
-    "crash"
+    "crash",
+    "storeLow"
   ]
   const mishaps = some(random, names, undefined)
   if (!names.some((name) => (mishaps[name] ?? 0) > 0)) mishaps.reset = 1
@@ -159,6 +182,9 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     operations: Math.floor(random.between(100, 300) / clients),
     faultsMs: random.pick([5_000, 20_000, 60_000]),
     network,
+    durability,
+    store,
+    residentBytesMax: random.pick([undefined, undefined, 0, 1_000]),
     mishapMs: calm ? Number.POSITIVE_INFINITY : random.pick([200, 1_000, 4_000, 10_000]),
     mishaps,
     uses,

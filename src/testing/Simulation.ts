@@ -17,6 +17,7 @@ import type { Core } from "../manager/Core.ts"
 import * as Manager from "../manager/Manager.ts"
 import type { Gate } from "../manager/Peer.ts"
 import { layer as memory } from "../store/Memory.ts"
+import { Store } from "../store/Store.ts"
 import { toHex } from "../wire/Bytes.ts"
 import { type Account, check, type Evidence, type Stats } from "./Check.ts"
 import { FaultCounts } from "./FaultCounts.ts"
@@ -26,6 +27,7 @@ import { describe, draw, type Mishap, type Plan } from "./Plan.ts"
 import { auditorProgram, clientProgram, managerAddress, type Stage, workerProgram } from "./Programs.ts"
 import type { SeededRandom } from "./Random.ts"
 import { networkFaultKinds, SimNetwork } from "./SimNetwork.ts"
+import { SimDisk, simulated, sound, storeFaultKinds } from "./SimStore.ts"
 import { ms, type Process, World } from "./World.ts"
 
 export interface SimulateOptions {
@@ -47,6 +49,8 @@ export const canary = (seed: number): Promise<Report> =>
 /** Every kind of fault that a long enough run must have seen. */
 export const faultKinds: ReadonlyArray<string> = [
   ...networkFaultKinds,
+  ...storeFaultKinds,
+  "manager killed",
   "client killed",
   "worker killed",
   "worker stopped",
@@ -157,6 +161,11 @@ class Simulation {
   readonly #clients: Array<Program | undefined> = []
   readonly #workers: Array<Program | undefined> = []
   #manager: Program | undefined
+  readonly #disk: SimDisk | undefined
+  /** What was decided when the commit that ends with this row was made. */
+  #sealed = new Map<number, number>()
+  #crashes = 0
+  #recoveries = 0
   #core: Core | undefined
   #names = 0
   #doneAt: number | undefined
@@ -169,6 +178,19 @@ class Simulation {
     this.#login = login
     this.ledger = new Ledger((invariant, text) => this.violated(invariant, text))
     this.world.show("plan", describe(this.plan))
+    const { durability, store } = this.plan
+    if (durability !== "memory") {
+      this.#disk = new SimDisk(this.world, durability, store, this.faults)
+      this.#disk.onCommit = (last) => {
+        this.#sealed.delete(last)
+        this.#sealed.set(last, this.ledger.decisions)
+      }
+      this.#disk.onCrash = (powerLost) => this.#crash(powerLost)
+    }
+    this.world.onLog = (process, text) => {
+      const broken = text.includes("the manager is broken") && !simulatedFault(text)
+      if (broken) this.violated("defect", `${process.name}: ${text}`)
+    }
     this.stage = {
       world: this.world,
       network: new SimNetwork(this.world, this.plan.network, this.faults),
@@ -215,8 +237,8 @@ class Simulation {
         deliveries: stage.history.deliveries.length,
         duplicates: this.ledger.duplicates,
         outcomesRead: stage.history.outcomes.length,
-        crashes: 0,
-        recoveries: 0,
+        crashes: this.#crashes,
+        recoveries: this.#recoveries,
         events: world.events,
         simulatedMs: world.nowMs
       }
@@ -228,17 +250,17 @@ class Simulation {
   #startManager(): void {
     const process = this.world.process(`manager${++this.#names}`)
     const { gate } = this.#login
+    const disk = this.#disk
     const port = this.stage.network.portOf(process)
     const layer = Layer.provide(
       Manager.layer({
         queues: this.plan.queues,
+        residentBytesMax: this.plan.residentBytesMax,
         inspect: (core) => {
-          this.#core = core
-          const say = (invariant: string, text: string): void => this.violated(invariant, text)
-          attach(core, this.ledger, say, () => this.#checkNow())
+          this.#begin(core)
         }
       }),
-      memory
+      disk === undefined ? memory : Layer.succeed(Store, Store.of(disk.open(process)))
     )
     const program = Effect.scoped(
       Effect.gen(function* () {
@@ -247,8 +269,46 @@ class Simulation {
         yield* Effect.addFinalizer(() => manager.close(gate))
         yield* manager.failed
       })
-    ).pipe(Effect.catch((error) => Effect.sync(() => this.violated("defect", `the manager failed: ${error.message}`))))
+    ).pipe(Effect.catch((error) => Effect.sync(() => this.#managerFailed(process, error.message))))
     this.#manager = { process, fiber: process.fork(program) }
+  }
+
+  /** A life of the manager, in a new process or in an old one that has opened its store again. */
+  #begin(core: Core): void {
+    this.#core = core
+    const disk = this.#disk
+    if (disk !== undefined) {
+      if (this.ledger.life > 0) this.#recoveries++
+      const stored = [...this.#sealed].filter(([last]) => last <= disk.last)
+      this.#sealed = new Map(stored)
+      this.ledger.revert(stored.at(-1)?.[1] ?? 0)
+    }
+    const say = (invariant: string, text: string): void => this.violated(invariant, text)
+    attach(core, this.ledger, say, () => true)
+  }
+
+  /** It has given up; whoever runs it starts it again. */
+  #managerFailed(process: Process, message: string): void {
+    if (!simulatedFault(message)) return this.violated("defect", `the manager failed: ${message}`)
+    this.faults.fired("manager gave up")
+    this.world.outside.after(ms, "exit", () => {
+      if (process.alive) this.#crash(false)
+    })
+  }
+
+  /** Everything of the manager's process is gone, and of the disk's cache if the power fails too. */
+  #crash(powerLost: boolean): void {
+    const { world } = this
+    world.trace("crash", powerLost ? 1 : 0)
+    this.#crashes++
+    this.#kill(this.#manager!)
+    if (powerLost) {
+      this.faults.fired("power lost")
+      const lost = this.#disk!.losePower()
+      if (lost > 0 && this.plan.durability === "buffered") this.stage.history.lostAt = world.now
+    }
+    this.#core = undefined
+    world.outside.after(this.#random.int(3_000) * ms, "restart", () => this.#startManager())
   }
 
   #startClient(slot: number): void {
@@ -342,8 +402,19 @@ class Simulation {
         process.timersLate = random.pick([1, 1.5, 10])
         return
       }
+      case "storeLow": {
+        const disk = this.#disk
+        if (disk === undefined) return
+        faults.fired("store low")
+        disk.low = true
+        return void world.outside.after(random.int(5_000) * ms, "room", () => {
+          disk.low = false
+        })
+      }
       case "crash":
-        return
+        if (this.#disk === undefined || this.#core === undefined) return
+        faults.fired("manager killed")
+        return this.#crash(random.chance(this.plan.store.powerLoss))
     }
   }
 
@@ -379,6 +450,10 @@ class Simulation {
     world.trace("healing")
     stage.healing = true
     stage.network.heal()
+    if (this.#disk !== undefined) {
+      this.#disk.faults = sound
+      this.#disk.low = false
+    }
     for (const process of this.#living()) {
       process.pausedUntil = 0
       process.timersLate = 1
@@ -452,10 +527,15 @@ class Simulation {
     ) {
       this.violated("L5", `a program did not end within ${drainMs} ms per queue of being told`)
     }
-    // What killed programs left behind goes with their sessions.
-    world.run(world.now + 2 * Limits.sessionIdleMs * ms, () => false)
+    // What has no other end any more is found out by heartbeats that do not come.
+    world.run(world.now + 2 * Limits.heartbeatDeadMs * ms, () => false)
     const { engine } = this.#core!
-    if (engine.sessions.size > 0) this.violated("L4", `${engine.sessions.size} sessions are left`)
+    // Sessions of killed programs may be resumed for a day; they hold nothing.
+    for (const session of engine.sessions) {
+      const { id, leaseStreams, leased, outcomeStreams, waiting } = session
+      const held = leased + waiting.size + leaseStreams.size + outcomeStreams.size
+      if (held > 0) this.violated("L4", `session ${id} still has ${held} leases, waits and streams`)
+    }
     for (const { id, left, right } of stage.network.links) {
       const open = left.closed ? right : right.closed ? left : undefined
       this.violated("L4", `connection ${id} is left, open at ${open?.process.name ?? "both ends"}`)
@@ -475,11 +555,6 @@ class Simulation {
     )
   }
 
-  /** The invariants of the model cost as much as the round itself and more: all of the first rounds, then samples. */
-  #checkNow(): boolean {
-    return true
-  }
-
   /** Nobody asks for anything any more, nothing is left, and nothing is on its way. */
   #drained(): boolean {
     const { work } = this.stage
@@ -494,7 +569,10 @@ class Simulation {
   }
 
   #nothingLeft(): boolean {
-    return this.#core!.engine.queues.every(({ putWaiters, unfinished }) => unfinished === 0 && putWaiters.length === 0)
+    const queues = this.#core?.engine.queues ?? []
+    return (
+      queues.length > 0 && queues.every(({ putWaiters, unfinished }) => unfinished === 0 && putWaiters.length === 0)
+    )
   }
 
   #unfinished(): string {
@@ -504,5 +582,8 @@ class Simulation {
     }).join(", ")
   }
 }
+
+/** A full store stops the manager too, once its reserve is used up: it starts again from what is stored. */
+const simulatedFault = (text: string): boolean => text.includes(simulated) || text.includes("The store is full")
 
 const utf8 = new TextDecoder()

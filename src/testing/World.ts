@@ -165,9 +165,8 @@ export class World {
     this.#print?.(`${(this.now / ms).toFixed(3).padStart(12)} ${kind.padEnd(10)} ${details.join(" ")}`)
   }
 
-  get tracing(): boolean {
-    return this.#print !== undefined
-  }
+  /** Hears every log line of every process. */
+  onLog: (process: Process, text: string) => void = () => {}
 
   schedule(process: Process, at: number, kind: string, run: () => void): Cancel {
     const entry = new Entry(Math.max(at, this.now), ++this.#sequence, process, kind, run)
@@ -278,8 +277,8 @@ const contextOf = (process: Process): Context.Context<never> => {
     }
   }
   const logger = Logger.make(({ message }) => {
-    if (!world.tracing) return
     const text = Array.isArray(message) ? message.map(String).join(" ") : String(message)
+    world.onLog(process, text)
     world.show("log", process.name, text)
   })
   return Context.empty().pipe(
