@@ -801,13 +801,16 @@ export class Core implements Out {
     // A put that waited when its connection went: it still waits, and its answer comes to this one.
     if (session.resumed && engine.waits(session, m.request)) return
     switch (m.type) {
-      case C.put:
-        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
-        if (this.#host.store?.low() === true && this.#isStored(m.queue)) {
+      case C.put: {
+        // One that has entered in part cannot be refused any more: it goes on.
+        const begun = session.partial.size > 0 && session.partial.has(m.request)
+        if (peer.draining && !begun) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (!begun && this.#host.store?.low() === true && this.#isStored(m.queue)) {
           const bytes = m.payloads.reduce((sum, payload) => sum + payload.byteLength, 0)
           return this.refused(session, m.request, refusal(Code.storeFull, "", bytes))
         }
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
+      }
       case C.commit:
         return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
       case C.open:

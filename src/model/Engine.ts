@@ -297,7 +297,11 @@ export class Engine {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
     const { policy } = queue
-    if (queue.closed !== "open") return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    // Asked again after a restart: what had entered before has entered, whatever has become of the queue.
+    const before = session.partial.size === 0 ? undefined : session.partial.get(request)
+    if (queue.closed !== "open" && before === undefined) {
+      return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    }
     for (let i = 0; i < payloads.length; i++) {
       if (payloads[i]!.byteLength > policy.payloadBytesMax) {
         const bytes = payloads[i]!.byteLength
@@ -308,15 +312,12 @@ export class Engine {
     if (payloads.length === 0) return this.#out.putDone(session, request, this.#nextTask, 0)
     const room = policy.capacity - queue.waiting
     const inTurn = waitMs === 0 || queue.putWaiters.length === 0
-    const again = session.partial.size > 0 && session.partial.has(request)
-    if (options === undefined && !again && payloads.length <= room && inTurn && policy.tasksMax === 0) {
+    if (options === undefined && before === undefined && payloads.length <= room && inTurn && policy.tasksMax === 0) {
       // The hot path: no id, no delay, room for all. One range answers for the whole batch.
       const first = this.#nextTask
       for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
       return this.#out.putDone(session, request, first, payloads.length)
     }
-    // Asked again after a restart: what had entered before has entered.
-    const before = session.partial.get(request)
     const batch: PutBatch = {
       home: before?.home ?? 0,
       queue: queue.definition.name,
@@ -326,6 +327,7 @@ export class Engine {
       tasks: [...(before?.tasks ?? [])],
       statuses: [...(before?.statuses ?? [])]
     }
+    if (queue.closed !== "open") return this.#answerPut(session, request, queue, batch)
     this.#forgetIds(queue, now)
     if (atomic && payloads.length > policy.capacity && this.#fresh(queue, batch) > policy.capacity) {
       const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)

@@ -53,7 +53,7 @@ export const check = (evidence: Evidence, violated: Violated): void => {
       violated("S4", `payload ${account.u} was put once and is tasks ${other.taskId}, ${account.taskId}`)
     byItem.set(account.u, account)
   }
-  origins(history, accounts, violated)
+  origins({ ...history, children: evidence.history.children }, accounts, violated)
   for (const put of history.puts) receipts(put, byId, violated)
   children(history, byItem, violated)
   for (const { queue, task, taskId } of accounts) {

@@ -541,7 +541,8 @@ class Simulation {
       this.violated("L4", `connection ${id} is left, open at ${open?.process.name ?? "both ends"}`)
     }
     const timers = engine.timers.entries().filter(({ subject }) => subject._tag !== "Outcomes")
-    if (timers.length > 0) this.violated("L4", `${timers.length} timers are left`)
+    if (timers.length > 0)
+      this.violated("L4", `timers are left: ${timers.map(({ at, subject }) => `${subject._tag} at ${at}`).join(", ")}, of ${engine.timers.next}`)
     const manager = this.#manager!
     world.within(manager.process, () => manager.fiber.interruptUnsafe())
     if (!this.#await([manager.fiber], 5_000)) this.violated("L5", "the manager did not end within 5 s of being told")

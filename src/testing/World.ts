@@ -270,7 +270,8 @@ const contextOf = (process: Process): Context.Context<never> => {
       if (millis <= 0) return Effect.yieldNow
       if (!Number.isFinite(millis)) return Effect.never
       return Effect.callback((resume) => {
-        const us = Math.ceil(millis * ms * process.timersLate)
+        // Late by a factor, and by five seconds at most: a long sleep is not that much later than a short one.
+        const us = Math.ceil(Math.min(millis * process.timersLate, millis + 5_000) * ms)
         const timer = process.after(us, "timer", () => resume(Effect.void))
         return Effect.sync(timer.cancel)
       })
