@@ -573,6 +573,7 @@ export class Core implements Out {
     store.read(seqs, (rows) => {
       for (const row of rows) this.#keepRow(row)
       this.#deliverDeferred()
+      this.#trimRows()
       this.#endRound(store)
     })
   }
@@ -587,9 +588,13 @@ export class Core implements Out {
   // ---- rows of the log
 
   #keepRow({ body, seq }: Row): void {
+    this.#rowsBytes += body.byteLength - (this.#rows.get(seq)?.byteLength ?? 0)
     this.#rows.delete(seq)
     this.#rows.set(seq, body)
-    this.#rowsBytes += body.byteLength
+  }
+
+  /** After the round that wanted them: before, a row might go that it needs. */
+  #trimRows(): void {
     for (const [oldest, bytes] of this.#rows) {
       if (this.#rows.size <= 1 || this.#rowsBytes <= Limits.rowsCachedBytes) break
       this.#rows.delete(oldest)
@@ -995,13 +1000,9 @@ export class Core implements Out {
 
   /** Runs `answer` when the payloads of these tasks are at hand. */
   #answerTasks(session: Session, tasks: ReadonlyArray<Task>, answer: () => void): void {
-    let missing = false
-    for (const task of tasks) {
-      if (this.#payload(task) !== undefined) continue
-      this.#wanted.add(task.home)
-      missing = true
-    }
-    if (!missing) return answer()
+    if (tasks.every((task) => this.#payload(task) !== undefined)) return answer()
+    // All of them: what is in memory now may have left it when the round is stored.
+    for (const task of tasks) if (task.home > 0) this.#wanted.add(task.home)
     const { peer } = session as PeerSession
     if (peer !== undefined) this.#touch(peer)
     this.#deferredAnswers.push(answer)
