@@ -246,6 +246,14 @@ class User {
       accepted: 0
     }
     history.puts.push(call)
+    world.show(
+      "putting",
+      this.#name,
+      queue.name,
+      `${items[0]!.u}..${items.at(-1)!.u}`,
+      atomic ? "atomic" : "",
+      String(timeout)
+    )
     const options: Pick<PutOptions, "priority" | "delay" | "ttl" | "timeout"> = { priority, delay, ttl, timeout }
     const effect =
       count === 1
@@ -266,6 +274,7 @@ class User {
       },
       (error) => {
         if (error._tag === "Full") call.accepted = error.accepted
+        world.show("refused", this.#name, items[0]!.u, error._tag, JSON.stringify(error))
         if (error._tag === "Closed") call.accepted = error.accepted ?? 0
       }
     )

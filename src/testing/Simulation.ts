@@ -542,7 +542,10 @@ class Simulation {
     }
     const timers = engine.timers.entries().filter(({ subject }) => subject._tag !== "Outcomes")
     if (timers.length > 0)
-      this.violated("L4", `timers are left: ${timers.map(({ at, subject }) => `${subject._tag} at ${at}`).join(", ")}, of ${engine.timers.next}`)
+      this.violated(
+        "L4",
+        `timers are left: ${timers.map(({ at, subject }) => `${subject._tag} at ${at}`).join(", ")}, of ${engine.timers.next}`
+      )
     const manager = this.#manager!
     world.within(manager.process, () => manager.fiber.interruptUnsafe())
     if (!this.#await([manager.fiber], 5_000)) this.violated("L5", "the manager did not end within 5 s of being told")
