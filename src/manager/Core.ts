@@ -31,7 +31,7 @@ import {
   type Session
 } from "../model/Session.ts"
 import { nextDues, statsOf } from "../model/Stats.ts"
-import { Outcome, Reason, type Task, type TaskOptions } from "../model/Task.ts"
+import { Reason, type Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
@@ -198,7 +198,8 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
-    for (const session of restorer.sessions.values() as Iterable<PeerSession>) {
+    for (const session of restorer.sessions) {
+      if (!(session instanceof PeerSession)) continue
       session.detachedAt = now
       session.resumed = true
       this.#sessions.set(toHex(session.token), session)
@@ -1099,25 +1100,7 @@ export class Core implements Out {
 
   // ---- Out: what the engine decided
 
-  changed = (change: Change, task: Task): void => {
-    const recorder = this.#recorder
-    if (recorder === undefined) return
-    switch (change) {
-      case "put":
-        return recorder.put(task)
-      case "leased":
-        return recorder.leased(task)
-      case "ready":
-      case "delayed":
-        return recorder.returned(task)
-      case "ended": {
-        const outcome = task.queue.log.outcome(task.queue.log.next - 1)
-        return recorder.ended(task, outcome === Outcome.dead || outcome === Outcome.cancelled)
-      }
-      case "acknowledged":
-        return recorder.acknowledged(task)
-    }
-  }
+  changed = (change: Change, task: Task): void => this.#recorder?.changed(change, task)
   queueChanged = (queue: Queue): void => this.#recorder?.queue(queue)
   putProgress = (session: Session, request: number, batch: PutBatch): void => {
     const queue = this.engine.find(batch.queue)

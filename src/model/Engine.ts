@@ -136,12 +136,17 @@ export class Engine {
     this.#nextSession = Math.max(this.#nextSession, session)
   }
 
-  /** Assumes: ids come without a gap. */
+  /** Assumes: no queue has this id. */
   restoreQueue(id: number, definition: QueueDefinition): Queue {
     const queue = new Queue(id, definition)
     this.queues[id] = queue
-    this.#byName.set(definition.name, queue)
     return queue
+  }
+
+  /** The queue's definition is known, or another than before. */
+  redefine(queue: Queue, definition: QueueDefinition): void {
+    queue.define(definition)
+    this.#byName.set(definition.name, queue)
   }
 
   /** Links a restored task into the lists of its state; a leased one keeps its fence and gets a new term. */
@@ -149,7 +154,8 @@ export class Engine {
     const { queue } = task
     const ttlMs = task.options?.ttlMs
     if (ttlMs !== undefined && !task.expired) {
-      task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
+      if (task.state === State.leased && task.putAt + ttlMs <= now) task.expired = true
+      else task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
     }
     queue.livingBytes += task.payloadBytes
     if (task.state === State.leased && task.holder !== undefined) {

@@ -46,11 +46,11 @@ export type Level = (typeof Level)[keyof typeof Level]
 
 export class Queue {
   readonly id: number
-  readonly level: Level
+  level: Level
   /** The row of the log with its full record; 0: in no log. */
   home = 0
-  readonly definition: QueueDefinition
-  readonly policy: Policy
+  definition: QueueDefinition
+  policy: Policy
   readonly ready = new Ready()
   readonly log: OutcomeLog
   /** Living tasks by dedupe id, and ended ones until their retention is over. */
@@ -96,6 +96,14 @@ export class Queue {
     this.policy = definition.policy
     this.level = Level[definition.durability]
     this.log = new OutcomeLog(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
+  }
+
+  /** Another definition of the same queue: of the manager's own program, which wins over the one in the log. */
+  define(definition: QueueDefinition): void {
+    this.definition = definition
+    this.policy = definition.policy
+    this.level = Level[definition.durability]
+    this.log.bound(this.policy.outcomesKept, Limits.outcomesKeptBytes, this.policy.outcomesKeptMs)
   }
 
   /** Lifetime counts in the order in which the log keeps them, and the next cursor of the outcomes. */

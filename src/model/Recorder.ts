@@ -5,13 +5,14 @@
  * tell a live record from a dead one. Of queues whose level is `memory` nothing is written.
  */
 import type { Writer } from "../wire/Bytes.ts"
+import type { Change } from "./Engine.ts"
 import { Journal, type Row } from "./Journal.ts"
 import * as Policy from "./Policy.ts"
 import { Level, type Queue } from "./Queue.ts"
 import { closedStates, durabilities, Kind, writeList, writeOptions, writeReasons } from "./Records.ts"
 import type { Repeat } from "./Repeat.ts"
 import type { PutProgress, Session } from "./Session.ts"
-import { State, type Task, type TaskOptions } from "./Task.ts"
+import { Outcome, State, type Task, type TaskOptions } from "./Task.ts"
 
 export class Recorder {
   readonly journal: Journal
@@ -55,6 +56,25 @@ export class Recorder {
     writeList(w, queue.level === Level.memory ? [] : queue.counters, (number) => w.uint(number))
     queue.home = this.journal.seq
     this.#owe(Math.max(Level.buffered, queue.level) as Level)
+  }
+
+  /** What happened to a task, as the engine says it. */
+  changed(change: Change, task: Task): void {
+    switch (change) {
+      case "put":
+        return this.put(task)
+      case "leased":
+        return this.leased(task)
+      case "ready":
+      case "delayed":
+        return this.returned(task)
+      case "ended": {
+        const outcome = task.queue.log.outcome(task.queue.log.next - 1)
+        return this.ended(task, outcome === Outcome.dead || outcome === Outcome.cancelled)
+      }
+      case "acknowledged":
+        return this.acknowledged(task)
+    }
   }
 
   put(task: Task): void {
@@ -129,6 +149,7 @@ export class Recorder {
     const cursor = queue.log.next - 1
     const w = this.#record(Kind.ended)
     w.uint(task.n)
+    w.uint(queue.id)
     w.uint(cursor)
     w.uint(queue.log.outcome(cursor))
     w.uint(task.attempt)
@@ -162,7 +183,9 @@ export class Recorder {
 
   acknowledged(task: Task): void {
     if (task.queue.level === Level.memory) return
-    this.#record(Kind.acknowledged).uint(task.n)
+    const w = this.#record(Kind.acknowledged)
+    w.uint(task.n)
+    w.uint(task.queue.id)
     this.#owe(task.queue.level)
   }
 

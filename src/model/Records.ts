@@ -107,6 +107,8 @@ export interface ReturnedRecord {
 export interface EndedRecord {
   readonly kind: typeof Kind.ended
   readonly n: number
+  /** Of itself: the full record of its task may have been cleaned. */
+  readonly queue: number
   readonly cursor: number
   readonly outcome: Outcome
   readonly attempts: number
@@ -117,6 +119,7 @@ export interface EndedRecord {
 export interface AcknowledgedRecord {
   readonly kind: typeof Kind.acknowledged
   readonly n: number
+  readonly queue: number
 }
 export interface OutcomeRecord {
   readonly kind: typeof Kind.outcome
@@ -351,6 +354,7 @@ const decode = (r: Reader): Record => {
       return {
         kind,
         n: r.uint(),
+        queue: r.uint(),
         cursor: r.uint(),
         outcome: r.uint(3) as Outcome,
         attempts: r.uint(),
@@ -358,7 +362,7 @@ const decode = (r: Reader): Record => {
         body: r.nil() ? undefined : span(r)
       }
     case Kind.acknowledged:
-      return { kind, n: r.uint() }
+      return { kind, n: r.uint(), queue: r.uint() }
     case Kind.outcome:
       return {
         kind,

@@ -55,14 +55,17 @@ export class Session {
 
   /** The client has these answers: from, to, from, to, ..., both included. */
   seen(ranges: ReadonlyArray<number>): void {
-    const { answers } = this
-    for (let i = 0; i + 1 < ranges.length; i += 2) {
-      const from = ranges[i]!
-      const to = ranges[i + 1]!
-      // Whoever says the widest range there is must not make us count through it.
-      if (to - from < 2 * answers.size) for (let n = from; n <= to; n++) answers.delete(n)
-      else for (const n of answers.keys()) if (n >= from && n <= to) answers.delete(n)
-    }
+    forgetAnswers(this.answers, ranges)
+  }
+}
+
+export const forgetAnswers = (answers: Map<number, Remembered>, ranges: ReadonlyArray<number>): void => {
+  for (let i = 0; i + 1 < ranges.length; i += 2) {
+    const from = ranges[i]!
+    const to = ranges[i + 1]!
+    // Whoever says the widest range there is must not make us count through it.
+    if (to - from < 2 * answers.size) for (let n = from; n <= to; n++) answers.delete(n)
+    else for (const n of answers.keys()) if (n >= from && n <= to) answers.delete(n)
   }
 }
 

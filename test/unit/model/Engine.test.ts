@@ -5,6 +5,7 @@ import { Session } from "../../../src/model/Session.ts"
 import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { Collected, definition } from "./collected.ts"
+import { Disk } from "./disk.ts"
 import { type Item, type QueuePolicy, Reference } from "./Reference.ts"
 
 const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
@@ -22,6 +23,7 @@ const optionsOf = ({ bytes: _, ...options }: Item): TaskOptions | undefined =>
 class Run {
   readonly #random: Random
   readonly #out = new Collected()
+  readonly #disk = new Disk(1)
   readonly #engine: Engine
   readonly #reference: Reference
   readonly #policies: ReadonlyArray<QueuePolicy>
@@ -50,10 +52,13 @@ class Run {
       dedupeKept: r.pick([0, 1, 3, 1_000]),
       dedupeKeptMs: r.pick([700, 86_400_000])
     }))
+    this.#out.disk = this.#disk
+    this.#disk.recorder.journal.begin(this.#now)
     this.#engine = new Engine({ epoch: 1, seed, out: this.#out })
     this.#reference = make(this.#policies)
     this.#policies.forEach(({ backoffFactor, ...policy }, i) => {
-      this.#engine.declare(definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 }))
+      const base = definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 })
+      this.#engine.declare({ ...base, durability: "fsync" })
     })
     for (let i = 0; i < 4; i++) this.#connect(i)
   }
@@ -65,6 +70,8 @@ class Run {
       if (this.#random.chance(60)) this.#advance(100 * (1 + this.#random.int(this.#random.chance(20) ? 40 : 8)))
     }
     this.#advance(200_000)
+    this.#disk.verify(this.#engine, this.#now)
+    this.#count("restored")
   }
 
   #connect(slot: number): void {
@@ -79,12 +86,22 @@ class Run {
       const next = Math.min(this.#engine.nextDeadline, this.#reference.nextDeadline())
       this.#now = Math.min(end, Math.max(next, this.#now + 1))
       this.#out.occurrences = []
+      this.#disk.recorder.journal.begin(this.#now)
       this.#engine.tick(this.#now)
       this.#reference.tick(this.#now, this.#out.occurrences)
       for (const _ of this.#out.occurrences) this.#count("occurrence")
       this.#settle()
       if (this.#now === end) return
     }
+  }
+
+  /** Ends the round on the disk; now and then cleans its oldest rows, or looks whether it rebuilds the engine. */
+  #store(): void {
+    this.#disk.store()
+    if (this.#random.chance(15)) this.#disk.clean(this.#engine, 1 + this.#random.int(4), this.#now)
+    if (!this.#random.chance(4)) return
+    this.#disk.verify(this.#engine, this.#now)
+    this.#count("restored")
   }
 
   #settle(): void {
@@ -100,6 +117,7 @@ class Run {
     differ("answers", sorted(this.#out.answers), sorted(this.#reference.answers))
     assert.deepStrictEqual(this.#out.faults, [])
     assert.deepStrictEqual(check(this.#engine), [])
+    this.#store()
     for (const queue of this.#engine.queues) {
       const ref = this.#reference.queues[queue.id]!
       const count = (...states: Parameters<Reference["of"]> extends [number, ...infer S] ? S : never): number =>

@@ -5,6 +5,7 @@ import { Code } from "../../../src/model/Refusal.ts"
 import type { Repeat } from "../../../src/model/Repeat.ts"
 import { PutStatus } from "../../../src/model/Session.ts"
 import type { Task } from "../../../src/model/Task.ts"
+import type { Disk } from "./disk.ts"
 import type { Answer, Grant } from "./Reference.ts"
 
 const codeNames = Object.fromEntries(Object.entries(Code).map(([name, code]) => [code, name]))
@@ -29,6 +30,8 @@ export class Collected implements Out {
   /** The life of every task as the changes tell it. */
   readonly lives = new Map<number, string>()
   readonly faults: Array<string> = []
+  /** Where durable changes go, if anywhere. */
+  disk: Disk | undefined = undefined
 
   #answer(request: number, answer: Answer): void {
     if (this.answers.has(request)) this.faults.push(`request ${request} is answered twice`)
@@ -47,14 +50,18 @@ export class Collected implements Out {
             : before !== undefined && before !== "ended" && before !== "acknowledged"
     if (!legal) this.faults.push(`task ${task.n}: ${before ?? "nothing"} -> ${change}`)
     this.lives.set(task.n, change)
+    this.disk?.recorder.changed(change, task)
     if (change === "put") this.admitting.push(task.queue.id)
   }
-  queueChanged: Out["queueChanged"] = () => {}
-  putProgress: Out["putProgress"] = () => {}
+  queueChanged: Out["queueChanged"] = (queue) => this.disk?.recorder.queue(queue)
+  putProgress: Out["putProgress"] = (session, request, batch) =>
+    this.disk?.recorder.putProgress(session, request, batch)
   /** Occurrences in the order in which they were put, and every state of every repeat. */
   occurrences: Array<string> = []
   readonly repeated = new Map<string, number>()
-  repeatChanged: Out["repeatChanged"] = ({ definition, occurrences, queue }, removed) => {
+  repeatChanged: Out["repeatChanged"] = (repeat, removed) => {
+    this.disk?.recorder.repeat(repeat, removed)
+    const { definition, occurrences, queue } = repeat
     const name = `${queue.id}/${definition.id}`
     if (occurrences > (this.repeated.get(name) ?? 0)) this.occurrences.push(name)
     if (removed) this.repeated.delete(name)

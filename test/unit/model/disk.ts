@@ -1,0 +1,118 @@
+/** A log in an array: what a recorder writes, restored into another engine and compared. */
+import { assert } from "@effect/vitest"
+import { clean } from "../../../src/model/Cleaner.ts"
+import { Engine, type Out } from "../../../src/model/Engine.ts"
+import { check } from "../../../src/model/Invariants.ts"
+import type { Row } from "../../../src/model/Journal.ts"
+import { Recorder } from "../../../src/model/Recorder.ts"
+import { Restorer } from "../../../src/model/Restore.ts"
+import { Session } from "../../../src/model/Session.ts"
+import { State, type Task } from "../../../src/model/Task.ts"
+
+const nothing = (): void => {}
+const silent: Out = new Proxy({} as Out, { get: () => nothing })
+
+export class Disk {
+  rows: Array<Row> = []
+  readonly recorder: Recorder
+  cleaned = 0
+  #lived = 0
+
+  constructor(epoch: number) {
+    this.recorder = new Recorder(1, epoch)
+  }
+
+  /** Ends the round: its rows are on the disk. */
+  store(): void {
+    this.rows.push(...this.recorder.take())
+  }
+
+  /** Frees the oldest `count` rows in a round of its own. */
+  clean(engine: Engine, count: number, now: number): void {
+    this.recorder.journal.begin(now)
+    for (const row of this.rows.splice(0, Math.min(count, this.rows.length))) {
+      const session = (id: number): Session | undefined => [...engine.sessions].find((session) => session.id === id)
+      this.#lived += clean(row, engine, this.recorder, { session, answer: nothing })
+      this.cleaned++
+    }
+    this.store()
+  }
+
+  /** What the log says, as another engine. */
+  restored(now: number): Engine {
+    const engine = new Engine({ epoch: 2, seed: 1, out: silent, nextCron: (_cron, _zone, after) => after + 60_000 })
+    const restorer = new Restorer(engine, {
+      session: (id, token, principal) => new Session(id, token, principal),
+      answer: nothing,
+      definition: () => undefined
+    })
+    for (const row of this.rows) restorer.apply(row)
+    restorer.finish(now)
+    return engine
+  }
+
+  /** Fails unless the log rebuilds the engine. */
+  verify(engine: Engine, now: number): void {
+    const restored = this.restored(now)
+    assert.deepStrictEqual(dump(restored, now), dump(engine, now))
+    assert.deepStrictEqual(check(restored), [])
+    for (const session of engine.sessions) {
+      const other = [...restored.sessions].find(({ id }) => id === session.id)
+      assert.strictEqual(other?.leased ?? 0, session.leased, `leases of session ${session.id}`)
+    }
+  }
+}
+
+const taskOf = (engine: Engine, task: Task): unknown => {
+  const { attempt, checkpoint, expired, lossesWhileStarted, n, options, payloadBytes, place, putAt, reasons } = task
+  const { delayMs: _, ...kept } = options ?? {}
+  const set = Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== undefined))
+  const lease = task.state === State.leased ? [task.holder?.id, engine.fence(task)] : undefined
+  const ended = { n, attempt, putAt, payloadBytes, set, reasons: reasons ?? [], checkpoint }
+  if (task.state === State.ended) return ended
+  const about = { ...ended, place, lossesWhileStarted, releases: task.releases }
+  const due = task.state === State.delayed ? task.at : undefined
+  return {
+    ...about,
+    set,
+    lease,
+    due,
+    expired,
+    leases: task.leases,
+    reasons: reasons ?? [],
+    checkpoint
+  }
+}
+
+/** The durable state of an engine, in an order that does not depend on how it came to be. */
+export const dump = (engine: Engine, now: number): unknown =>
+  engine.queues.map((queue) => {
+    const living: Array<Task> = []
+    engine.tasks.forEach((task) => {
+      if (task.queue === queue) living.push(task)
+    })
+    const { acknowledged, cancelled, closed, dead, definition, done, log, policy, puts } = queue
+    const outcomes: Array<unknown> = []
+    for (let cursor = log.first; cursor < log.next; cursor++) {
+      const about = [log.task(cursor), log.outcome(cursor), log.attempts(cursor), log.endedAt(cursor)]
+      outcomes.push([cursor, ...about, log.bodyBytes(cursor), log.reasons(cursor) ?? []])
+    }
+    const ids = [...queue.ids.values()].filter(({ until }) => until > now).map(({ id, n, until }) => [id, n, until])
+    return {
+      definition: { name: definition.name, policy, durability: definition.durability },
+      counters: { puts, done, dead, cancelled, acknowledged, closed },
+      living: living.map((task) => [task.state, taskOf(engine, task)]),
+      ready: queue.ready.peek(1_000_000).map(({ n }) => n),
+      outcomes: { next: log.next, outcomes },
+      ids: ids.length <= policy.dedupeKept ? ids.sort() : ids.length,
+      letters: [...queue.deadLetters]
+        .sort(([a, x], [b, y]) => x.diedAt - y.diedAt || a - b)
+        .map(([n, { diedAt, task }]) => [n, diedAt, taskOf(engine, task)]),
+      repeats: engine.repeats
+        .of(queue)
+        .map(({ definition, nextAt, occurrences, task }) => {
+          return [definition.id, definition.everyMs, definition.cron, nextAt, occurrences, task].join()
+        })
+        .sort()
+    }
+  })
