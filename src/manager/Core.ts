@@ -491,6 +491,7 @@ export class Core implements Out {
       session.resumed = true
       this.#recorder?.journal.begin(now)
       lost = this.engine.resume(session, message.held, now, answeredTasks(session))
+      for (const { kind, request } of session.waiting) if (kind === "put") peer.crossing.add(request)
     } else {
       if (this.#sessions.size >= Limits.sessionsMax) this.#endOldestSession(now)
       if (this.#sessions.size >= Limits.sessionsMax)
@@ -804,7 +805,9 @@ export class Core implements Out {
     }
     const before = session.answers.get(m.request)
     if (before !== undefined && this.#answerAgain(session, m.request, before.answer as Wire.Answer)) return
-    // A put that waited when its connection went: it still waits, and its answer comes to this one.
+    // A put that waited when its connection went: it still waits and is answered here, or has been while it was asked
+    // again. A refusal is not remembered: asked once more, the put would be done after all.
+    if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return
     if (session.resumed && engine.waits(session, m.request)) return
     switch (m.type) {
       case C.put: {
