@@ -204,6 +204,8 @@ const ends = (calls: ReadonlyArray<EndCall>, byId: ReadonlyMap<string, Account>,
       violated("S2", `${client} did ${op} on task ${taskId}, which was never put`)
       continue
     }
+    if (call.error === "StoreFull")
+      violated("S1", `a full store refused the ${op} of task ${taskId}: only puts need room`)
     if (call.verdict !== "ok") continue
     if (op === "commit") {
       if (account.task.outcome !== 0)

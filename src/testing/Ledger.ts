@@ -82,6 +82,8 @@ export class Ledger {
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
   readonly #ready = new Map<number, Set<LedgerTask>>()
   readonly #leases = new Set<LedgerTask>()
+  /** Task and fence of what each lease request was given. */
+  readonly #grants = new Map<string, ReadonlyArray<readonly [task: number, fence: number]>>()
   #lastTask = 0
 
   constructor(violated: Violated) {
@@ -344,6 +346,21 @@ export class Ledger {
     }
   }
 
+  /** S14: a lease request has these tasks, and whoever asks again gets the same as long as they are leased to it. */
+  granted(session: number, request: number, tasks: ReadonlyArray<number>): void {
+    const key = `${session} ${request}`
+    for (const [n, fence] of this.#grants.get(key) ?? []) {
+      const task = this.tasks.get(n)
+      if (task?.state === "leased" && task.holder === session && task.fence === fence) {
+        this.#say("S14", `request ${request} of session ${session} has task ${n}, and was given others`)
+      }
+    }
+    this.#grants.set(
+      key,
+      tasks.map((n) => [n, this.tasks.get(n)?.fence ?? 0])
+    )
+  }
+
   /** The connection of a session is gone: its leases last for one more term. */
   detached(session: number, now: number): void {
     for (const task of this.#leasedBy.get(session) ?? []) {
@@ -477,6 +494,17 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   core.items = (session, request, all) => {
     codes = all
     items(session, request, all)
+  }
+  const { leased } = core
+  core.leased = (session, request, tasks) => {
+    if (heard()) {
+      ledger.granted(
+        session.id,
+        request,
+        tasks.map(({ n }) => n)
+      )
+    }
+    leased(session, request, tasks)
   }
   on.renew = (session, request, held, at) => {
     codes = undefined

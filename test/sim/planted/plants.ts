@@ -14,6 +14,7 @@ export interface Plant {
 }
 
 const engine = "model/Engine.ts"
+const core = "manager/Core.ts"
 
 export const plants: ReadonlyArray<Plant> = [
   {
@@ -106,7 +107,131 @@ export const plants: ReadonlyArray<Plant> = [
       }
     ]
   },
+  {
+    name: "answer before the transaction",
+    edits: [
+      {
+        file: core,
+        find: "    store.commit({ rows, dropBefore,",
+        replace: "    this.#letOut()\n    store.commit({ rows, dropBefore,"
+      }
+    ]
+  },
+  {
+    name: "read answered from a state not yet durable",
+    edits: [
+      {
+        file: core,
+        find: "      this.#answer(session, { type: M.outcome, request, outcome })\n",
+        replace:
+          "      this.#answer(session, { type: M.outcome, request, outcome })\n      ;(session as PeerSession).peer?.flush()\n"
+      }
+    ]
+  },
+  {
+    name: "lower sync setting under fsync",
+    edits: [
+      {
+        file: core,
+        find: 'durability: level === Level.fsync ? "fsync" : "buffered" }',
+        replace: 'durability: level === Level.fsync ? "buffered" : "buffered" }'
+      }
+    ]
+  },
+  {
+    name: "failed transaction swallowed",
+    edits: [
+      {
+        file: "manager/Life.ts",
+        find: "orFail(Effect.andThen(store.commit(batch), Effect.sync(done)))",
+        replace: "orFail(Effect.andThen(Effect.ignore(store.commit(batch)), Effect.sync(done)))"
+      }
+    ]
+  },
+  {
+    name: "result and completion in two transactions",
+    edits: [
+      {
+        file: core,
+        find: "  changed = (change: Change, task: Task): void => this.#recorder?.changed(change, task)\n",
+        replace:
+          '  changed = (change: Change, task: Task): void =>\n    change === "ended" ? soon(() => this.#recorder?.changed(change, task)) : this.#recorder?.changed(change, task)\n'
+      }
+    ]
+  },
+  {
+    name: "deduplication forgotten at restart",
+    edits: [
+      {
+        file: "model/Restore.ts",
+        find: "queue.idsEnded.push(...ids.sort((a, b) => a.until - b.until || a.n - b.n))",
+        replace: "for (const { id } of ids) queue.ids.delete(id)"
+      }
+    ]
+  },
+  {
+    name: "request id not scoped",
+    edits: [
+      {
+        file: core,
+        find: "    const before = session.answers.get(m.request)\n",
+        replace:
+          "    const before = [...this.#sessions.values()].map((any) => any.answers.get(m.request)).find((any) => any !== undefined)\n"
+      }
+    ]
+  },
+  {
+    name: "repeated lease request leases twice",
+    edits: [
+      {
+        file: core,
+        find: "    if (before !== undefined && this.#answerAgain(",
+        replace: "    if (before !== undefined && m.type !== C.lease && this.#answerAgain("
+      }
+    ]
+  },
+  {
+    name: "StoreFull blocks commit",
+    edits: [
+      {
+        file: core,
+        find: "      case C.commit:\n",
+        replace:
+          '      case C.commit:\n        if (this.#host.store?.low() === true) return this.refused(session, m.request, refusal(Code.storeFull, "", 1))\n'
+      }
+    ]
+  },
   // What the simulation found in earlier versions.
+  {
+    name: "a put that has entered in part is refused",
+    edits: [
+      {
+        file: core,
+        find: "const begun = session.partial.size > 0 && session.partial.has(m.request)",
+        replace: "const begun = false"
+      }
+    ]
+  },
+  {
+    name: "an answer waits for some of its payloads only",
+    edits: [
+      {
+        file: core,
+        find: "for (const task of tasks) if (task.home > 0) this",
+        replace: "for (const task of tasks) if (this.#payload(task) === undefined) this"
+      }
+    ]
+  },
+  {
+    name: "a put is refused and then done",
+    edits: [
+      {
+        file: core,
+        find: "    if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return\n",
+        replace: ""
+      }
+    ]
+  },
   {
     name: "a lease that the session has anew is called lost",
     edits: [
