@@ -75,10 +75,13 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
 export class Full extends Schema.TaggedError<Full>()("Full", {
   queue: Schema.String,
   capacity: Schema.Int,
+  /** If the queue bounds the payload bytes of what waits, too. */
+  capacityBytes: Schema.optionalKey(Schema.Int),
   accepted: Schema.Int
 }) {
   override get message(): string {
-    return `Queue "${this.queue}" is full (capacity ${this.capacity}); ${this.accepted} items were accepted.`
+    const bytes = this.capacityBytes === undefined ? "" : ` tasks, ${this.capacityBytes} bytes`
+    return `Queue "${this.queue}" is full (capacity ${this.capacity}${bytes}); ${this.accepted} items were accepted.`
   }
 }
 
@@ -116,10 +119,10 @@ export class AlreadyEnded extends Schema.TaggedError<AlreadyEnded>()("AlreadyEnd
   }
 }
 
-/** No such task here, or its outcome is no longer kept. */
+/** No such task here: never put, taken by a `get`, purged, or its outcome is no longer kept. */
 export class TaskNotFound extends Schema.TaggedError<TaskNotFound>()("TaskNotFound", { taskId: Schema.String }) {
   override get message(): string {
-    return `The manager knows no task ${this.taskId}: never put here, or its outcome is no longer kept.`
+    return `The manager knows no task ${this.taskId}: never put here, taken by a get, purged, or its outcome is no longer kept.`
   }
 }
 

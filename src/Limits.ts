@@ -95,6 +95,13 @@ export const batchBytesMax = 4 * 1_024 * 1_024
 export const commitEffectsMax = 10_000
 /** Items of a page of a list. */
 export const pageItemsMax = 1_000
+/** Tasks that one page of a browse looks at, and that one message purges, redrives or, at a close, cancels. */
+export const browseTasksMax = 10_000
+/** Task numbers, of whatever queue, that one of them looks at. */
+export const walkSlotsMax = 131_072
+export const sweepTasksMax = 10_000
+/** Pairs of old and new task that one redrive answers with. */
+export const redriveTasksMax = 1_000
 
 // ---- queues
 

@@ -45,6 +45,10 @@ const silent: Out = {
   changed: nothing,
   queueChanged: nothing,
   putProgress: nothing,
+  standings: nothing,
+  counted: nothing,
+  redriven: nothing,
+  cancelling: nothing,
   refused: (_session, _request, why) => {
     throw new Error(`refused with code ${why.code}`)
   },

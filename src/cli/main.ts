@@ -16,6 +16,7 @@ import * as References from "effect/References"
 import { scriptPath } from "../platform/Process.ts"
 import { makeCrawl } from "./crawl.ts"
 import { explain } from "./explain.ts"
+import { browse, cancel, dead, pause, purge, redrive, resume } from "./operate.ts"
 import { get, put } from "./queue.ts"
 import { repeat } from "./repeat.ts"
 import { serve } from "./serve.ts"
@@ -33,15 +34,30 @@ const switches: ReadonlySet<string> = new Set([
   "--insecure-network",
   "--with-parent",
   "--watch",
-  "--remove"
+  "--remove",
+  "--yes",
+  "--all",
+  "--without-payloads"
 ])
 const args = given
   .filter((arg, i) => arg !== "--debug" || i > end)
   .map((arg, i, all) => (switches.has(arg) && !all.slice(0, i).includes("--") ? `${arg}=true` : arg))
 
+const operate = [browse, dead, redrive, cancel, purge, pause, resume] as const
+
 const millrace = Command.make("millrace").pipe(
   Command.withDescription("Distributed queues and a distributed crawler"),
-  Command.withSubcommands([serve, work, makeCrawl(scriptPath(import.meta.url)), put, get, stats, explain, repeat])
+  Command.withSubcommands([
+    serve,
+    work,
+    makeCrawl(scriptPath(import.meta.url)),
+    put,
+    get,
+    stats,
+    explain,
+    repeat,
+    ...operate
+  ])
 )
 
 /** One line a message, on standard error. */

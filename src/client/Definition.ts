@@ -11,6 +11,13 @@ import type { Plain } from "./Codec.ts"
 export interface PolicyOptions {
   /** Waiting tasks above which puts wait or fail. Default 1,000,000. */
   readonly capacity?: number | undefined
+  /** Payload bytes of waiting tasks above which puts wait or fail. Default: no bound. */
+  readonly capacityBytes?: number | undefined
+  /**
+   * What a put does where there is no room. `wait` (default): it waits, or fails with `Full`. `dropOldest`: it enters, and
+   * the oldest waiting tasks of the lowest urgency end as dead until what waits fits.
+   */
+  readonly overflow?: "wait" | "dropOldest" | undefined
   /** Tasks the queue takes in its whole life. Default: no bound. */
   readonly tasksMax?: number | undefined
   /** Term of a lease; a worker renews it while its handler runs. 1 s to 24 h, default 30 s. */
@@ -78,7 +85,9 @@ export const policyOf = (name: string, options: PolicyOptions): Policy.Policy =>
     outcomesKept: options.outcomes?.count ?? defaults.outcomesKept,
     outcomesKeptMs: ms(options.outcomes?.age, defaults.outcomesKeptMs),
     dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
-    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs)
+    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs),
+    capacityBytes: options.capacityBytes ?? defaults.capacityBytes,
+    overflow: Policy.overflows[options.overflow ?? "wait"]
   }
   const fault = Policy.fault(policy)
   if (fault === undefined) return policy

@@ -36,6 +36,7 @@ import { FrameReader, FrameWriter, frame } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
 import {
   ClientType as C,
+  ControlKind,
   type Delivery,
   isRemembered,
   ManagerType as M,
@@ -488,7 +489,7 @@ export class Link {
         return m.lost.length + m.cancelled.length > 0 ? this.#lost([...m.lost, ...m.cancelled]) : undefined
       case M.control:
         // A manager that drains has closed our streams of tasks; what is under way is taken until it closes.
-        return
+        return m.kind === ControlKind.cancelled ? this.#lost(m.tasks) : undefined
       case M.closing: {
         const connection = this.#connection
         this.#lose(m.text)

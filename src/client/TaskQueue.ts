@@ -10,6 +10,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Errors from "../Errors.ts"
@@ -21,12 +22,14 @@ import { PutStatus } from "../model/Session.ts"
 import { Outcome as OutcomeKind, Reason } from "../model/Task.ts"
 import { fromHex, toHex } from "../wire/Bytes.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
+import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
 import { Client, type ClientShape, type OpenQueue, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
 import { type Options, policyOf } from "./Definition.ts"
 import type { Settle } from "./Link.ts"
+import * as Operate from "./Operate.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
@@ -34,6 +37,15 @@ import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
 export type { Blocker, QueueExplanation, TaskExplanation } from "../model/Explain.ts"
 export type { Options, PolicyOptions } from "./Definition.ts"
+export type {
+  BrowsedTask,
+  BrowseOptions,
+  Cancellation,
+  Filter,
+  Page,
+  Redriven,
+  Standing
+} from "./Operate.ts"
 export type { Outcome } from "./Outcome.ts"
 export type { Repeat, RepeatOptions, Schedule } from "./Repeat.ts"
 export { Receipt, taskIdOf } from "./TaskId.ts"
@@ -66,12 +78,14 @@ export interface PutAllOptions<P> {
 }
 
 /** A task leased by hand: until it is committed, released, failed or killed, or its term is over. */
-export interface Lease<P> {
+export interface Lease<P, C = unknown> {
   readonly taskId: string
   readonly payload: P
   /** Counts from 1. */
   readonly attempt: number
   readonly key: string | undefined
+  /** What an earlier attempt saved; undefined if none did, or if it does not decode. */
+  readonly checkpoint: C | undefined
   /** Milliseconds of the term; renew before it is over. */
   readonly leaseMs: number
   readonly handle: { readonly task: number; readonly fence: number }
@@ -109,7 +123,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   readonly payload: Codec<P>
   readonly result: Codec<R>
   readonly error: Codec<E>
-  readonly checkpoint: Codec<C>
+  readonly checkpointCodec: Codec<C>
   readonly key: ((payload: P) => string) | undefined
   /** Whether opening it may make it. */
   readonly create: boolean
@@ -123,7 +137,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     this.payload = makeCodec(options.payload)
     this.result = makeCodec(result)
     this.error = makeCodec(error)
-    this.checkpoint = makeCodec(checkpoint)
+    this.checkpointCodec = makeCodec(checkpoint)
     this.key = options.key
     this.create = options.untyped?.create ?? true
     this.definition = {
@@ -230,11 +244,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   /** Leases up to `max` tasks by hand (default 1): the first as soon as there is one, the others if they are there. */
   lease(
     options: { readonly max?: number | undefined; readonly timeout?: Timeout | undefined } = {}
-  ): Effect.Effect<ReadonlyArray<Lease<P>>, GetError, Client> {
+  ): Effect.Effect<ReadonlyArray<Lease<P, C>>, GetError, Client> {
     return Effect.flatMap(Client, (client) =>
       Effect.flatMap(this.#lease(client, options.max ?? 1, options.timeout, false), (items) =>
         Effect.gen({ self: this }, function* () {
-          const leases: Array<Lease<P>> = []
+          const leases: Array<Lease<P, C>> = []
           const queue = yield* client.open(this)
           const now = yield* Clock.currentTimeMillis
           for (const item of items) client.leases.add(item.task, item.fence, now, queue.policy.leaseMs)
@@ -255,6 +269,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
               payload: payload.value,
               attempt: item.attempt,
               key: item.key,
+              checkpoint: this.#checkpointOf(item.checkpoint),
               leaseMs: queue.policy.leaseMs,
               handle: { task: item.task, fence: item.fence }
             })
@@ -335,6 +350,94 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
+  /**
+   * Saves the progress of a leased task: the next attempt's lease has it, and so has the task that a redrive makes. Replaces
+   * what was saved before. Under an old fence, or a lease that is over, nothing changes: `LeaseLost`, `AlreadyEnded`.
+   */
+  checkpoint(
+    lease: Lease<P>,
+    value: C
+  ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge, Client> {
+    type Failure = LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge
+    return Effect.flatMap(Client, (client): Effect.Effect<void, Failure> => {
+      const bytes = this.#encode("checkpoint", this.checkpointCodec, value)
+      if (bytes instanceof Error) return Effect.fail(bytes)
+      if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
+      return Operate.checkpoint(client, lease.taskId, lease.handle, bytes)
+    })
+  }
+
+  // ---- operators
+
+  /**
+   * Cancels a task that has not ended. One that waits is cancelled at once; one that is leased too: its handler is
+   * interrupted, and what it reports is refused (`AlreadyEnded`). The answer says where the task stood.
+   */
+  cancel(taskId: string): Effect.Effect<Operate.Cancellation, Errors.RequestError, Client> {
+    return Effect.flatMap(this.cancelAll([taskId]), ([done]) =>
+      done === undefined ? Effect.die("no answer for the task") : Effect.succeed(done)
+    )
+  }
+
+  /** Cancels many; the answers come in the order of the ids. */
+  cancelAll(
+    taskIds: Iterable<string>
+  ): Effect.Effect<ReadonlyArray<Operate.Cancellation>, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.cancel(client, queue, this.name, [...taskIds]))
+  }
+
+  /** From now on the queue takes puts and hands out nothing: a `get` waits, or fails with `Empty`. Running handlers go on. */
+  pause(): Effect.Effect<void, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.pause(client, queue, this.name, true))
+  }
+
+  /** Ends a pause. */
+  resume(): Effect.Effect<void, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.pause(client, queue, this.name, false))
+  }
+
+  /**
+   * Removes waiting tasks, all or those that fit, and returns how many. They have no outcome: whoever waits for one gets
+   * `TaskNotFound`. Tasks that are put while it runs stay; a long purge goes in parts, and others work between them.
+   */
+  purge(filter: Operate.Filter = {}): Effect.Effect<number, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.purge(client, queue, this.name, filter))
+  }
+
+  /**
+   * A page of tasks that have not ended, in put order, or of dead letters, in the order in which they died. A task that is
+   * there all the time is on exactly one page, whatever comes and goes meanwhile.
+   */
+  browse(options: Operate.BrowseOptions = {}): Effect.Effect<Operate.Page<P>, Errors.RequestError, Client> {
+    return this.#with((client, queue) =>
+      Operate.browse(client, queue, this.name, options, (prefix, item) => this.#browsedOf(prefix, item))
+    )
+  }
+
+  /** The tasks that will not be retried, with the reasons of their attempts, in the order in which they died. */
+  deadLetters(
+    options: Operate.Filter & { readonly payloads?: boolean | undefined } = {}
+  ): Stream.Stream<Operate.BrowsedTask<P>, Errors.RequestError, Client> {
+    return Stream.paginate(0, (cursor: number) =>
+      Effect.map(this.browse({ ...options, state: "dead", cursor }), (page) => [
+        page.tasks,
+        Option.fromUndefinedOr(page.cursor)
+      ])
+    )
+  }
+
+  /**
+   * Puts dead letters again: those named, or all that fit. Each becomes a new task that knows its `origin` and has its
+   * checkpoint; the old id keeps its one outcome, and its dedupe id. They always enter, whatever the capacity.
+   */
+  redrive(
+    options: Operate.Filter & { readonly taskIds?: Iterable<string> | undefined } = {}
+  ): Effect.Effect<ReadonlyArray<Operate.Redriven>, Errors.RequestError | Errors.Closed, Client> {
+    const { taskIds, ...filter } = options
+    const named = taskIds === undefined ? undefined : [...taskIds]
+    return this.#with((client, queue) => Operate.redrive(client, queue, this.name, named, filter))
+  }
+
   // ---- readers
 
   /** The first waiting payloads in the order in which they would be leased, left where they are. At most 1,000. */
@@ -373,7 +476,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   }
 
   get isFull(): Effect.Effect<boolean, Errors.RequestError, Client> {
-    return Effect.map(this.#stats, (stats) => stats.ready + stats.delayed >= stats.capacity)
+    return Effect.map(
+      this.#stats,
+      ({ capacity, capacityBytes, delayed, ready, waitingBytes }) =>
+        ready + delayed >= capacity || (capacityBytes > 0 && waitingBytes >= capacityBytes)
+    )
   }
 
   /**
@@ -503,7 +610,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
-  /** `drain` (default) refuses puts from now on and lets the rest be done; `immediate` also cancels what waits. */
+  /**
+   * `drain` (default) refuses puts from now on, lets the rest be done, and then refuses takes; `immediate` refuses takes at
+   * once and cancels what waits. Who waits to put or to take is told at once: `Closed`. Python's `Queue.shutdown`.
+   */
   close(
     options: { readonly mode?: "drain" | "immediate" | undefined } = {}
   ): Effect.Effect<void, Errors.RequestError, Client> {
@@ -586,6 +696,32 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   }
 
   // ---- inside
+
+  #with<A, F>(
+    run: (client: ClientShape, queue: OpenQueue) => Effect.Effect<A, F>
+  ): Effect.Effect<A, F | Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) => Effect.flatMap(client.open(this), (queue) => run(client, queue)))
+  }
+
+  /** What does not decode is another program's: the attempt begins without it. */
+  #checkpointOf(bytes: Uint8Array | undefined): C | undefined {
+    if (bytes === undefined) return undefined
+    const value = this.checkpointCodec.decode(bytes)
+    return Exit.isSuccess(value) ? value.value : undefined
+  }
+
+  #browsedOf(prefix: string, item: Wire.Browsed): Operate.BrowsedTask<P> {
+    const { origin, payload: bytes, reasons, state, task, ...rest } = item
+    const payload = bytes === undefined ? undefined : this.payload.decode(bytes)
+    return {
+      ...rest,
+      taskId: taskIdOf(prefix, task),
+      state: Operate.standingOf(state),
+      origin: origin === undefined ? undefined : taskIdOf(prefix, origin),
+      payload: payload !== undefined && Exit.isSuccess(payload) ? payload.value : undefined,
+      reasons: reasons.map(reasonText)
+    }
+  }
 
   #encode<A>(what: Errors.PayloadInvalid["what"], codec: Codec<A>, value: A): Uint8Array | Errors.PayloadInvalid {
     const bytes = codec.encode(value)
@@ -718,28 +854,32 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       const settle: Settle = (answer) => {
         if (answer instanceof Error) return resume(Effect.fail(answer))
         const prefix = link.session?.prefix ?? ""
-        if (answer.type === M.putDone) return resume(Effect.succeed(new Receipt(prefix, answer.first, false)))
+        if (answer.type === M.putDone) return resume(Effect.succeed(new Receipt(prefix, answer.first, undefined)))
         if (answer.type === M.putItems) {
           const status = answer.statuses[0]
           if (status === PutStatus.spent) return resume(Effect.fail(new Errors.Closed({ queue: this.name })))
-          return resume(Effect.succeed(new Receipt(prefix, answer.tasks[0] ?? 0, status === PutStatus.duplicate)))
+          return resume(Effect.succeed(receiptOf(prefix, answer, 0)))
         }
-        resume(Effect.fail(this.#putFailure(answer)))
+        resume(Effect.fail(this.#putFailure(answer, queue)))
       }
       link.ask(message, settle, true)
       return Effect.sync(() => link.abandon(request))
     })
   }
 
-  #putFailure(answer: import("../wire/ManagerMessages.ts").Answer): PutError {
+  #putFailure(answer: ManagerMessages.Answer, queue: OpenQueue): PutError {
     if (answer.type !== M.refused) return unexpected(answer)
     const { code, limit, value } = answer
-    if (code === Code.full) return new Errors.Full({ queue: this.name, capacity: limit, accepted: 0 })
+    if (code === Code.full) return this.#full(queue, 0)
     if (code === Code.closed) return new Errors.Closed({ queue: this.name })
     if (code === Code.payloadTooLarge) {
       return new Errors.PayloadTooLarge({ queue: this.name, bytes: value, limitBytes: limit })
     }
     return requestErrorOf({ _tag: "Refusal", refused: answer })
+  }
+
+  #full({ policy: { capacity, capacityBytes } }: OpenQueue, accepted: number): Errors.Full {
+    return new Errors.Full({ queue: this.name, capacity, ...(capacityBytes > 0 ? { capacityBytes } : {}), accepted })
   }
 
   #putMany = Effect.fnUntraced(
@@ -789,16 +929,15 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           .pipe(Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)))
         const prefix = client.link.session?.prefix ?? ""
         if (answer.type === M.putDone) {
-          for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, false))
+          for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, undefined))
           continue
         }
         if (answer.type !== M.putItems) {
-          const failure = this.#putFailure(answer)
+          const failure = this.#putFailure(answer, queue)
           if (failure._tag === "Closed") {
             return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
           }
-          if (failure._tag !== "Full") return yield* Effect.fail(failure)
-          return yield* new Errors.Full({ queue: this.name, capacity: failure.capacity, accepted: receipts.length })
+          return yield* failure._tag === "Full" ? this.#full(queue, receipts.length) : Effect.fail(failure)
         }
         for (let i = 0; i < answer.tasks.length; i++) {
           const status = answer.statuses[i]
@@ -806,13 +945,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
             return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
           }
           if (status === PutStatus.full) {
-            return yield* new Errors.Full({
-              queue: this.name,
-              capacity: queue.policy.capacity,
-              accepted: receipts.length
-            })
+            return yield* this.#full(queue, receipts.length)
           }
-          receipts.push(new Receipt(prefix, answer.tasks[i]!, status === PutStatus.duplicate))
+          receipts.push(receiptOf(prefix, answer, i))
         }
       }
       return receipts
@@ -916,6 +1051,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 }
 
 const noBytes = new Uint8Array()
+
+const receiptOf = (prefix: string, { firsts, statuses, tasks }: ManagerMessages.PutItems, i: number): Receipt =>
+  new Receipt(prefix, tasks[i] ?? 0, statuses[i] === PutStatus.duplicate ? Operate.standingOf(firsts[i]) : undefined)
 
 /**
  * Defines a queue. Throws `DefinitionInvalid` for a name or a policy out of range: a definition is made once, at module

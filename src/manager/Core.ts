@@ -16,6 +16,7 @@ import { clean } from "../model/Cleaner.ts"
 import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
 import { explainQueue, explainTask } from "../model/Explain.ts"
 import type { Row } from "../model/Journal.ts"
+import { Standing, standingOf } from "../model/Life.ts"
 import * as Policy from "../model/Policy.ts"
 import { Level, type Queue, type QueueDefinition } from "../model/Queue.ts"
 import { Recorder } from "../model/Recorder.ts"
@@ -40,11 +41,12 @@ import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
+import type * as Operations from "../wire/Operations.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
 import { nextCron } from "./Calendar.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
-const { ClientType: C, ManagerType: M } = Vocabulary
+const { ClientType: C, ControlKind, ManagerType: M } = Vocabulary
 
 /** What the core needs of the world. */
 export interface Host {
@@ -198,6 +200,7 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
+    for (const [task, seq] of restorer.checkpointHomes) recorder.restoreCheckpointHome(task, seq)
     for (const session of restorer.sessions) {
       if (!(session instanceof PeerSession)) continue
       session.detachedAt = now
@@ -212,6 +215,27 @@ export class Core implements Out {
       else recorder.queue(known)
     }
     this.wake()
+  }
+
+  /** Rows with payloads of dead letters: they stay in memory, within their own bounds, so that a redrive has them. */
+  lettersAway(): ReadonlyArray<number> {
+    const rows = new Set<number>()
+    for (const queue of this.engine.queues) {
+      for (const { task } of queue.deadLetters.all())
+        if (task.payload === undefined && task.home > 0) rows.add(task.home)
+    }
+    return [...rows].sort((a, b) => a - b)
+  }
+
+  lettersRead(rows: ReadonlyArray<Row>): void {
+    const bodies = new Map(rows.map(({ body, seq }) => [seq, body]))
+    for (const queue of this.engine.queues) {
+      for (const { task } of queue.deadLetters.all()) {
+        if (task.payload === undefined) {
+          task.payload = bodies.get(task.home)?.slice(task.homeAt, task.homeAt + task.payloadBytes)
+        }
+      }
+    }
   }
 
   // ---- connections
@@ -282,7 +306,7 @@ export class Core implements Out {
       peer.draining = true
       if (peer.state !== "open" || peer.session === undefined) continue
       for (const stream of [...peer.session.leaseStreams.keys()]) this.engine.unsubscribe(peer.session, stream)
-      peer.send({ type: M.control, kind: 1 })
+      peer.send({ type: M.control, kind: ControlKind.draining, tasks: [] })
       this.#touch(peer)
     }
     this.wake()
@@ -777,8 +801,9 @@ export class Core implements Out {
       case C.acknowledge:
         return engine.acknowledge(session, m.held, now)
       case C.heartbeat: {
-        const lost = engine.heartbeat(session, m.held, now)
-        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled: [] })
+        const cancelled: Array<number> = []
+        const lost = engine.heartbeat(session, m.held, now, cancelled)
+        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled })
         return this.#touch(peer)
       }
       case C.goodbye:
@@ -902,6 +927,41 @@ export class Core implements Out {
         return engine.listRepeats(session, m.request, m.queue)
       case C.removeRepeat:
         return engine.removeRepeat(session, m.request, m.queue, m.id)
+      default:
+        return this.#operate(session, m, now)
+    }
+  }
+
+  #operate(session: PeerSession, m: Operations.Request, now: number): void {
+    const { operations, queues } = this.engine
+    switch (m.type) {
+      case C.cancel:
+        return operations.cancel(session, m.request, m.queue, m.tasks, now)
+      case C.pause:
+        return operations.pause(session, m.request, m.queue, m.paused)
+      case C.purge:
+        return operations.purge(session, m.request, m.queue, m.filter, m.after, m.upTo, now)
+      case C.redrive:
+        return operations.redrive(session, m.request, m.queue, m.tasks, m.filter, m.after, m.upTo, now)
+      case C.checkpoint: {
+        // Copied: the frame that brought it would live as long as the task.
+        const values = m.values.map((value) => value.slice())
+        return operations.checkpoint(session, m.request, m.tasks, m.fences, values)
+      }
+      case C.browse: {
+        const queue = queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const { filter, limit, payloads } = m
+        // A state that this manager does not know: no task is in it.
+        const state = m.state === undefined ? undefined : (m.state as Standing)
+        const page = operations.browse(queue, { state, filter, after: m.after, limit, payloads })
+        return this.#answerTasks(session, payloads ? page.tasks : [], () => {
+          const items = page.tasks.map((task, i) => {
+            return browsed(task, page.diedAt?.[i], payloads ? (this.#payload(task) ?? noBytes) : undefined)
+          })
+          this.#answer(session, { type: M.browsed, request: m.request, items, next: page.next })
+        })
+      }
     }
   }
 
@@ -1120,8 +1180,9 @@ export class Core implements Out {
     session: Session,
     request: number,
     tasks: ReadonlyArray<number>,
-    statuses: ReadonlyArray<PutStatus>
-  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses })
+    statuses: ReadonlyArray<PutStatus>,
+    firsts: ReadonlyArray<Standing> | undefined
+  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses, firsts: firsts ?? [] })
   leased = (session: Session, request: number, tasks: ReadonlyArray<Task>): void => {
     // Remembered at once, in the round that grants: what is deferred is only the bytes.
     const leases = tasks.map((task) => this.#delivery(task, noBytes))
@@ -1149,6 +1210,25 @@ export class Core implements Out {
   repeats = (session: Session, request: number, repeats: ReadonlyArray<Repeat>): void =>
     this.#answer(session, { type: M.repeats, request, items: repeats.map(repeatItem) })
   repeatChanged = (repeat: Repeat, removed: boolean): void => this.#recorder?.repeat(repeat, removed)
+
+  standings = (session: Session, request: number, standings: ReadonlyArray<Standing>): void =>
+    this.#answer(session, { type: M.standings, request, standings })
+  counted = (session: Session, request: number, count: number, next: number | undefined, upTo: number): void =>
+    this.#answer(session, { type: M.counted, request, count, next, upTo })
+  redriven = (
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    next: number | undefined,
+    upTo: number
+  ): void => this.#answer(session, { type: M.redriven, request, tasks, next, upTo })
+  /** Without a connection nothing is said now: the heartbeat after the next resume asks for the lease, and is told. */
+  cancelling = (session: Session, task: number): void => {
+    const { peer } = session as PeerSession
+    if (peer === undefined || peer.state !== "open") return
+    peer.send({ type: M.control, kind: ControlKind.cancelled, tasks: [task] })
+    this.#touch(peer)
+  }
 
   deliver = (stream: LeaseStream, task: Task): void => {
     const { peer } = stream.session as PeerSession
@@ -1279,6 +1359,27 @@ const repeatItem = (repeat: Repeat): Vocabulary.Repeat => {
     occurrences: repeat.occurrences,
     payload,
     options
+  }
+}
+
+const browsed = (task: Task, diedAt: number | undefined, payload: Uint8Array | undefined): Vocabulary.Browsed => {
+  const { attempt, checkpoint, holder, n, options, origin, priority, putAt, reasons } = task
+  const state = diedAt === undefined ? standingOf(task) : Standing.dead
+  return {
+    task: n,
+    state,
+    attempt,
+    priority,
+    putAtMs: putAt,
+    atMs: diedAt ?? (state === Standing.ready ? 0 : task.at),
+    holder: holder?.id,
+    origin: origin === 0 ? undefined : origin,
+    payload,
+    id: options?.id,
+    key: options?.key,
+    labels: options?.labels ?? [],
+    reasons: reasons ?? [],
+    checkpointBytes: checkpoint?.byteLength ?? 0
   }
 }
 

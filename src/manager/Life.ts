@@ -107,6 +107,9 @@ export const start = Effect.fnUntraced(function* (
     )
     base = Math.max(base, core.restoredUntil)
     yield* Effect.try({ try: () => core.start(), catch: (error) => damagedOf(error) })
+    const away = core.lettersAway()
+    // A few rows at a time: they are let go of when their letters have what they need.
+    for (let i = 0; i < away.length; i += 64) core.lettersRead(yield* store.read(away.slice(i, i + 64)))
     if (rows > 0) {
       yield* Effect.logInfo("the manager has its state from the store").pipe(
         Effect.annotateLogs({ room: "manager", rows, bytes, tasks: core.engine.unfinished })

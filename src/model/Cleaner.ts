@@ -31,13 +31,13 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
     const owner = engine.tasks.owner(n)
     if (owner instanceof Task) {
       if (owner.home !== seq) return
-      recorder.task(owner, bytesOf(payload), engine.fence(owner), 0)
+      recorder.task(owner, bytesOf(payload), engine.fence(owner))
       lived++
       return
     }
     const letter = queue.deadLetters.get(n)
     if (letter !== undefined && letter.task.home === seq) {
-      recorder.task(letter.task, bytesOf(payload), 0, letter.diedAt)
+      recorder.task(letter.task, bytesOf(payload), 0, letter)
       lived++
     }
     if (owner === queue) {
@@ -108,6 +108,13 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
         const answer = session?.answers.get(record.request)
         if (session === undefined || answer?.home !== seq) return
         host.answer(session, record.request)
+        lived++
+        return
+      }
+      case Kind.checkpoint: {
+        const owner = engine.tasks.owner(record.n)
+        if (!(owner instanceof Task) || recorder.checkpointHome(owner) !== seq) return
+        recorder.checkpoint(owner)
         lived++
         return
       }

@@ -11,6 +11,8 @@
  * Invariant after every command: `Invariants.check` holds.
  */
 import * as Limits from "../Limits.ts"
+import type { Standing } from "./Life.ts"
+import { type Inside, Operations } from "./Operations.ts"
 import { backoffMs } from "./Policy.ts"
 import { Level, Queue, type QueueDefinition } from "./Queue.ts"
 import { RateKind } from "./Rates.ts"
@@ -22,7 +24,19 @@ import { TaskTable } from "./TaskTable.ts"
 import { type Timer, Timers } from "./Timers.ts"
 
 /** Durable transitions, in order: what a log must hold to rebuild the engine. `ready` and `delayed` are of a task that returns. */
-export type Change = "put" | "leased" | "ready" | "delayed" | "ended" | "acknowledged"
+export type Change =
+  | "put"
+  | "leased"
+  | "ready"
+  | "delayed"
+  | "ended"
+  | "acknowledged"
+  /** Removed by command, without an outcome. */
+  | "purged"
+  /** `task.checkpoint` is another one. */
+  | "checkpoint"
+  /** The ended task is no dead letter any more: it was put again, as the task of the "put" before. */
+  | "redriven"
 
 /** Where the engine's decisions go. Calls are synchronous and in order; arrays are the receiver's to read, not keep. */
 export interface Out {
@@ -37,7 +51,8 @@ export interface Out {
     session: Session,
     request: number,
     tasks: ReadonlyArray<number>,
-    statuses: ReadonlyArray<PutStatus>
+    statuses: ReadonlyArray<PutStatus>,
+    firsts: ReadonlyArray<Standing> | undefined
   ) => void
   readonly leased: (session: Session, request: number, tasks: ReadonlyArray<Task>) => void
   /** One code per item, 0 = done. */
@@ -50,6 +65,19 @@ export interface Out {
   /** The repeat is new, has other numbers now, or is removed. With its task, part of what a store keeps. */
   readonly repeatChanged: (repeat: Repeat, removed: boolean) => void
   readonly repeats: (session: Session, request: number, repeats: ReadonlyArray<Repeat>) => void
+  readonly standings: (session: Session, request: number, standings: ReadonlyArray<Standing>) => void
+  /** How many a purge removed, and where it goes on (undefined: it is done) up to `upTo`. */
+  readonly counted: (session: Session, request: number, count: number, next: number | undefined, upTo: number) => void
+  /** Pairs of dead letter and new task, 0 where there was no letter. */
+  readonly redriven: (
+    session: Session,
+    request: number,
+    pairs: ReadonlyArray<number>,
+    next: number | undefined,
+    upTo: number
+  ) => void
+  /** Unasked for: the handler of a task that this session holds must stop. */
+  readonly cancelling: (session: Session, task: number) => void
 }
 
 export interface CommitEffects {
@@ -93,6 +121,7 @@ export class Engine {
   readonly tasks = new TaskTable()
   readonly sessions = new Set<Session>()
   readonly repeats: Repeats
+  readonly operations: Operations
   readonly #byName = new Map<string, Queue>()
   readonly #touched = new Set<Queue>()
   readonly #out: Out
@@ -122,6 +151,7 @@ export class Engine {
       put: (queue, payload, options, now) => this.#accept(queue, payload, options, now),
       changed: (repeat, removed) => this.#out.repeatChanged(repeat, removed)
     })
+    this.operations = new Operations(this.#inside())
   }
 
   // ---- restoring, by `Restorer` alone
@@ -157,7 +187,7 @@ export class Engine {
       if (task.state === State.leased && task.putAt + ttlMs <= now) task.expired = true
       else task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
     }
-    queue.livingBytes += task.payloadBytes
+    queue.enter(task)
     if (task.state === State.leased && task.holder !== undefined) {
       task.holder.leased++
       if (fence !== undefined) this.#oldFences.set(task.n, fence)
@@ -173,8 +203,11 @@ export class Engine {
   /** Drops what the bounds no longer allow, of a queue that has been restored. */
   restored(queue: Queue, now: number): void {
     this.#forgetIds(queue, now)
-    this.#boundDeadLetters(queue)
     this.#evict(queue, now)
+    if (queue.closed !== "immediate") return
+    // What was not cancelled yet when the manager stopped.
+    queue.sweptTo = 0
+    this.#sweep(queue, now)
   }
 
   // ---- memory
@@ -190,6 +223,22 @@ export class Engine {
     // Of outcomes those that ended last are read next, so the oldest leave.
     for (const queue of this.#grown) queue.log.shed(Math.floor(this.#residentBytesMax / 4))
     this.#grown.clear()
+  }
+
+  /** What `Operations` works with. */
+  #inside(): Inside {
+    return {
+      out: this.#out,
+      tasks: this.tasks,
+      queue: (session, request, queueId) => this.#queue(session, request, queueId),
+      held: (session, n, fence) => this.#held(session, n, fence),
+      nextTask: () => this.#nextTask,
+      take: (task, now) => this.#take(task, now),
+      unlist: (task) => this.#unlistTask(task),
+      end: (task, outcome, body, now) => this.#end(task, outcome, body, now),
+      vanish: (task, now) => this.#vanish(task, now),
+      touch: (queue) => this.#touched.add(queue)
+    }
   }
 
   // ---- queues
@@ -309,16 +358,17 @@ export class Engine {
       return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
     }
     for (let i = 0; i < payloads.length; i++) {
-      if (payloads[i]!.byteLength > policy.payloadBytesMax) {
+      if (payloads[i]!.byteLength > queue.putBytesMax) {
         const bytes = payloads[i]!.byteLength
-        const why = refusal(Code.payloadTooLarge, queue.definition.name, bytes, policy.payloadBytesMax)
+        const why = refusal(Code.payloadTooLarge, queue.definition.name, bytes, queue.putBytesMax)
         return this.#out.refused(session, request, why)
       }
     }
     if (payloads.length === 0) return this.#out.putDone(session, request, this.#nextTask, 0)
     const room = policy.capacity - queue.waiting
     const inTurn = waitMs === 0 || queue.putWaiters.length === 0
-    if (options === undefined && before === undefined && payloads.length <= room && inTurn && policy.tasksMax === 0) {
+    const plain = policy.tasksMax === 0 && policy.capacityBytes === 0 && before === undefined
+    if (options === undefined && payloads.length <= room && inTurn && plain) {
       // The hot path: no id, no delay, room for all. One range answers for the whole batch.
       const first = this.#nextTask
       for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
@@ -331,11 +381,12 @@ export class Engine {
       options,
       atomic,
       tasks: [...(before?.tasks ?? [])],
-      statuses: [...(before?.statuses ?? [])]
+      statuses: [...(before?.statuses ?? [])],
+      firsts: undefined
     }
     if (queue.closed !== "open") return this.#answerPut(session, request, queue, batch)
     this.#forgetIds(queue, now)
-    if (atomic && payloads.length > policy.capacity && this.#fresh(queue, batch) > policy.capacity) {
+    if (atomic && this.#outgrows(queue, batch)) {
       const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)
       return this.#out.refused(session, request, why)
     }
@@ -364,7 +415,7 @@ export class Engine {
   ): void {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
-    if (queue.ready.size > 0 && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
+    if (queue.gives && queue.ready.size > 0 && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
       return this.#answerLease(session, request, queue, count, now)
     }
     if (this.#exhausted(queue)) return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
@@ -422,16 +473,33 @@ export class Engine {
     }
   }
 
-  /** Renews what the session still holds and tells it what it has lost. `held` is task, fence, task, fence, ... */
-  heartbeat(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
+  /**
+   * Renews what the session still holds and tells it what it has lost. `held` is task, fence, task, fence, ... Tasks that
+   * were cancelled go to `cancelled` instead, if there is such a list: nothing is remembered for this, the log knows.
+   */
+  heartbeat(
+    session: Session,
+    held: ReadonlyArray<number>,
+    now: number,
+    cancelled?: Array<number>
+  ): ReadonlyArray<number> {
     const lost: Array<number> = []
     for (let i = 0; i + 1 < held.length; i += 2) {
       const task = this.#held(session, held[i]!, held[i + 1]!)
       if (typeof task !== "number") this.#extend(task, now)
-      // Lost, and leased to the same session again: told by the task's number, it would drop the lease that it has.
-      else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)
+      else if (cancelled !== undefined && task === Code.alreadyEnded && this.#wasCancelled(held[i]!)) {
+        cancelled.push(held[i]!)
+        // Lost, and leased to the same session again: told by the task's number, it would drop the lease that it has.
+      } else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)
     }
     return lost
+  }
+
+  #wasCancelled(n: number): boolean {
+    const owner = this.tasks.owner(n)
+    return (
+      owner !== undefined && !(owner instanceof Task) && owner.log.outcome(this.tasks.cursor(n)) === Outcome.cancelled
+    )
   }
 
   renew(session: Session, request: number, held: ReadonlyArray<number>, now: number): void {
@@ -499,21 +567,9 @@ export class Engine {
       this.#takeLease(task)
       task.queue.acknowledged++
       task.queue.rates.add(RateKind.commits, 1, now)
-      this.#forget(task, now)
-      this.tasks.remove(task.n)
-      task.state = State.ended
+      this.#vanish(task, now)
       this.#out.changed("acknowledged", task)
       this.#leave(task)
-      this.#touched.add(task.queue)
-      const waiting = task.queue.outcomeWaiters.get(task.n)
-      if (waiting === undefined) continue
-      // Whoever waited for its outcome will not get one.
-      task.queue.outcomeWaiters.delete(task.n)
-      for (const waiter of waiting) {
-        this.#endWait(waiter)
-        const why = refusal(Code.taskNotFound, task.queue.definition.name, task.n)
-        this.#out.refused(waiter.session, waiter.request, why)
-      }
     }
   }
 
@@ -592,7 +648,10 @@ export class Engine {
     queue.joinWaiters.push(this.#wait(new Waiter("join", session, request, queue, 0, false, undefined), waitMs, now))
   }
 
-  /** `drain` refuses client puts; `immediate` also cancels what waits. Closing never opens again. */
+  /**
+   * `drain` refuses client puts, and takes when nothing is left; `immediate` also refuses takes and cancels what waits, a
+   * part of it at once and the rest in the rounds that follow. Closing never opens again.
+   */
   close(session: Session, request: number, queueId: number, mode: "drain" | "immediate", now: number): void {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
@@ -600,10 +659,13 @@ export class Engine {
     this.#out.queueChanged(queue)
     this.repeats.closed(queue)
     if (mode === "immediate") {
-      for (let task = queue.ready.pop(); task !== undefined; task = queue.ready.pop()) {
-        this.#end(task, Outcome.cancelled, task.payload, now)
+      queue.sweptTo ??= 0
+      this.#sweep(queue, now)
+      // Whatever comes back from now on is cancelled: there is nothing to wait for.
+      for (const waiter of queue.leaseWaiters.splice(0)) {
+        this.#endWait(waiter)
+        this.#out.refused(waiter.session, waiter.request, refusal(Code.closed, queue.definition.name))
       }
-      for (const task of this.#delayedOf(queue)) this.#cancel(task, now)
     }
     for (const waiter of queue.putWaiters.splice(0)) {
       this.#endWait(waiter)
@@ -696,11 +758,13 @@ export class Engine {
         const { queue } = subject
         queue.evictTimer = undefined
         // Dropped by `dispatch`, after its readers have been given what ended just now.
-        this.#touched.add(queue)
-        return
+        return void this.#touched.add(queue)
       }
       case "Repeat":
         return this.repeats.due(subject.repeat, now)
+      case "Sweep":
+        subject.queue.sweepTimer = undefined
+        return this.#sweep(subject.queue, now)
     }
   }
 
@@ -725,15 +789,23 @@ export class Engine {
       queue.refused++
       return 0
     }
-    const n = this.#nextTask++
-    const task = new Task(n, queue, payload, options, now)
+    const task = new Task(this.#nextTask, queue, payload, options, now)
+    this.#take(task, now)
+    return task.n
+  }
+
+  /** Assumes: the task's number is the next one, and its dedupe id is free. */
+  #take(task: Task, now: number): void {
+    const { n, options, queue } = task
+    this.#nextTask++
     this.tasks.add(n, task)
+    queue.enter(task)
     queue.puts++
-    queue.livingBytes += payload.byteLength
     queue.rates.add(RateKind.puts, 1, now)
-    this.residentBytes += payload.byteLength
+    this.residentBytes += task.payloadBytes
     if (this.residentBytes > this.#residentBytesMax && queue.level !== Level.memory) this.#excess.push(task)
     if (options !== undefined) {
+      const { id } = options
       if (id !== undefined) queue.ids.set(id, { id, n, until: Number.POSITIVE_INFINITY, home: 0 })
       if (options.ttlMs !== undefined) task.expiry = this.timers.add(now + options.ttlMs, { _tag: "Expiry", task })
     }
@@ -742,17 +814,16 @@ export class Engine {
     this.#out.changed("put", task)
     this.#touched.add(queue)
     if (queue.closed === "immediate") this.#cancel(task, now) // a child: what waits in this queue is cancelled
-    return n
   }
 
   /** Takes in as much of the batch as there is room for; all or nothing of an atomic one. */
   #enter(queue: Queue, batch: PutBatch, now: number): void {
-    const { capacity, tasksMax } = queue.policy
+    const { tasksMax } = queue.policy
     this.#forgetIds(queue, now)
     if (batch.atomic) {
       // A put whose id is there already needs no room: asking again must not wait for what it has.
       const fresh = this.#fresh(queue, batch)
-      if (fresh > capacity - queue.waiting) return
+      if (queue.overflow === undefined && !queue.hasRoom(fresh, this.#freshBytes(queue, batch))) return
       if (tasksMax > 0 && fresh > 0 && queue.puts + fresh > tasksMax) {
         queue.refused += batch.payloads.length
         for (let i = 0; i < batch.payloads.length; i++) {
@@ -764,9 +835,15 @@ export class Engine {
     }
     for (let i = batch.tasks.length; i < batch.payloads.length; i++) {
       const options = batch.options?.[i]
+      const payload = batch.payloads[i]!
       const known = options?.id !== undefined && queue.ids.has(options.id)
-      if (!known && queue.waiting >= capacity) return
-      const n = this.#accept(queue, batch.payloads[i]!, options, now)
+      if (!known && queue.overflow === undefined && !queue.hasRoom(1, payload.byteLength)) return
+      const n = this.#accept(queue, payload, options, now)
+      if (n > 0 && queue.overflow !== undefined) this.#dropOldest(queue, now)
+      else if (n < 0) {
+        batch.firsts ??= new Array<Standing>(batch.payloads.length).fill(0)
+        batch.firsts[i] = this.operations.standing(queue, -n)
+      }
       batch.tasks.push(Math.abs(n))
       batch.statuses.push(n > 0 ? PutStatus.accepted : n < 0 ? PutStatus.duplicate : PutStatus.spent)
     }
@@ -780,6 +857,36 @@ export class Engine {
       if (id === undefined || !queue.ids.has(id)) fresh++
     }
     return fresh
+  }
+
+  /** Payload bytes of these; 0 where nothing bounds them. */
+  #freshBytes(queue: Queue, batch: PutBatch): number {
+    let bytes = 0
+    if (queue.policy.capacityBytes === 0) return bytes
+    for (let i = 0; i < batch.payloads.length; i++) {
+      const id = batch.options?.[i]?.id
+      if (id === undefined || !queue.ids.has(id)) bytes += batch.payloads[i]!.byteLength
+    }
+    return bytes
+  }
+
+  /** Whether the batch as a whole would never fit. */
+  #outgrows(queue: Queue, batch: PutBatch): boolean {
+    const { capacity, capacityBytes } = queue.policy
+    if (batch.payloads.length > capacity && this.#fresh(queue, batch) > capacity) return true
+    return capacityBytes > 0 && this.#freshBytes(queue, batch) > capacityBytes
+  }
+
+  /** Makes room for what has just entered: the oldest waiting tasks of the lowest urgency end. */
+  #dropOldest(queue: Queue, now: number): void {
+    while (queue.overfull) {
+      const task = queue.overflow!.next()
+      if (task === undefined) return
+      this.#unlistTask(task)
+      queue.dropped++
+      this.#addReason(task, Reason.dropped, "the queue was full, and newer tasks came")
+      this.#end(task, Outcome.dead, task.payload, now)
+    }
   }
 
   #answerPut(session: Session, request: number, queue: Queue, batch: PutBatch): void {
@@ -798,7 +905,7 @@ export class Engine {
       batch.tasks.push(0)
       batch.statuses.push(queue.closed === "open" ? PutStatus.full : PutStatus.spent)
     }
-    this.#out.putItems(session, request, batch.tasks, batch.statuses)
+    this.#out.putItems(session, request, batch.tasks, batch.statuses, batch.firsts)
   }
 
   #delay(task: Task, at: number): void {
@@ -816,17 +923,25 @@ export class Engine {
 
   /** Assumes: the task waits, ready or delayed. */
   #cancel(task: Task, now: number): void {
-    if (task.state === State.delayed) this.#undelay(task)
-    else task.queue.ready.remove(task)
+    this.#unlistTask(task)
     this.#end(task, Outcome.cancelled, task.payload, now)
   }
 
-  #delayedOf(queue: Queue): ReadonlyArray<Task> {
-    const found: Array<Task> = []
-    for (const { subject } of this.timers.entries()) {
-      if (subject._tag === "Due" && subject.task.queue === queue) found.push(subject.task)
-    }
-    return found.sort((a, b) => a.n - b.n)
+  /** Takes a living task out of the list that its state puts it in. */
+  #unlistTask(task: Task): void {
+    if (task.state === State.leased) this.#takeLease(task)
+    else if (task.state === State.delayed) this.#undelay(task)
+    else task.queue.ready.remove(task)
+  }
+
+  /** Cancels a part of what waits in a queue that was closed at once, and goes on in the next round. */
+  #sweep(queue: Queue, now: number): void {
+    if (queue.sweptTo === undefined || queue.sweepTimer !== undefined) return
+    const { last, tasks } = this.tasks.after(queue, queue.sweptTo, Limits.sweepTasksMax)
+    for (const task of tasks) if (task.state !== State.leased) this.#cancel(task, now)
+    // What is leased is cancelled when it comes back, and so is what is put from now on.
+    queue.sweptTo = last
+    if (last !== undefined) queue.sweepTimer = this.timers.add(now, { _tag: "Sweep", queue })
   }
 
   #grant(task: Task, session: Session, now: number): void {
@@ -930,6 +1045,7 @@ export class Engine {
     // A back-off gives up its place: whatever is put until then goes first.
     task.place = this.#nextTask
     this.#delay(task, now + wait)
+    queue.overflow?.add(task)
     this.#out.changed("delayed", task)
     this.#touched.add(queue)
   }
@@ -965,6 +1081,7 @@ export class Engine {
     if (task.expired) return this.#expire(task, now)
     if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
     queue.ready.giveBack(task)
+    queue.overflow?.add(task)
     this.#out.changed("ready", task)
     this.#touched.add(queue)
   }
@@ -981,6 +1098,7 @@ export class Engine {
   #end(task: Task, outcome: Outcome, body: Uint8Array | undefined, now: number): void {
     const { queue } = task
     task.state = State.ended
+    queue.leave(task)
     const ofPayload = outcome === Outcome.dead || outcome === Outcome.cancelled
     const bytes = ofPayload ? task.payloadBytes : (body?.byteLength ?? 0)
     const kept = ofPayload ? task.payload : body
@@ -991,9 +1109,7 @@ export class Engine {
     else if (outcome === Outcome.cancelled) queue.cancelled++
     else {
       queue.dead++
-      queue.deadLetters.set(task.n, { task, diedAt: now })
-      queue.deadLetterBytes += task.payloadBytes
-      this.#boundDeadLetters(queue)
+      queue.deadLetters.add(task, cursor, now)
     }
     this.#forget(task, now)
     this.#out.changed("ended", task)
@@ -1009,26 +1125,32 @@ export class Engine {
     this.#touched.add(queue)
   }
 
-  #boundDeadLetters(queue: Queue): void {
-    for (const [oldest, letter] of queue.deadLetters) {
-      const over = queue.deadLetters.size > Limits.deadLettersKeptMax
-      if (!over && queue.deadLetterBytes <= Limits.deadLettersKeptBytes) break
-      queue.deadLetters.delete(oldest)
-      queue.deadLetterBytes -= letter.task.payloadBytes
-    }
+  /** An ended task no longer counts as resident: a dead letter keeps its payload within the bounds of the letters. */
+  #leave(task: Task): void {
+    if (task.payload !== undefined) this.residentBytes -= task.payloadBytes
   }
 
-  /** An ended task no longer counts as resident; a dead letter whose payload the log has lets go of it. */
-  #leave(task: Task): void {
-    if (task.payload === undefined) return
-    this.residentBytes -= task.payloadBytes
-    if (task.home > 0) task.payload = undefined
+  /** Assumes: the task is in no list. It is gone, without an outcome; whoever waits for one is told so. */
+  #vanish(task: Task, now: number): void {
+    const { queue } = task
+    task.state = State.ended
+    queue.leave(task)
+    this.#forget(task, now)
+    this.tasks.remove(task.n)
+    this.#touched.add(queue)
+    const waiting = queue.outcomeWaiters.get(task.n)
+    if (waiting === undefined) return
+    queue.outcomeWaiters.delete(task.n)
+    for (const waiter of waiting) {
+      this.#endWait(waiter)
+      const why = refusal(Code.taskNotFound, queue.definition.name, task.n)
+      this.#out.refused(waiter.session, waiter.request, why)
+    }
   }
 
   /** Drops timers of an ended task and starts the retention of its dedupe id. */
   #forget(task: Task, now: number): void {
     const { options, queue } = task
-    queue.livingBytes -= task.payloadBytes
     if (this.repeats.running.size > 0) this.repeats.ended(task.n)
     if (task.expiry !== undefined) {
       this.timers.remove(task.expiry)
@@ -1170,6 +1292,7 @@ export class Engine {
   }
 
   #handOut(queue: Queue, now: number): void {
+    if (!queue.gives) return
     while (queue.ready.size > 0 && queue.leaseWaiters.length > 0) {
       const waiter = queue.leaseWaiters.shift()!
       this.#endWait(waiter)
@@ -1245,7 +1368,7 @@ export class Engine {
   }
 
   #exhausted(queue: Queue): boolean {
-    return queue.closed !== "open" && queue.unfinished === 0
+    return queue.closed === "immediate" || (queue.closed === "drain" && queue.unfinished === 0)
   }
 
   #answerItems(session: Session, request: number, codes: ReadonlyArray<number>): void {

@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import type { Engine } from "./Engine.ts"
+import { Standing, standingOf } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { Waiter } from "./Session.ts"
 import { State, Task } from "./Task.ts"
@@ -20,6 +21,8 @@ export const check = (engine: Engine): ReadonlyArray<string> => {
     conservation(queue, say)
     readyTasks(engine, queue, say)
     leasedTasks(engine, queue, say)
+    livingTasks(engine, queue, say)
+    deadLetters(queue, say)
     dedupeIds(engine, queue, say)
     outcomeLog(engine, queue, say)
     streams(engine, queue, say)
@@ -37,8 +40,8 @@ type Say = (holds: boolean, text: () => string) => void
 const nameOf = (queue: Queue): string => `queue "${queue.definition.name}"`
 
 const conservation = (queue: Queue, say: Say): void => {
-  const { acknowledged, cancelled, dead, delayed, done, leased, puts, ready } = queue
-  const parts = { ready: ready.size, delayed, leased, done, dead, cancelled, acknowledged }
+  const { acknowledged, cancelled, dead, delayed, done, leased, purged, puts, ready } = queue
+  const parts = { ready: ready.size, delayed, leased, done, dead, cancelled, acknowledged, purged }
   const sum = Object.values(parts).reduce((a, b) => a + b, 0)
   say(puts === sum, () => `${nameOf(queue)}: ${puts} puts are not the sum of ${JSON.stringify(parts)}`)
   for (const [name, count] of Object.entries(parts)) {
@@ -120,6 +123,62 @@ const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
   )
 }
 
+/** The table has every living task once, in put order, and the bytes are theirs. */
+const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
+  const { leasedBytes, livingBytes, unfinished } = queue
+  const tasks: Array<Task> = []
+  for (let after: number | undefined = 0; after !== undefined; ) {
+    const walked = engine.tasks.after(queue, after, 100)
+    tasks.push(...walked.tasks)
+    after = walked.last
+  }
+  const counts = { ready: 0, delayed: 0, leased: 0 }
+  let bytes = 0
+  let leased = 0
+  for (const [i, task] of tasks.entries()) {
+    const { n, payloadBytes, state } = task
+    say(i === 0 || tasks[i - 1]!.n < n, () => `task ${n} is out of put order`)
+    say(engine.tasks.owner(n) === task && state !== State.ended, () => `task ${n} is listed as living and does not`)
+    if (state === State.ended) continue
+    const standing = standingOf(task)
+    if (standing === Standing.ready) counts.ready++
+    else if (standing === Standing.delayed) counts.delayed++
+    else counts.leased++
+    bytes += payloadBytes
+    if (standing === Standing.leased) leased += payloadBytes
+  }
+  const expected = { ready: queue.ready.size, delayed: queue.delayed, leased: queue.leased }
+  const [found, wanted] = [JSON.stringify(counts), JSON.stringify(expected)]
+  say(
+    tasks.length === unfinished && found === wanted,
+    () => `${nameOf(queue)}: ${found} are listed as living of ${wanted}`
+  )
+  say(bytes === livingBytes, () => `${nameOf(queue)}: livingBytes is ${livingBytes}, living tasks have ${bytes}`)
+  say(leased === leasedBytes, () => `${nameOf(queue)}: leasedBytes is ${leasedBytes}, leased tasks have ${leased}`)
+}
+
+const deadLetters = (queue: Queue, say: Say): void => {
+  const letters = queue.deadLetters.all()
+  const bytes = letters.reduce((sum, { task }) => sum + task.payloadBytes + (task.checkpoint?.byteLength ?? 0), 0)
+  say(bytes === queue.deadLetters.bytes, () => `${nameOf(queue)}: dead letters count ${queue.deadLetters.bytes} bytes`)
+  const listed = queue.deadLetters.after(0, letters.length + 1)
+  const same = listed.length === letters.length && letters.every((letter, i) => listed[i] === letter)
+  say(
+    same,
+    () => `${nameOf(queue)}: ${listed.length} of ${letters.length} dead letters are in the order of their deaths`
+  )
+  for (const { cursor, task } of letters) {
+    say(task.state === State.ended, () => `task ${task.n} is a dead letter and lives`)
+    const { log } = queue
+    const right = cursor < log.first || (cursor < log.next && log.task(cursor) === task.n)
+    say(right, () => `task ${task.n}: its dead letter leads to another outcome`)
+  }
+  say(
+    queue.deadLetters.size + queue.redriven <= queue.dead,
+    () => `${nameOf(queue)}: ${queue.deadLetters.size} dead letters and ${queue.redriven} redriven of ${queue.dead}`
+  )
+}
+
 const dedupeIds = (engine: Engine, queue: Queue, say: Say): void => {
   const retained = new Set<string>()
   for (const { id } of queue.idsEnded.slice(queue.idsEndedFrom)) {
@@ -171,7 +230,7 @@ const streams = (engine: Engine, queue: Queue, say: Say): void => {
 
 /** A wish and what would grant it do not both wait. */
 const nobodyStuck = (queue: Queue, say: Say): void => {
-  if (queue.ready.size > 0) {
+  if (queue.ready.size > 0 && queue.gives) {
     say(queue.leaseWaiters.length === 0, () => `${nameOf(queue)}: a lease request waits beside a ready task`)
     const hungry = queue.leaseStreams.find((stream) => stream.credit > 0 && !stream.session.congested)
     say(hungry === undefined, () => `${nameOf(queue)}: stream ${hungry?.id} has credit beside a ready task`)
@@ -179,12 +238,14 @@ const nobodyStuck = (queue: Queue, say: Say): void => {
   const first = queue.putWaiters[0]?.put
   if (first !== undefined) {
     const room = queue.policy.capacity - queue.waiting
-    const wanted = first.atomic ? first.payloads.length : 1
-    say(room < wanted, () => `${nameOf(queue)}: a put of ${wanted} waits beside room for ${room}`)
+    const wanted = first.atomic ? first.payloads : first.payloads.slice(first.tasks.length, first.tasks.length + 1)
+    const bytes = wanted.reduce((sum, payload) => sum + payload.byteLength, 0)
+    const stuck = queue.hasRoom(wanted.length, bytes) || queue.overflow !== undefined
+    say(!stuck, () => `${nameOf(queue)}: a put of ${wanted.length} waits beside room for ${room}`)
   }
   say(queue.joinWaiters.length === 0 || queue.unfinished > 0, () => `${nameOf(queue)}: a join waits for an empty queue`)
   say(
-    queue.closed === "open" || queue.unfinished > 0 || queue.leaseWaiters.length === 0,
+    queue.closed === "open" || (queue.closed === "drain" && queue.unfinished > 0) || queue.leaseWaiters.length === 0,
     () => `${nameOf(queue)}: a lease request waits for a queue that is closed and done`
   )
 }
@@ -221,12 +282,19 @@ const timers = (engine: Engine, say: Say): void => {
         break
       case "Repeat":
         say(subject.repeat.timer === timer, () => `a stray timer of repeat "${subject.repeat.definition.id}"`)
+        break
+      case "Sweep":
+        say(subject.queue.sweepTimer === timer, () => `${nameOf(subject.queue)}: a stray sweep timer`)
     }
   }
   for (const queue of engine.queues) {
     const count = delayed.get(queue) ?? 0
     say(count === queue.delayed, () => `${nameOf(queue)}: delayed is ${queue.delayed}, ${count} have a timer`)
-    for (const timer of [queue.leaseTimer, queue.evictTimer]) {
+    say(
+      (queue.sweptTo !== undefined) === (queue.sweepTimer !== undefined),
+      () => `${nameOf(queue)}: what waits will not be cancelled`
+    )
+    for (const timer of [queue.leaseTimer, queue.evictTimer, queue.sweepTimer]) {
       say(timer === undefined || heap[timer.slot] === timer, () => `${nameOf(queue)}: a timer that will never ring`)
     }
   }

@@ -27,7 +27,14 @@ export interface Policy {
   readonly outcomesKeptMs: number
   readonly dedupeKept: number
   readonly dedupeKeptMs: number
+  /** Payload bytes of waiting tasks above which client puts wait or fail. 0 = no bound. */
+  readonly capacityBytes: number
+  /** What a put does where there is no room: one of `overflows`. */
+  readonly overflow: number
 }
+
+/** `dropOldest`: the put enters, and the oldest waiting tasks of the lowest urgency end as dead until there is room. */
+export const overflows = { wait: 0, dropOldest: 1 } as const
 
 export const defaults: Policy = {
   capacity: Limits.capacityDefault,
@@ -42,7 +49,9 @@ export const defaults: Policy = {
   outcomesKept: Limits.outcomesKeptMax,
   outcomesKeptMs: Limits.outcomesKeptMs,
   dedupeKept: Limits.dedupeKeptMax,
-  dedupeKeptMs: Limits.dedupeKeptMs
+  dedupeKeptMs: Limits.dedupeKeptMs,
+  capacityBytes: 0,
+  overflow: overflows.wait
 }
 
 /** Field, smallest and largest value, in the order in which a policy travels. */
@@ -59,7 +68,9 @@ export const ranges: ReadonlyArray<readonly [field: keyof Policy, min: number, m
   ["outcomesKept", 0, Limits.outcomesKeptMax],
   ["outcomesKeptMs", 0, Limits.delayMsMax],
   ["dedupeKept", 0, Limits.dedupeKeptMax],
-  ["dedupeKeptMs", 0, Limits.delayMsMax]
+  ["dedupeKeptMs", 0, Limits.delayMsMax],
+  ["capacityBytes", 0, Number.MAX_SAFE_INTEGER],
+  ["overflow", 0, overflows.dropOldest]
 ]
 
 export interface PolicyFault {

@@ -5,6 +5,7 @@
  * tell a live record from a dead one. Of queues whose level is `memory` nothing is written.
  */
 import type { Writer } from "../wire/Bytes.ts"
+import type { DeadLetter } from "./DeadLetters.ts"
 import type { Change } from "./Engine.ts"
 import { Journal, type Row } from "./Journal.ts"
 import * as Policy from "./Policy.ts"
@@ -20,6 +21,7 @@ export class Recorder {
   level: Level = Level.memory
   /** The row with the numbers of the namespace. */
   namespaceHome = 0
+  readonly #checkpoints = new WeakMap<Task, number>()
   /** Acknowledgements of answers: nothing is owed to them, so they wait for a round that writes anyway. */
   #seen: Array<{ readonly session: Session; readonly ranges: ReadonlyArray<number> }> = []
 
@@ -53,6 +55,7 @@ export class Recorder {
     writeList(w, Policy.toNumbers(definition.policy), (number) => w.uint(number))
     w.uint(durabilities.indexOf(definition.durability))
     w.uint(closedStates.indexOf(queue.closed))
+    w.bool(queue.paused)
     writeList(w, queue.level === Level.memory ? [] : queue.counters, (number) => w.uint(number))
     queue.home = this.journal.seq
     this.#owe(Math.max(Level.buffered, queue.level) as Level)
@@ -73,47 +76,58 @@ export class Recorder {
         return this.ended(task, outcome === Outcome.dead || outcome === Outcome.cancelled)
       }
       case "acknowledged":
-        return this.acknowledged(task)
+        return this.#gone(Kind.acknowledged, task)
+      case "purged":
+        return this.#gone(Kind.purged, task)
+      case "redriven":
+        return this.#gone(Kind.redriven, task)
+      case "checkpoint":
+        return this.checkpoint(task)
     }
   }
 
   put(task: Task): void {
     const { queue, options, payload } = task
     if (queue.level === Level.memory) return
-    const plain = options === undefined && task.state === State.ready
+    const plain = options === undefined && task.state === State.ready && task.origin === 0
     const w = this.#record(plain ? Kind.put : Kind.putWith)
     w.uint(task.n)
     w.uint(queue.id)
     if (!plain) {
       w.uint(task.state === State.delayed ? task.at : 0)
-      writeOptions(w, options ?? {})
+      w.uint(task.origin)
+      w.binOrNil(task.checkpoint)
+      this.#optionsOrNil(w, options)
     }
     w.bin(payload!)
     this.#owe(queue.level)
     this.#settle(task, w)
   }
 
-  /** All there is to know of a living task, with its fence if it is leased, or of a dead letter (`diedAt` > 0). */
-  task(task: Task, payload: Uint8Array, fence: number, diedAt: number): void {
+  /** All there is to know of a living task, with its fence if it is leased, or of a dead letter. */
+  task(task: Task, payload: Uint8Array, fence: number, letter?: DeadLetter): void {
+    const diedAt = letter?.diedAt ?? 0
     const w = this.#record(Kind.task)
     w.uint(task.n)
     w.uint(task.queue.id)
-    w.uint(diedAt > 0 ? State.ended : task.state)
+    w.uint(letter !== undefined ? State.ended : task.state)
     w.uint(task.putAt)
-    w.uint(diedAt > 0 ? diedAt : task.state === State.delayed ? task.at : 0)
-    w.uint(task.place)
+    w.uint(letter !== undefined ? diedAt : task.state === State.delayed ? task.at : 0)
+    w.uint(letter?.cursor ?? task.place)
+    w.uint(task.origin)
     w.uint(task.attempt)
     w.uint(task.leases)
     w.uint(task.releases)
     w.uint(task.lossesWhileStarted)
     w.bool(task.expired)
-    const leased = diedAt === 0 && task.state === State.leased
+    const leased = letter === undefined && task.state === State.leased
     w.uint(leased ? (task.holder?.id ?? 0) : 0)
     w.uint(leased ? fence : 0)
     writeReasons(w, task.reasons)
     w.binOrNil(task.checkpoint)
     this.#optionsOrNil(w, task.options)
     w.bin(payload)
+    this.#checkpoints.delete(task)
     this.#owe(task.queue.level)
     this.#settle(task, w)
   }
@@ -181,9 +195,28 @@ export class Recorder {
     this.#owe(queue.level)
   }
 
-  acknowledged(task: Task): void {
+  checkpoint(task: Task): void {
     if (task.queue.level === Level.memory) return
-    const w = this.#record(Kind.acknowledged)
+    const w = this.#record(Kind.checkpoint)
+    w.uint(task.n)
+    w.bin(task.checkpoint ?? noBytes)
+    this.#checkpoints.set(task, this.journal.seq)
+    this.#owe(task.queue.level)
+  }
+
+  /** The row with the checkpoint of a task, if it is not in the task's full record. */
+  checkpointHome(task: Task): number | undefined {
+    return this.#checkpoints.get(task)
+  }
+
+  restoreCheckpointHome(task: Task, seq: number): void {
+    this.#checkpoints.set(task, seq)
+  }
+
+  /** Without an outcome, or out of the dead letters. */
+  #gone(kind: number, task: Task): void {
+    if (task.queue.level === Level.memory) return
+    const w = this.#record(kind)
     w.uint(task.n)
     w.uint(task.queue.id)
     this.#owe(task.queue.level)

@@ -35,7 +35,10 @@ export const Kind = {
   putProgress: 15,
   namespace: 16,
   repeat: 17,
-  repeatRemoved: 18
+  repeatRemoved: 18,
+  purged: 19,
+  redriven: 20,
+  checkpoint: 21
 } as const
 
 /** Bytes that stay in the row: where they begin, and how many. */
@@ -54,6 +57,7 @@ export interface QueueRecord {
   readonly policy: Policy
   readonly durability: Durability
   readonly closed: number
+  readonly paused: boolean
   /** See `queueCounters`. */
   readonly counters: ReadonlyArray<number>
 }
@@ -63,6 +67,9 @@ export interface PutRecord {
   readonly queue: number
   /** Delayed until; 0: ready. */
   readonly dueAt: number
+  /** The dead letter that this task was put again from; 0: none. */
+  readonly origin: number
+  readonly checkpoint: Uint8Array | undefined
   readonly options: TaskOptions | undefined
   readonly payload: Span
 }
@@ -74,7 +81,9 @@ export interface TaskRecord {
   readonly putAt: number
   /** Delayed: due at. Ended (a dead letter): died at. */
   readonly at: number
+  /** Of a dead letter: the cursor of its outcome. */
   readonly place: number
+  readonly origin: number
   readonly attempt: number
   readonly leases: number
   readonly releases: number
@@ -117,9 +126,14 @@ export interface EndedRecord {
   readonly body: Span | undefined
 }
 export interface AcknowledgedRecord {
-  readonly kind: typeof Kind.acknowledged
+  readonly kind: typeof Kind.acknowledged | typeof Kind.purged | typeof Kind.redriven
   readonly n: number
   readonly queue: number
+}
+export interface CheckpointRecord {
+  readonly kind: typeof Kind.checkpoint
+  readonly n: number
+  readonly bytes: Uint8Array
 }
 export interface OutcomeRecord {
   readonly kind: typeof Kind.outcome
@@ -199,6 +213,7 @@ export type Record =
   | ReturnedRecord
   | EndedRecord
   | AcknowledgedRecord
+  | CheckpointRecord
   | OutcomeRecord
   | DedupeRecord
   | SessionRecord
@@ -293,6 +308,13 @@ export const readOptions = (r: Reader): TaskOptions => ({
   trace: r.strOrNil(bytesMax)
 })
 
+/** Options after a mark, or nil. */
+const optionsOrNil = (r: Reader): TaskOptions | undefined => {
+  if (r.nil()) return undefined
+  r.array(0)
+  return readOptions(r)
+}
+
 // ---- decoding
 
 const decode = (r: Reader): Record => {
@@ -309,12 +331,31 @@ const decode = (r: Reader): Record => {
         policy: fromNumbers(list(r, () => r.uint())),
         durability: durabilities[r.uint(2)]!,
         closed: r.uint(2),
+        paused: r.bool(),
         counters: list(r, () => r.uint())
       }
     case Kind.put:
-      return { kind, n: r.uint(), queue: r.uint(), dueAt: 0, options: undefined, payload: span(r) }
+      return {
+        kind,
+        n: r.uint(),
+        queue: r.uint(),
+        dueAt: 0,
+        origin: 0,
+        checkpoint: undefined,
+        options: undefined,
+        payload: span(r)
+      }
     case Kind.putWith:
-      return { kind, n: r.uint(), queue: r.uint(), dueAt: r.uint(), options: readOptions(r), payload: span(r) }
+      return {
+        kind,
+        n: r.uint(),
+        queue: r.uint(),
+        dueAt: r.uint(),
+        origin: r.uint(),
+        checkpoint: r.nil() ? undefined : copy(r),
+        options: optionsOrNil(r),
+        payload: span(r)
+      }
     case Kind.task:
       return {
         kind,
@@ -324,6 +365,7 @@ const decode = (r: Reader): Record => {
         putAt: r.uint(),
         at: r.uint(),
         place: r.uint(),
+        origin: r.uint(),
         attempt: r.uint(),
         leases: r.uint(),
         releases: r.uint(),
@@ -333,7 +375,7 @@ const decode = (r: Reader): Record => {
         fence: r.uint(),
         reasons: readReasons(r),
         checkpoint: r.nil() ? undefined : copy(r),
-        options: r.nil() ? undefined : (r.array(0), readOptions(r)),
+        options: optionsOrNil(r),
         payload: span(r)
       }
     case Kind.leased:
@@ -362,6 +404,8 @@ const decode = (r: Reader): Record => {
         body: r.nil() ? undefined : span(r)
       }
     case Kind.acknowledged:
+    case Kind.purged:
+    case Kind.redriven:
       return { kind, n: r.uint(), queue: r.uint() }
     case Kind.outcome:
       return {
@@ -400,6 +444,8 @@ const decode = (r: Reader): Record => {
       }
     case Kind.namespace:
       return { kind, nextTask: r.uint(), nextSession: r.uint() }
+    case Kind.checkpoint:
+      return { kind, n: r.uint(), bytes: copy(r) }
     case Kind.repeat:
       return {
         kind,
@@ -411,7 +457,7 @@ const decode = (r: Reader): Record => {
             cron: r.strOrNil(bytesMax),
             zone: r.str(bytesMax),
             payload: copy(r),
-            options: r.nil() ? undefined : (r.array(0), readOptions(r))
+            options: optionsOrNil(r)
           },
           nextAt: r.uint(),
           cronAfter: r.uint(),

@@ -9,6 +9,7 @@
  * Ensures: the engine's durable state equals that of the engine that wrote the rows.
  */
 import { Malformed } from "../wire/Bytes.ts"
+import type { DeadLetter } from "./DeadLetters.ts"
 import { type Engine, fenceBase } from "./Engine.ts"
 import type { Row } from "./Journal.ts"
 import { defaults } from "./Policy.ts"
@@ -27,7 +28,7 @@ import {
   type Visitor
 } from "./Records.ts"
 import { forgetAnswers, type PutProgress, type PutStatus, Remembered, type Session } from "./Session.ts"
-import { Outcome, State, Task } from "./Task.ts"
+import { Outcome, Reason, State, Task } from "./Task.ts"
 
 export interface RestoreOptions {
   readonly session: (id: number, token: Uint8Array, principal: string) => Session
@@ -77,6 +78,10 @@ export class Restorer implements Visitor {
   #seq = 0
   #epoch = 0
   #now = 0
+  /** Rows with checkpoints that are in no full record. */
+  readonly checkpointHomes = new Map<Task, number>()
+  /** Dead letters by their task. */
+  readonly #letters = new Map<number, DeadLetter>()
   readonly #fences = new Map<number, number>()
   readonly #repeats = new Map<string, { readonly record: RepeatRecord; readonly home: number }>()
 
@@ -143,8 +148,24 @@ export class Restorer implements Visitor {
       }
       case Kind.ended:
         return this.#ended(record)
-      case Kind.acknowledged: {
-        this.#queue(record.queue).acknowledged++
+      case Kind.redriven: {
+        const queue = this.#queue(record.queue)
+        queue.redriven++
+        this.#letters.delete(record.n)
+        return
+      }
+      case Kind.checkpoint: {
+        const task = tasks.owner(record.n)
+        if (!(task instanceof Task)) return
+        task.checkpoint = record.bytes
+        this.checkpointHomes.set(task, this.#seq)
+        return
+      }
+      case Kind.acknowledged:
+      case Kind.purged: {
+        const queue = this.#queue(record.queue)
+        if (record.kind === Kind.purged) queue.purged++
+        else queue.acknowledged++
         const task = tasks.owner(record.n)
         if (!(task instanceof Task)) return
         this.#endId(task)
@@ -231,13 +252,11 @@ export class Restorer implements Visitor {
       // In the order in which they ended, whatever the order in which the cleaner wrote them again.
       const ids = [...queue.ids.values()].filter(({ until }) => until !== Number.POSITIVE_INFINITY)
       queue.idsEnded.push(...ids.sort((a, b) => a.until - b.until || a.n - b.n))
-      const letters = [...queue.deadLetters].sort(([, a], [, b]) => a.diedAt - b.diedAt || a.task.n - b.task.n)
-      queue.deadLetters.clear()
-      for (const [n, letter] of letters) {
-        queue.deadLetters.set(n, letter)
-        queue.deadLetterBytes += letter.task.payloadBytes
-      }
     }
+    for (const { cursor, diedAt, task } of [...this.#letters.values()].sort((a, b) => a.cursor - b.cursor)) {
+      task.queue.deadLetters.add(task, cursor, diedAt)
+    }
+    engine.tasks.sort()
     engine.tasks.forEach((task) => {
       const holder = this.#holders.get(task.n)
       if (holder !== undefined) task.holder = sessions.get(holder)
@@ -269,6 +288,7 @@ export class Restorer implements Visitor {
     const definition = this.#options.definition(name) ?? { accepts, durability, fingerprint, name, policy, schema }
     this.#engine.redefine(queue, definition)
     queue.closed = closedStates[record.closed]!
+    queue.paused = record.paused
     queue.home = this.#seq
     if (record.counters.length > 0) queue.restoreCounters(record.counters)
   }
@@ -278,6 +298,8 @@ export class Restorer implements Visitor {
     const task = new Task(record.n, queue, undefined, record.options, this.#now, record.payload.size)
     task.home = this.#seq
     task.homeAt = record.payload.at
+    task.origin = record.origin
+    task.checkpoint = record.checkpoint
     if (record.dueAt > 0) {
       task.state = State.delayed
       task.at = record.dueAt
@@ -298,6 +320,7 @@ export class Restorer implements Visitor {
     task.state = record.state as State
     task.at = record.at
     task.place = record.place
+    task.origin = record.origin
     task.attempt = record.attempt
     task.leases = record.leases
     task.releases = record.releases
@@ -313,9 +336,10 @@ export class Restorer implements Visitor {
     if (record.fence > 0) this.#fences.set(n, record.fence)
     if (task.state === State.ended) {
       // A dead letter: it lives on beside its outcome.
-      queue.deadLetters.set(n, { task, diedAt: record.at })
+      this.#letters.set(n, { task, diedAt: record.at, cursor: record.place })
       return
     }
+    if (owner instanceof Task) this.checkpointHomes.delete(owner)
     if (owner instanceof Task) tasks.replace(n, task)
     else tasks.add(n, task)
     const id = options?.id
@@ -331,6 +355,7 @@ export class Restorer implements Visitor {
     if (outcome === Outcome.success) queue.done++
     else if (outcome === Outcome.cancelled) queue.cancelled++
     else queue.dead++
+    if (reasons.at(-1)?.reason === Reason.dropped) queue.dropped++
     // Without its task, a body that is the payload is gone; if the outcome still lives, a full record follows.
     queue.log.next = Math.max(queue.log.next, cursor + 1)
     if (body !== undefined || task !== undefined) {
@@ -347,7 +372,9 @@ export class Restorer implements Visitor {
     task.state = State.ended
     task.attempt = attempts
     task.reasons = reasons.length === 0 ? undefined : [...reasons]
-    if (outcome === Outcome.failure || outcome === Outcome.dead) queue.deadLetters.set(n, { task, diedAt: this.#now })
+    if (outcome === Outcome.failure || outcome === Outcome.dead) {
+      this.#letters.set(n, { task, diedAt: this.#now, cursor })
+    }
     this.#endId(task)
   }
 

@@ -4,6 +4,7 @@
  * The engine knows nothing of connections. Without one a session waits for nothing and has no streams, and its leases run
  * out; the manager says when (`detach`, `resume`, `goodbye`).
  */
+import type { Standing } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { TaskOptions } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
@@ -152,6 +153,8 @@ export interface PutBatch {
   /** Filled from the front: the number of each task that entered, and whether it was there before. */
   readonly tasks: Array<number>
   readonly statuses: Array<PutStatus>
+  /** Where the first stood when a duplicate arrived, by position in the batch; undefined while there was none. */
+  firsts: Array<Standing> | undefined
 }
 
 /** What became of one item of a put; the numbers are the protocol's. */

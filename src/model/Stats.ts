@@ -59,6 +59,10 @@ export interface QueueStats {
   readonly failures10s: number
   readonly failures60s: number
   readonly lanes: ReadonlyArray<LaneCount>
+  readonly purged: number
+  readonly dropped: number
+  readonly redriven: number
+  readonly capacityBytes: number
 }
 
 export const statsOf = (engine: Engine, queues: ReadonlyArray<Queue>, now: number): ReadonlyArray<QueueStats> => {
@@ -94,7 +98,7 @@ const countsOf = (engine: Engine, queue: Queue, due: number | undefined, now: nu
     nextLeaseEndMs: queue.leaseHead === undefined ? 0 : Math.max(0, queue.leaseHead.at - now),
     waitingBytes: queue.waitingBytes,
     outcomeBytes: queue.log.bytes,
-    deadLetterBytes: queue.deadLetterBytes,
+    deadLetterBytes: queue.deadLetters.bytes,
     deadLetters: queue.deadLetters.size,
     waitingPuts: queue.putWaiters.length,
     waitingTakers: queue.leaseWaiters.length,
@@ -112,7 +116,11 @@ const countsOf = (engine: Engine, queue: Queue, due: number | undefined, now: nu
     failures1s: rates.count(failures, 1, now),
     failures10s: rates.count(failures, 10, now),
     failures60s: rates.count(failures, 60, now),
-    lanes: laneViewOf(queue).topLanes(Limits.topLanesMax, now)
+    lanes: laneViewOf(queue).topLanes(Limits.topLanesMax, now),
+    purged: queue.purged,
+    dropped: queue.dropped,
+    redriven: queue.redriven,
+    capacityBytes: queue.policy.capacityBytes
   }
 }
 

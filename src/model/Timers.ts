@@ -14,6 +14,7 @@ export type TimerSubject =
   | { readonly _tag: "Leases"; readonly queue: Queue }
   | { readonly _tag: "Outcomes"; readonly queue: Queue }
   | { readonly _tag: "Repeat"; readonly repeat: Repeat }
+  | { readonly _tag: "Sweep"; readonly queue: Queue }
 
 export class Timer {
   slot = -1

@@ -6,7 +6,7 @@
  * what the engine decides (`Decision`). `attach` hooks it to a core; unit tests feed it bad histories by hand.
  */
 import type { Core } from "../manager/Core.ts"
-import type { Engine } from "../model/Engine.ts"
+import type { Change, Engine } from "../model/Engine.ts"
 import * as Invariants from "../model/Invariants.ts"
 import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
@@ -16,7 +16,7 @@ export type Violated = (invariant: string, text: string) => void
 
 /** A change of one task, as the engine reports it. Times are the engine's milliseconds. */
 export interface Decision {
-  readonly change: "put" | "leased" | "ready" | "delayed" | "ended" | "acknowledged"
+  readonly change: Change
   readonly task: number
   readonly queue: number
   readonly now: number
@@ -52,7 +52,9 @@ export interface LedgerTask {
   readonly payload: Uint8Array
   readonly id: string | undefined
   readonly putAt: number
-  state: "ready" | "delayed" | "leased" | "ended" | "acknowledged"
+  state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
+  /** Put again, as another task. */
+  redriven: boolean
   attempt: number
   fence: number
   holder: number
@@ -125,7 +127,7 @@ export class Ledger {
     let living = 0
     for (const task of this.tasks.values()) {
       const owner = engine.tasks.owner(task.task)
-      if (task.state === "ended" || task.state === "acknowledged") {
+      if (over(task)) {
         if (owner instanceof Task) this.#say("S16", `task ${task.task} had ended and lives again`)
         continue
       }
@@ -161,7 +163,14 @@ export class Ledger {
     const known = this.tasks.get(d.task)
     if (d.change === "put") return this.#put(d, known)
     if (known === undefined) return this.#say("S2", `task ${d.task} was ${d.change} and never put`)
-    if (known.state === "ended" || known.state === "acknowledged") {
+    if (d.change === "checkpoint") return
+    if (d.change === "redriven") {
+      const dead = known.state === "ended" && (known.outcome === Outcome.dead || known.outcome === Outcome.failure)
+      if (!dead || known.redriven) this.#say("S8", `task ${d.task} was redriven and is no dead letter`)
+      known.redriven = true
+      return
+    }
+    if (over(known)) {
       const invariant = d.change === "ended" ? "S8" : "S7"
       return this.#say(invariant, `task ${d.task} was ${d.change} after it had ended`)
     }
@@ -174,6 +183,10 @@ export class Ledger {
         return this.#delayed(d, known)
       case "ended":
         return this.#ended(d, known)
+      case "purged":
+        if (known.state === "leased") this.#say("S6", `task ${d.task} was purged while it was leased`)
+        known.endedAt = d.now
+        return this.#move(known, "purged")
       case "acknowledged":
         this.#mayEnd(d, known, ["acknowledge"])
         known.endedAt = d.now
@@ -195,6 +208,7 @@ export class Ledger {
       id: d.id,
       putAt: d.now,
       state: "ended",
+      redriven: false,
       attempt: 0,
       fence: 0,
       holder: 0,
@@ -279,7 +293,9 @@ export class Ledger {
   #ended(d: Decision, task: LedgerTask): void {
     const { cause } = this
     if (d.outcome === Outcome.success) this.#mayEnd(d, task, ["commit"])
-    else if (task.state === "leased" && cause._tag === "tick") {
+    else if (d.outcome === Outcome.cancelled && cause._tag === "other") {
+      // By command: whoever holds it is told.
+    } else if (task.state === "leased" && cause._tag === "tick") {
       if (task.deadline > d.now) this.#say("S10", `the lease of task ${d.task} ended ${task.deadline - d.now} ms early`)
     } else if (task.state === "leased") this.#mayEnd(d, task, ["fail", "release", "resume", "goodbye"])
     task.outcome = d.outcome
@@ -377,7 +393,7 @@ export class Ledger {
 
   /** Tasks of one queue by state, for S15. */
   count(queue: number): Readonly<Record<LedgerTask["state"], number>> {
-    const counts = { ready: 0, delayed: 0, leased: 0, ended: 0, acknowledged: 0 }
+    const counts = { ready: 0, delayed: 0, leased: 0, ended: 0, acknowledged: 0, purged: 0 }
     for (const task of this.tasks.values()) if (task.queue === queue) counts[task.state]++
     return counts
   }
@@ -410,6 +426,8 @@ export class Ledger {
 }
 
 const stateNames = ["ready", "delayed", "leased", "ended"] as const
+
+const over = ({ state }: LedgerTask): boolean => state === "ended" || state === "acknowledged" || state === "purged"
 
 const into = (map: Map<number, Set<LedgerTask>>, key: number, task: LedgerTask): void => {
   const set = map.get(key)

@@ -6,6 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "./Bytes.ts"
+import * as Operations from "./Operations.ts"
 import { head, list, uints } from "./pieces.ts"
 import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
@@ -233,6 +234,7 @@ export type Request =
   | Repeat
   | Repeats
   | RemoveRepeat
+  | Operations.Request
 export type ClientMessage =
   | HandshakeMessage
   | Request
@@ -393,6 +395,13 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.queue)
       w.uint(m.cursor)
       return w.uint(m.credit)
+    case T.cancel:
+    case T.pause:
+    case T.purge:
+    case T.browse:
+    case T.redrive:
+    case T.checkpoint:
+      return Operations.encodeRequest(w, m)
     case T.explain:
       head(w, 4, m.type)
       w.uint(m.request)
@@ -452,7 +461,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.explain]: 4,
   [T.repeat]: 8,
   [T.repeats]: 3,
-  [T.removeRepeat]: 4
+  [T.removeRepeat]: 4,
+  ...Operations.requestSizes
 }
 
 /** The type of the message that a body begins with; nothing else of it is looked at. Throws `Malformed`. */
@@ -627,7 +637,7 @@ const body = (r: Reader, type: number): ClientMessage => {
     case T.removeRepeat:
       return { type, request: r.uint(), queue: r.uint(), id: r.str(Limits.repeatIdBytesMax) }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return Operations.decodeRequest(r, type)
   }
 }
 

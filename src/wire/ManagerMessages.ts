@@ -7,6 +7,7 @@
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
 import { putItem, readItem } from "./ClientMessages.ts"
+import * as Operations from "./Operations.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
@@ -56,10 +57,12 @@ export interface Heartbeat {
   /** Tasks whose handlers must be interrupted. */
   readonly cancelled: ReadonlyArray<number>
 }
-/** Unsolicited: kind 1 = the manager drains. Others are reserved; a client passes over what it does not know. */
+/** Unsolicited, a `ControlKind`. Others are reserved; a client passes over what it does not know. */
 export interface Control {
   readonly type: typeof T.control
   readonly kind: number
+  /** Of kind 2: those whose handlers must stop. */
+  readonly tasks: ReadonlyArray<number>
 }
 /** The last word on a connection. */
 export interface Closing {
@@ -99,6 +102,8 @@ export interface PutItems {
   readonly request: number
   readonly tasks: ReadonlyArray<number>
   readonly statuses: ReadonlyArray<number>
+  /** Where the first task of a duplicate stood, per item; empty if there is no duplicate. */
+  readonly firsts: ReadonlyArray<number>
 }
 export interface Leased {
   readonly type: typeof T.leased
@@ -175,6 +180,7 @@ export type Answer =
   | Outcome
   | Explained
   | Repeats
+  | Operations.Answer
 export type ManagerMessage =
   | Hello
   | AuthChallenge
@@ -222,8 +228,9 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       uints(w, m.lost)
       return uints(w, m.cancelled)
     case T.control:
-      head(w, 2, m.type)
-      return w.uint(m.kind)
+      head(w, 3, m.type)
+      w.uint(m.kind)
+      return uints(w, m.tasks)
     case T.closing:
       head(w, 3, m.type)
       w.uint(m.code)
@@ -251,10 +258,11 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.first)
       return w.uint(m.count)
     case T.putItems:
-      head(w, 4, m.type)
+      head(w, 5, m.type)
       w.uint(m.request)
       uints(w, m.tasks)
-      return uints(w, m.statuses)
+      uints(w, m.statuses)
+      return uints(w, m.firsts)
     case T.leased:
     case T.peeked:
       head(w, 3, m.type)
@@ -294,6 +302,11 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.stream)
       w.uint(m.cursor)
       return w.uint(m.oldest)
+    case T.counted:
+    case T.browsed:
+    case T.redriven:
+    case T.standings:
+      return Operations.encodeAnswer(w, m)
     case T.explained:
       head(w, 3, m.type)
       w.uint(m.request)
@@ -393,13 +406,13 @@ const sizes: Readonly<Record<number, number>> = {
   [T.authOk]: 2,
   [T.sessionOpened]: 8,
   [T.heartbeat]: 4,
-  [T.control]: 2,
+  [T.control]: 3,
   [T.closing]: 3,
   [T.done]: 2,
   [T.refused]: 6,
   [T.opened]: 6,
   [T.putDone]: 4,
-  [T.putItems]: 4,
+  [T.putItems]: 5,
   [T.leased]: 3,
   [T.streaming]: 3,
   [T.items]: 3,
@@ -410,7 +423,8 @@ const sizes: Readonly<Record<number, number>> = {
   [T.outcomes]: 4,
   [T.gap]: 4,
   [T.explained]: 3,
-  [T.repeats]: 3
+  [T.repeats]: 3,
+  ...Operations.answerSizes
 }
 
 /** The next message. Throws `Malformed`. */
@@ -460,7 +474,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
         cancelled: uintList(r, Limits.creditMax)
       }
     case T.control:
-      return { type, kind: r.uint() }
+      return { type, kind: r.uint(), tasks: uintList(r, Limits.creditMax) }
     case T.closing:
       return { type, code: r.uint(), text: r.str(Limits.reasonBytesMax) }
     case T.done:
@@ -490,7 +504,8 @@ const body = (r: Reader, type: number): ManagerMessage => {
         type,
         request: r.uint(),
         tasks: uintList(r, Limits.batchItemsMax),
-        statuses: uintList(r, Limits.batchItemsMax)
+        statuses: uintList(r, Limits.batchItemsMax),
+        firsts: uintList(r, Limits.batchItemsMax)
       }
     case T.leased:
     case T.peeked:
@@ -514,7 +529,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
     case T.repeats:
       return { type, request: r.uint(), items: list(r, Limits.repeatsPerQueueMax, () => decodeRepeat(r)) }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return Operations.decodeAnswer(r, type)
   }
 }
 
@@ -604,8 +619,11 @@ const statsAdded = [
   "failures60s"
 ] as const
 
+/** Those after the lanes, added later still. */
+const statsOfOperations = ["purged", "dropped", "redriven", "capacityBytes"] as const
+
 const queueStats = (w: Writer, stats: QueueStats): void => {
-  w.array(3 + statsFields.length + 1 + statsAdded.length + 1)
+  w.array(3 + statsFields.length + 1 + statsAdded.length + 1 + statsOfOperations.length)
   w.str(stats.name)
   w.str(stats.durability)
   w.str(stats.closed)
@@ -620,6 +638,7 @@ const queueStats = (w: Writer, stats: QueueStats): void => {
     w.uint(leased)
     w.uint(blockedMs)
   }
+  for (const field of statsOfOperations) w.uint(stats[field])
 }
 
 const decodeQueueStats = (r: Reader): QueueStats => {
@@ -637,8 +656,12 @@ const decodeQueueStats = (r: Reader): QueueStats => {
     number
   >
   const lanes = left-- > 0 ? list(r, Limits.topLanesMax, () => decodeLane(r)) : []
+  const operations = Object.fromEntries(statsOfOperations.map((field) => [field, left-- > 0 ? r.uint() : 0])) as Record<
+    (typeof statsOfOperations)[number],
+    number
+  >
   if (left > 0) r.skip(left)
-  return { ...words, ...counts, paused, ...added, lanes }
+  return { ...words, ...counts, paused, ...added, lanes, ...operations }
 }
 
 const decodeLane = (r: Reader): LaneCount => {

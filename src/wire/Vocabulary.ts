@@ -36,6 +36,12 @@ export const ClientType = {
   outcome: 0x20,
   follow: 0x21,
   abandon: 0x22,
+  cancel: 0x23,
+  pause: 0x24,
+  purge: 0x25,
+  browse: 0x26,
+  redrive: 0x27,
+  checkpoint: 0x28,
   explain: 0x2c,
   repeat: 0x2d,
   repeats: 0x2e,
@@ -65,6 +71,10 @@ export const ManagerType = {
   deliver: 0x52,
   outcomes: 0x53,
   gap: 0x54,
+  counted: 0x55,
+  browsed: 0x56,
+  redriven: 0x57,
+  standings: 0x58,
   explained: 0x59,
   repeats: 0x5a
 } as const
@@ -79,6 +89,9 @@ export const isRemembered = (type: number): boolean =>
   type === ManagerType.putItems ||
   type === ManagerType.leased ||
   type === ManagerType.items ||
+  type === ManagerType.counted ||
+  type === ManagerType.redriven ||
+  type === ManagerType.standings ||
   type === ManagerType.repeats
 
 /** What a producer may say about a task; the same shape as the engine's. */
@@ -115,6 +128,40 @@ export interface Reason {
   readonly attempt: number
   readonly reason: number
   readonly text: string
+}
+
+/** What an unsolicited `control` says. */
+export const ControlKind = { draining: 1, cancelled: 2 } as const
+
+/** Which tasks a browse, purge or redrive means; what is not given fits every task. */
+export interface Filter {
+  readonly key?: string | undefined
+  readonly label?: string | undefined
+  readonly id?: string | undefined
+  readonly priorityMin?: number | undefined
+  readonly priorityMax?: number | undefined
+}
+
+/** A task as a browse shows it. */
+export interface Browsed {
+  readonly task: number
+  /** A standing. */
+  readonly state: number
+  readonly attempt: number
+  readonly priority: number
+  readonly putAtMs: number
+  /** Delayed: due at. Leased: lease ends at. Dead: died at. Ready: 0. */
+  readonly atMs: number
+  /** Number of the session that has the lease. */
+  readonly holder: number | undefined
+  /** The dead letter that was put again as this task. */
+  readonly origin: number | undefined
+  readonly payload: Uint8Array | undefined
+  readonly id: string | undefined
+  readonly key: string | undefined
+  readonly labels: ReadonlyArray<string>
+  readonly reasons: ReadonlyArray<Reason>
+  readonly checkpointBytes: number
 }
 
 /** What became of a task, as it travels. */
@@ -170,6 +217,10 @@ export interface QueueStats {
   readonly failures10s: number
   readonly failures60s: number
   readonly lanes: ReadonlyArray<LaneCount>
+  readonly purged: number
+  readonly dropped: number
+  readonly redriven: number
+  readonly capacityBytes: number
 }
 
 /** Key, tasks that wait and that are leased, ms until its limit lets one go. */

@@ -43,8 +43,8 @@ export const plants: ReadonlyArray<Plant> = [
     edits: [
       {
         file: engine,
-        find: "else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
-        replace: "else if (!(this.tasks.owner(held[i]!) instanceof Task)) lost.push(held[i]!)"
+        find: "} else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
+        replace: "} else if (!(this.tasks.owner(held[i]!) instanceof Task)) lost.push(held[i]!)"
       }
     ]
   },
@@ -237,8 +237,8 @@ export const plants: ReadonlyArray<Plant> = [
     edits: [
       {
         file: engine,
-        find: "else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
-        replace: "else lost.push(held[i]!)"
+        find: "} else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
+        replace: "} else lost.push(held[i]!)"
       }
     ]
   },

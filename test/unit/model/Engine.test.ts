@@ -1,12 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type CommitEffects, Engine, type Failure } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { Standing } from "../../../src/model/Life.ts"
 import { Session } from "../../../src/model/Session.ts"
 import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { Collected, definition } from "./collected.ts"
 import { Disk } from "./disk.ts"
-import { type Item, type QueuePolicy, Reference } from "./Reference.ts"
+import { type Item, type QueuePolicy, Reference, type Wanted } from "./Reference.ts"
 
 const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
 const opsPerSeed = 200
@@ -50,7 +51,9 @@ class Run {
       outcomesKept: r.pick([0, 2, 5, 1_000]),
       outcomesKeptMs: r.pick([500, 3_000, 86_400_000]),
       dedupeKept: r.pick([0, 1, 3, 1_000]),
-      dedupeKeptMs: r.pick([700, 86_400_000])
+      dedupeKeptMs: r.pick([700, 86_400_000]),
+      capacityBytes: r.pick([0, 0, 6, 20]),
+      overflow: r.chance(25) ? 1 : 0
     }))
     this.#out.disk = this.#disk
     this.#disk.recorder.journal.begin(this.#now)
@@ -135,6 +138,14 @@ class Run {
           duplicates: queue.duplicates,
           refused: queue.refused,
           outcomes: [queue.log.first, queue.log.next],
+          purged: queue.purged,
+          dropped: queue.dropped,
+          letters: queue.deadLetters
+            .all()
+            .map(({ task }) => task.n)
+            .sort(byNumber),
+          living: this.#engine.tasks.after(queue, 0, 1_000).tasks.map(({ n }) => n),
+          paused: queue.paused,
           closed: queue.closed
         },
         {
@@ -148,6 +159,14 @@ class Run {
           duplicates: ref.duplicates,
           refused: ref.refused,
           outcomes: [ref.kept, ref.log.length],
+          purged: count("purged"),
+          dropped: ref.dropped,
+          letters: this.#reference
+            .letters(queue.id)
+            .map(({ n }) => n)
+            .sort(byNumber),
+          living: this.#reference.browse(queue.id, undefined, {}),
+          paused: ref.paused,
           closed: ref.closed
         }
       )
@@ -177,6 +196,8 @@ class Run {
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
+    if (r.chance(20)) item.key = r.pick(["a", "b"])
+    if (r.chance(20)) item.labels = r.pick([["x"], ["x", "y"], []])
     if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
     if (r.chance(20)) {
       let ttlMs = 103 + 100 * r.int(20)
@@ -203,6 +224,112 @@ class Run {
     }
     if (r.chance(3)) held.push([1_000_000, 1])
     return held
+  }
+
+  #wanted(): Wanted {
+    const r = this.#random
+    const wanted: { -readonly [K in keyof Wanted]: Wanted[K] } = {}
+    if (r.chance(25)) wanted.key = r.pick(["a", "b"])
+    if (r.chance(15)) wanted.label = r.pick(["x", "y"])
+    if (r.chance(15)) wanted.id = `id${r.int(8)}`
+    if (r.chance(20)) wanted.priorityMin = r.pick([0, 127, 128, 129])
+    if (r.chance(20)) wanted.priorityMax = r.pick([0, 127, 128, 129])
+    return wanted
+  }
+
+  /** Pages through the engine's tasks, and compares with a look at all of the reference's. */
+  #browse(
+    queue: number,
+    state: "ready" | "delayed" | "leased" | "dead" | undefined,
+    wanted: Wanted,
+    limit: number
+  ): void {
+    const found: Array<number> = []
+    for (let after: number | undefined = 0; after !== undefined; ) {
+      const look = { state: state && Standing[state], filter: wanted, after, limit, payloads: this.#random.chance(50) }
+      const page = this.#engine.operations.browse(this.#engine.queues[queue]!, look)
+      assert.isAtMost(page.tasks.length, limit)
+      found.push(...page.tasks.map(({ n }) => n))
+      after = page.next
+    }
+    const expected = [...this.#reference.browse(queue, state, wanted)]
+    if (state === "dead") {
+      // Within one millisecond the order of ends is the engine's own.
+      found.sort(byNumber)
+      expected.sort(byNumber)
+    }
+    assert.deepStrictEqual(found, expected, `browse of ${state}`)
+  }
+
+  /** Commands of people: whoever sends them, attached or not, is answered. */
+  #operate(
+    session: Session,
+    number: number,
+    request: number,
+    say: (name: string, ...args: ReadonlyArray<unknown>) => void
+  ) {
+    const r = this.#random
+    const now = this.#now
+    const queue = r.chance(2) ? 7 : r.int(3)
+    const { operations } = this.#engine
+    const some = (): ReadonlyArray<number> =>
+      Array.from({ length: 1 + r.int(3) }, () =>
+        r.chance(95) && this.#reference.tasks.length > 0 ? r.pick(this.#reference.tasks).n : 1_000_000
+      )
+    const kind = r.int(100)
+    if (kind < 20) {
+      const paused = r.chance(30)
+      say("pause", queue, paused)
+      operations.pause(session, request, queue, paused)
+      return this.#reference.pause(request, queue, paused)
+    }
+    if (kind < 35) {
+      const numbers = some()
+      say("cancel", queue, numbers)
+      this.#out.stops = []
+      operations.cancel(session, request, queue, numbers, now)
+      const stops = this.#reference.cancel(request, queue, numbers, now)
+      const numberOf = new Map(this.#sessions.map(({ number, session }) => [String(session.id), number]))
+      const told = this.#out.stops.map((text) => text.replace(/^\d+/, (id) => String(numberOf.get(id))))
+      return assert.deepStrictEqual(told, stops, "handlers to stop")
+    }
+    if (kind < 41) {
+      const wanted = this.#wanted()
+      say("purge", queue, wanted)
+      operations.purge(session, request, queue, wanted, 0, undefined, now)
+      return this.#reference.purge(request, queue, wanted, now)
+    }
+    if (kind < 60) {
+      const dead = queue === 7 ? [] : this.#reference.letters(queue)
+      const ends = dead.flatMap(({ item }) => (item.ttlMs === undefined ? [] : [now + item.ttlMs]))
+      // A time to live begins anew: no two may end in one millisecond here, see `#item`.
+      if (new Set([...ends, ...this.#expiries]).size < ends.length + this.#expiries.size) return
+      for (const end of ends) this.#expiries.add(end)
+      const letters = dead.map(({ n }) => n)
+      const numbers = r.chance(50) ? [...some(), ...letters.slice(0, r.int(3))] : undefined
+      const wanted = numbers === undefined ? this.#wanted() : {}
+      say("redrive", queue, numbers, wanted)
+      operations.redrive(session, request, queue, numbers, wanted, 0, undefined, now)
+      const answer = this.#out.answers.get(request)
+      const olds = answer?._tag === "Redriven" ? answer.pairs.filter((_, i) => i % 2 === 0) : []
+      return this.#reference.redrive(request, queue, numbers, wanted, olds, now)
+    }
+    if (kind < 84) {
+      const items = this.#held(number).map(([n, fence]) => ({ n, fence, bytes: r.int(5) }))
+      say("checkpoint", items)
+      operations.checkpoint(
+        session,
+        request,
+        items.map(({ n }) => n),
+        items.map(({ fence }) => fenceBase + fence),
+        items.map(({ bytes }) => new Uint8Array(bytes))
+      )
+      return this.#reference.checkpoint(number, request, items)
+    }
+    const state = r.pick(["ready", "delayed", "leased", "dead", undefined] as const)
+    const wanted = this.#wanted()
+    say("browse", queue % 7, state, wanted)
+    this.#browse(queue % 7, state, wanted, 1 + r.int(4))
   }
 
   #command(): void {
@@ -232,6 +359,7 @@ class Run {
       this.#reference.goodbye(number, now)
       return this.#connect(slot)
     }
+    if (r.chance(15)) return this.#operate(session, number, request, say)
     const kind = r.int(100)
     if (kind < 30) {
       const items = Array.from({ length: 1 + r.int(r.chance(20) ? 8 : 3) }, () => this.#item())
@@ -411,6 +539,7 @@ class Run {
   }
 }
 
+const byNumber = (a: number, b: number): number => a - b
 const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number, A]> =>
   [...map].sort(([a], [b]) => a - b)
 
@@ -418,6 +547,7 @@ const kinds = [
   ..."put lease subscribe follow credit unsubscribe commit fail release renew started heartbeat acknowledge".split(" "),
   ..."outcome join congested close detach resume goodbye repeat removeRepeat repeats".split(" "),
   ..."definitionInvalid Repeats occurrence".split(" "),
+  ..."pause cancel purge redrive checkpoint browse Counted Redriven".split(" "),
   ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
 ]
 

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Engine, type Out } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { Overflow } from "../../../src/model/Overflow.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import type { DedupeId } from "../../../src/model/Queue.ts"
 import { Session, Waiter } from "../../../src/model/Session.ts"
@@ -21,7 +22,11 @@ const silent: Out = {
   deliver: () => {},
   outcomes: (_stream, _from, count) => count,
   outcomesGap: () => {},
-  outcome: () => {}
+  outcome: () => {},
+  standings: () => {},
+  counted: () => {},
+  redriven: () => {},
+  cancelling: () => {}
 }
 
 const bytes = new Uint8Array(1)
@@ -365,6 +370,32 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
   ],
   ["bytes of tasks that are not there", ({ queue }) => void queue.livingBytes++, /waitingBytes is \d+, not/],
   ["bytes of leases that are not there", ({ queue }) => void queue.leasedBytes--, /leasedBytes is \d+, not/],
+  ["a living task the table forgot", ({ engine }) => engine.tasks.remove(6), /are listed as living of/],
+  ["bytes of living tasks that nobody has", ({ queue }) => void queue.livingBytes++, /livingBytes is 9/],
+  ["bytes of leased tasks that nobody has", ({ queue }) => void queue.leasedBytes--, /leasedBytes is 1/],
+  [
+    "a dead letter that lives",
+    ({ living, queue }) => queue.deadLetters.add(living(6), 5, 9),
+    /task 6 is a dead letter and lives/
+  ],
+  [
+    "bytes of dead letters that nobody has",
+    ({ queue }) => void queue.deadLetters.bytes++,
+    /dead letters count 1 bytes/
+  ],
+  ["more redriven than dead", ({ queue }) => void queue.redriven++, /1 redriven of 0/],
+  [
+    "a close that stopped half-way",
+    ({ queue }) => {
+      queue.sweptTo = 3
+    },
+    /what waits will not be cancelled/
+  ],
+  [
+    "a put that waits where the oldest would go",
+    ({ queue }) => void Reflect.set(queue, "overflow", new Overflow()),
+    /waits beside room/
+  ],
   ["a timer out of the heap", ({ engine, queue }) => engine.timers.remove(queue.leaseTimer!), /never ring/]
 ]
 

@@ -11,6 +11,8 @@ export type Answer =
   | { readonly _tag: "Items"; readonly items: ReadonlyArray<string> }
   | { readonly _tag: "Outcome"; readonly text: string }
   | { readonly _tag: "Repeats"; readonly repeats: ReadonlyArray<string> }
+  | { readonly _tag: "Counted"; readonly count: number }
+  | { readonly _tag: "Redriven"; readonly pairs: ReadonlyArray<number> }
 
 export interface Item {
   readonly bytes: number
@@ -18,6 +20,16 @@ export interface Item {
   readonly priority?: number
   readonly delayMs?: number
   readonly ttlMs?: number
+  readonly key?: string
+  readonly labels?: ReadonlyArray<string>
+}
+
+export interface Wanted {
+  readonly key?: string | undefined
+  readonly label?: string | undefined
+  readonly id?: string | undefined
+  readonly priorityMin?: number | undefined
+  readonly priorityMax?: number | undefined
 }
 
 export interface QueuePolicy {
@@ -33,9 +45,20 @@ export interface QueuePolicy {
   readonly outcomesKeptMs: number
   readonly dedupeKept: number
   readonly dedupeKeptMs: number
+  readonly capacityBytes: number
+  readonly overflow: number
 }
 
-export type RefState = "ready" | "delayed" | "leased" | "success" | "failure" | "dead" | "cancelled" | "acknowledged"
+export type RefState =
+  | "ready"
+  | "delayed"
+  | "leased"
+  | "success"
+  | "failure"
+  | "dead"
+  | "cancelled"
+  | "acknowledged"
+  | "purged"
 
 export interface RefTask {
   readonly n: number
@@ -53,6 +76,10 @@ export interface RefTask {
   renewed: number
   at: number
   reasons: Array<number>
+  /** Bytes of its checkpoint. */
+  checkpoint: number | undefined
+  /** Whether its dead letter was put again. */
+  redriven: boolean
 }
 
 interface Wait {
@@ -87,6 +114,8 @@ interface RefQueue {
   repeats: Array<RefRepeat>
   readonly policy: QueuePolicy
   closed: "open" | "drain" | "immediate"
+  paused: boolean
+  dropped: number
   waits: Array<Wait>
   leaseStreams: Array<Stream>
   outcomeStreams: Array<Stream>
@@ -107,7 +136,7 @@ export interface Grant {
 
 export class Mismatch extends Error {}
 
-const reasons = { leaseLost: 3, quarantined: 4, expired: 5 }
+const reasons = { leaseLost: 3, quarantined: 4, expired: 5, dropped: 6 }
 
 export class Reference {
   readonly tasks: Array<RefTask> = []
@@ -123,6 +152,8 @@ export class Reference {
       repeats: [],
       policy,
       closed: "open",
+      paused: false,
+      dropped: 0,
       waits: [],
       leaseStreams: [],
       outcomeStreams: [],
@@ -176,9 +207,12 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     if (queue.closed !== "open") return this.#refuse(request, "closed")
-    if (items.some(({ bytes }) => bytes > queue.policy.payloadBytesMax)) return this.#refuse(request, "payloadTooLarge")
-    const fresh = items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
-    if (atomic && fresh > queue.policy.capacity) return this.#refuse(request, "full")
+    const { capacity, capacityBytes, payloadBytesMax } = queue.policy
+    const bytesMax = capacityBytes > 0 ? Math.min(payloadBytesMax, capacityBytes) : payloadBytesMax
+    if (items.some(({ bytes }) => bytes > bytesMax)) return this.#refuse(request, "payloadTooLarge")
+    const fresh = items.filter(({ id }) => this.#known(queue, id, now) === undefined)
+    const tooMany = fresh.length > capacity || (capacityBytes > 0 && bytesOf(fresh) > capacityBytes)
+    if (atomic && tooMany) return this.#refuse(request, "full")
     const wait: Wait = {
       kind: "put",
       session,
@@ -209,9 +243,11 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     const first = !queue.waits.some(({ kind }) => kind === "lease")
-    if (this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
+    const gives = !queue.paused && queue.closed !== "immediate"
+    if (gives && this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
       return this.#hand(queue, session, request, count, now)
     }
+    if (queue.closed === "immediate") return this.#refuse(request, "closed")
     if (queue.closed !== "open" && this.of(queueId, "ready", "delayed", "leased").length === 0) {
       return this.#refuse(request, "closed")
     }
@@ -356,8 +392,11 @@ export class Reference {
     if (queue.closed !== "immediate") queue.closed = mode
     queue.repeats = []
     if (mode === "immediate") {
-      const delayed = this.of(queueId, "delayed").sort((a, b) => a.n - b.n)
-      for (const task of [...this.ready(queueId), ...delayed]) this.#end(task, "cancelled", now)
+      for (const task of this.of(queueId, "ready", "delayed")) this.#end(task, "cancelled", now)
+      for (const wait of queue.waits.filter(({ kind }) => kind === "lease")) {
+        this.#unwait(queue, wait)
+        this.#refuse(wait.request, "closed")
+      }
     }
     for (const wait of queue.waits.filter(({ kind }) => kind === "put")) {
       this.#unwait(queue, wait)
@@ -406,6 +445,110 @@ export class Reference {
   #repeatText(repeat: RefRepeat): string {
     const task = this.#runs(repeat) ? repeat.task : 0
     return `${repeat.id} every ${repeat.every} next ${repeat.next} task ${task} after ${repeat.occurrences}`
+  }
+
+  pause(request: number, queueId: number, paused: boolean): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    queue.paused = paused
+    this.#answer(request, { _tag: "Done" })
+  }
+
+  /** Returns whose handlers must stop. */
+  cancel(request: number, queueId: number, numbers: ReadonlyArray<number>, now: number): ReadonlyArray<string> {
+    const queue = this.queues[queueId]
+    if (queue === undefined) {
+      this.#refuse(request, "queueNotFound")
+      return []
+    }
+    const stops: Array<string> = []
+    const items = numbers.map((n) => {
+      const standing = this.#standing(queue, n)
+      const task = this.tasks.find((task) => task.n === n && task.queue === queueId)
+      if (task === undefined || !["ready", "delayed", "leased"].includes(task.state)) return standing
+      if (task.state === "leased") stops.push(`${task.holder}:${n}`)
+      this.#end(task, "cancelled", now)
+      return standing
+    })
+    this.#answer(request, { _tag: "Items", items })
+    return stops
+  }
+
+  purge(request: number, queueId: number, wanted: Wanted, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const tasks = this.of(queueId, "ready", "delayed").filter((task) => isWanted(task, wanted))
+    for (const task of tasks) {
+      task.state = "purged"
+      this.#retire(task, now)
+      this.#answerWaits(task, () => ({ _tag: "Refused", why: "taskNotFound" }))
+    }
+    this.#answer(request, { _tag: "Counted", count: tasks.length })
+  }
+
+  letters(queueId: number): ReadonlyArray<RefTask> {
+    return this.queues[queueId]!.log.map(({ task }) => task).filter(
+      (task) => (task.state === "dead" || task.state === "failure") && !task.redriven
+    )
+  }
+
+  /** Redrives these, or with `order` all that are wanted, in this order: who died in one millisecond has no order here. */
+  redrive(
+    request: number,
+    queueId: number,
+    numbers: ReadonlyArray<number> | undefined,
+    wanted: Wanted,
+    order: ReadonlyArray<number>,
+    now: number
+  ): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (queue.closed === "immediate") return this.#refuse(request, "closed")
+    if (numbers === undefined) {
+      const all = this.letters(queueId).filter((task) => isWanted(task, wanted))
+      const missing = all.filter(({ n }) => !order.includes(n)).map(({ n }) => n)
+      if (missing.length > 0 || order.length !== all.length) throw new Mismatch(`redriven ${order}, not ${missing}`)
+    }
+    const pairs = (numbers ?? order).flatMap((n) => {
+      const letter = this.letters(queueId).find((task) => task.n === n)
+      if (letter === undefined) return [n, 0]
+      letter.redriven = true
+      const { delayMs: _, id: __, ...item } = letter.item
+      const task = this.#make(queue, item, now)
+      task.checkpoint = letter.checkpoint
+      return [n, task.n]
+    })
+    this.#answer(request, { _tag: "Redriven", pairs })
+  }
+
+  checkpoint(
+    session: number,
+    request: number,
+    items: ReadonlyArray<{ readonly n: number; readonly fence: number; readonly bytes: number }>
+  ): void {
+    const codes = items.map(({ bytes, fence, n }) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      task.checkpoint = bytes
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  /** Living tasks in put order, or dead letters, that are wanted. */
+  browse(queueId: number, state: RefState | undefined, wanted: Wanted): ReadonlyArray<number> {
+    const tasks =
+      state === "dead"
+        ? this.letters(queueId)
+        : this.of(queueId, ...(state === undefined ? (["ready", "delayed", "leased"] as const) : [state]))
+    return tasks.filter((task) => isWanted(task, wanted)).map(({ n }) => n)
+  }
+
+  #standing(queue: RefQueue, n: number): string {
+    const task = this.tasks.find((task) => task.n === n && task.queue === queue.id)
+    if (task === undefined || task.state === "acknowledged" || task.state === "purged") return "gone"
+    if (task.state === "ready" || task.state === "delayed" || task.state === "leased") return task.state
+    return queue.log.findIndex((entry) => entry.task === task) >= queue.kept ? task.state : "gone"
   }
 
   subscribe(session: number, queueId: number, id: number, credit: number): void {
@@ -564,6 +707,7 @@ export class Reference {
 
   #serve(queue: RefQueue, grants: Array<Grant>, now: number): boolean {
     let any = false
+    if (queue.paused || queue.closed === "immediate") return false
     for (let ready = this.ready(queue.id); ready.length > 0; ready = this.ready(queue.id)) {
       const wait = queue.waits.find(({ kind }) => kind === "lease")
       if (wait !== undefined) {
@@ -593,7 +737,7 @@ export class Reference {
     task.started = false
     task.holder = session
     this.#extend(task, now)
-    return `${task.n}/${task.leases}/${task.attempt}`
+    return `${task.n}/${task.leases}/${task.attempt}${task.checkpoint === undefined ? "" : `/${task.checkpoint}`}`
   }
 
   #hand(queue: RefQueue, session: number, request: number, count: number, now: number): void {
@@ -676,12 +820,16 @@ export class Reference {
     const known = this.#known(queue, item.id, now)
     if (known !== undefined) {
       queue.duplicates++
-      return `${known} duplicate`
+      return `${known} duplicate ${this.#standing(queue, known)}`
     }
     if (this.#spent(queue, 1)) {
       queue.refused++
       return "0 spent"
     }
+    return `${this.#make(queue, item, now).n} accepted`
+  }
+
+  #make(queue: RefQueue, item: Item, now: number): RefTask {
     const delayMs = item.delayMs ?? 0
     const task: RefTask = {
       n: this.#nextTask++,
@@ -697,12 +845,14 @@ export class Reference {
       holder: 0,
       renewed: 0,
       at: now + delayMs,
-      reasons: []
+      reasons: [],
+      checkpoint: undefined,
+      redriven: false
     }
     this.tasks.push(task)
     // Only children come to a queue that is closed; where what waits is cancelled, so are they.
     if (queue.closed === "immediate") this.#end(task, "cancelled", now)
-    return `${task.n} accepted`
+    return task
   }
 
   #spent(queue: RefQueue, more: number): boolean {
@@ -711,19 +861,40 @@ export class Reference {
   }
 
   #enter(queue: RefQueue, wait: Wait, now: number): void {
-    const { capacity } = queue.policy
-    const room = (): number => capacity - this.of(queue.id, "ready", "delayed").length
+    const { capacity, capacityBytes, overflow } = queue.policy
+    const fits = (more: ReadonlyArray<Item>): boolean => {
+      const waiting = this.of(queue.id, "ready", "delayed").map(({ item }) => item)
+      const all = [...waiting, ...more]
+      return more.length === 0 || (all.length <= capacity && (capacityBytes === 0 || bytesOf(all) <= capacityBytes))
+    }
+    const drops = overflow === 1
     if (wait.atomic) {
-      const fresh = wait.items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
-      if (fresh > room()) return
+      const items = wait.items.filter(({ id }) => this.#known(queue, id, now) === undefined)
+      const fresh = items.length
+      if (!drops && !fits(items)) return
       if (fresh > 0 && this.#spent(queue, fresh)) {
         queue.refused += wait.items.length
         return void wait.entered.push(...wait.items.map(() => "0 spent"))
       }
     }
     for (const item of wait.items.slice(wait.entered.length)) {
-      if (room() <= 0 && this.#known(queue, item.id, now) === undefined) return
+      if (!drops && !fits([item]) && this.#known(queue, item.id, now) === undefined) return
       wait.entered.push(this.#accept(queue, item, now))
+      if (drops && wait.entered.at(-1)!.endsWith("accepted")) this.#drop(queue, now)
+    }
+  }
+
+  /** The oldest of the least urgent go until what waits is within its bounds. */
+  #drop(queue: RefQueue, now: number): void {
+    const { capacity, capacityBytes } = queue.policy
+    for (;;) {
+      const waiting = this.of(queue.id, "ready", "delayed")
+      const bytes = bytesOf(waiting.map(({ item }) => item))
+      if (waiting.length <= capacity && (capacityBytes === 0 || bytes <= capacityBytes)) return
+      const task = waiting.sort((a, b) => priorityOf(b) - priorityOf(a) || a.n - b.n)[0]!
+      queue.dropped++
+      task.reasons.push(reasons.dropped)
+      this.#end(task, "dead", now)
     }
   }
 
@@ -740,7 +911,7 @@ export class Reference {
 
   #held(session: number, n: number, fence: number): RefTask | string {
     const task = this.tasks.find((task) => task.n === n)
-    if (task === undefined || task.state === "acknowledged") return "leaseLost"
+    if (task === undefined || task.state === "acknowledged" || task.state === "purged") return "leaseLost"
     if (task.state === "leased") return task.holder === session && task.leases === fence ? task : "leaseLost"
     if (task.state === "ready" || task.state === "delayed") return "leaseLost"
     const queue = this.queues[task.queue]!
@@ -791,6 +962,13 @@ export class Reference {
   }
 }
 
+const bytesOf = (items: ReadonlyArray<Item>): number => items.reduce((sum, { bytes }) => sum + bytes, 0)
+const isWanted = (task: RefTask, { id, key, label, priorityMax = 255, priorityMin = 0 }: Wanted): boolean =>
+  (id === undefined || task.item.id === id) &&
+  (key === undefined || task.item.key === key) &&
+  (label === undefined || (task.item.labels ?? []).includes(label)) &&
+  priorityOf(task) >= priorityMin &&
+  priorityOf(task) <= priorityMax
 const priorityOf = (task: RefTask): number => task.item.priority ?? 128
 const byDeadline = (a: RefTask, b: RefTask): number => a.at - b.at || a.renewed - b.renewed
 const byQueueAndDeadline = (a: RefTask, b: RefTask): number => a.queue - b.queue || byDeadline(a, b)

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Limits from "../../../src/Limits.ts"
 import { Heap } from "../../../src/model/Heap.ts"
 import { OutcomeLog } from "../../../src/model/OutcomeLog.ts"
 import { defaults } from "../../../src/model/Policy.ts"
@@ -8,6 +9,7 @@ import { Outcome, Task } from "../../../src/model/Task.ts"
 import { TaskTable } from "../../../src/model/TaskTable.ts"
 import { type Timer, Timers } from "../../../src/model/Timers.ts"
 import { Random } from "../random.ts"
+import { definition } from "./collected.ts"
 
 const bytes = new Uint8Array(10)
 const queue = new Queue(0, {
@@ -220,5 +222,81 @@ describe("TaskTable", () => {
     table.remove(3)
     table.add(3, tasks[3]!)
     assert.strictEqual(table.owner(3), tasks[3])
+  })
+})
+
+describe("a walk over the task table", () => {
+  it("sees the living tasks of one queue in order, in parts of any size, whatever ended or went between", () => {
+    const random = new Random(11)
+    for (let run = 0; run < 20; run++) {
+      const table = new TaskTable()
+      const queues = [0, 1].map((id) => new Queue(id, definition(`q${id}`, {})))
+      const living = new Map<number, Task>()
+      let n = 0
+      for (let op = 0; op < 40; op++) {
+        for (let i = random.int(300); i > 0; i--) {
+          n += 1 + random.int(random.chance(1) ? 3_000 : 2)
+          const task = new Task(n, queues[random.int(2)]!, new Uint8Array(), undefined, 0)
+          table.add(n, task)
+          living.set(n, task)
+        }
+        for (const [key, task] of living) {
+          if (!random.chance(15)) continue
+          living.delete(key)
+          // Ended and kept, ended and forgotten, or taken without an outcome.
+          const how = random.int(3)
+          if (how < 2) table.end(key, task.queue, 0)
+          if (how > 0) table.remove(key)
+        }
+        const queue = queues[random.int(2)]!
+        const max = 1 + random.int(80)
+        const start = random.int(n + 2)
+        const found: Array<number> = []
+        for (let after: number | undefined = start; after !== undefined; ) {
+          const { last, tasks } = table.after(queue, after, max)
+          assert.isAtMost(tasks.length, max)
+          assert.isTrue(last === undefined || last > after, "a walk goes on")
+          found.push(...tasks.map((task) => task.n))
+          after = last
+        }
+        const expected = [...living.values()].filter((task) => task.queue === queue && task.n > start)
+        assert.deepStrictEqual(
+          found,
+          expected.map((task) => task.n)
+        )
+      }
+    }
+  })
+
+  it("looks at a bounded number of tasks of others, and goes on behind them", () => {
+    const table = new TaskTable()
+    const [mine, other] = ["mine", "other"].map((name, id) => new Queue(id, definition(name, {})))
+    // Where one part ends and the next begins.
+    const needles = [Limits.walkSlotsMax - 1, Limits.walkSlotsMax, 2 * Limits.walkSlotsMax]
+    for (let n = 1; n <= 2 * Limits.walkSlotsMax; n++) {
+      table.add(n, new Task(n, needles.includes(n) ? mine! : other!, new Uint8Array(), undefined, 0))
+    }
+    let parts = 0
+    const found: Array<number> = []
+    for (let after: number | undefined = 0; after !== undefined; parts++) {
+      const walked = table.after(mine!, after, 10)
+      found.push(...walked.tasks.map((task) => task.n))
+      after = walked.last
+    }
+    assert.deepStrictEqual([found, parts], [needles, 3])
+  })
+
+  it("passes over pages in which nothing lives: what has ended costs a walk nothing", () => {
+    const table = new TaskTable()
+    const queue = new Queue(0, definition("q", {}))
+    const count = 2 * Limits.walkSlotsMax
+    for (let n = 1; n <= count; n++) table.add(n, new Task(n, queue, new Uint8Array(), undefined, 0))
+    for (let n = 1; n < count; n++) {
+      if (n % 2 === 0) table.end(n, queue, n)
+      else table.remove(n)
+    }
+    // One part: a page that still counted its dead as living would be looked at, and there are too many for one.
+    const { last, tasks } = table.after(queue, 0, 10)
+    assert.deepStrictEqual([tasks.map((task) => task.n), last], [[count], undefined])
   })
 })

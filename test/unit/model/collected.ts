@@ -1,4 +1,5 @@
 import type { Out } from "../../../src/model/Engine.ts"
+import { ended, type Life, legal, lifeOf, Standing } from "../../../src/model/Life.ts"
 import { defaults, type Policy } from "../../../src/model/Policy.ts"
 import type { QueueDefinition } from "../../../src/model/Queue.ts"
 import { Code } from "../../../src/model/Refusal.ts"
@@ -10,6 +11,7 @@ import type { Answer, Grant } from "./Reference.ts"
 
 const codeNames = Object.fromEntries(Object.entries(Code).map(([name, code]) => [code, name]))
 const statusNames = Object.fromEntries(Object.entries(PutStatus).map(([name, status]) => [status, name]))
+export const standingNames = Object.fromEntries(Object.entries(Standing).map(([name, n]) => [n, name]))
 const outcomeNames = ["success", "failure", "dead", "cancelled"]
 
 export const definition = (name: string, policy: Partial<Policy>): QueueDefinition => ({
@@ -28,7 +30,9 @@ export class Collected implements Out {
   published = new Map<number, string>()
   admitting: Array<number> = []
   /** The life of every task as the changes tell it. */
-  readonly lives = new Map<number, string>()
+  readonly lives = new Map<number, Life["_tag"]>()
+  /** Handlers that must stop, as `session:task`. */
+  stops: Array<string> = []
   readonly faults: Array<string> = []
   /** Where durable changes go, if anywhere. */
   disk: Disk | undefined = undefined
@@ -39,19 +43,25 @@ export class Collected implements Out {
   }
 
   changed: Out["changed"] = (change, task) => {
-    const before = this.lives.get(task.n)
-    const legal =
-      change === "put"
-        ? before === undefined
-        : change === "leased"
-          ? before === "put" || before === "ready" || before === "delayed"
-          : change === "acknowledged" || change === "delayed"
-            ? before === "leased"
-            : before !== undefined && before !== "ended" && before !== "acknowledged"
-    if (!legal) this.faults.push(`task ${task.n}: ${before ?? "nothing"} -> ${change}`)
-    this.lives.set(task.n, change)
+    const before = this.lives.get(task.n) ?? "New"
     this.disk?.recorder.changed(change, task)
     if (change === "put") this.admitting.push(task.queue.id)
+    const fault = (to: string): void => void this.faults.push(`task ${task.n}: ${before} -> ${change} (${to})`)
+    if (change === "checkpoint") return before === "Leased" ? undefined : fault(before)
+    if (change === "redriven") return before === "Dead" || before === "Failed" ? undefined : fault(before)
+    const { log } = task.queue
+    const to =
+      change === "acknowledged"
+        ? "Taken"
+        : change === "purged"
+          ? "Purged"
+          : change === "ended"
+            ? ended[log.outcome(log.next - 1)]
+            : lifeOf(task)._tag
+    // That a delay is over is not told.
+    const due = before === "Delayed" && legal("Delayed", "Ready") && legal("Ready", to)
+    if (!legal(before, to) && !due) fault(to)
+    this.lives.set(task.n, to)
   }
   queueChanged: Out["queueChanged"] = (queue) => this.disk?.recorder.queue(queue)
   putProgress: Out["putProgress"] = (session, request, batch) =>
@@ -74,8 +84,23 @@ export class Collected implements Out {
   done: Out["done"] = (_, request) => this.#answer(request, { _tag: "Done" })
   putDone: Out["putDone"] = (_, request, first, count) =>
     this.#answer(request, { _tag: "Put", items: Array.from({ length: count }, (_, i) => `${first + i} accepted`) })
-  putItems: Out["putItems"] = (_, request, tasks, statuses) =>
-    this.#answer(request, { _tag: "Put", items: tasks.map((n, i) => `${n} ${statusNames[statuses[i]!]}`) })
+  putItems: Out["putItems"] = (_, request, tasks, statuses, firsts) => {
+    const first = (i: number): string =>
+      statuses[i] === PutStatus.duplicate ? ` ${standingNames[firsts?.[i] ?? 99] ?? "?"}` : ""
+    const items = tasks.map((n, i) => `${n} ${statusNames[statuses[i]!]}${first(i)}`)
+    this.#answer(request, { _tag: "Put", items })
+  }
+  standings: Out["standings"] = (_, request, standings) =>
+    this.#answer(request, { _tag: "Items", items: standings.map((standing) => standingNames[standing]!) })
+  counted: Out["counted"] = (_, request, count, next) => {
+    if (next !== undefined) this.faults.push("a purge of a small queue goes on")
+    this.#answer(request, { _tag: "Counted", count })
+  }
+  redriven: Out["redriven"] = (_, request, pairs, next) => {
+    if (next !== undefined) this.faults.push("a redrive of a small queue goes on")
+    this.#answer(request, { _tag: "Redriven", pairs: [...pairs] })
+  }
+  cancelling: Out["cancelling"] = (session, task) => void this.stops.push(`${session.id}:${task}`)
   leased: Out["leased"] = (_, request, tasks) => this.#answer(request, { _tag: "Leased", tasks: tasks.map(leaseText) })
   items: Out["items"] = (_, request, codes) =>
     this.#answer(request, { _tag: "Items", items: codes.map((code) => (code === 0 ? "ok" : codeNames[code]!)) })
@@ -101,4 +126,5 @@ export class Collected implements Out {
 const repeatText = ({ definition, nextAt, occurrences, task }: Repeat): string =>
   `${definition.id} every ${definition.everyMs} next ${nextAt} task ${task} after ${occurrences}`
 
-const leaseText = (task: Task): string => `${task.n}/${task.leases}/${task.attempt}`
+const leaseText = (task: Task): string =>
+  `${task.n}/${task.leases}/${task.attempt}${task.checkpoint === undefined ? "" : `/${task.checkpoint.byteLength}`}`

@@ -68,7 +68,7 @@ const taskOf = (engine: Engine, task: Task): unknown => {
   const { delayMs: _, ...kept } = options ?? {}
   const set = Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== undefined))
   const lease = task.state === State.leased ? [task.holder?.id, engine.fence(task)] : undefined
-  const ended = { n, attempt, putAt, payloadBytes, set, reasons: reasons ?? [], checkpoint }
+  const ended = { n, origin: task.origin, attempt, putAt, payloadBytes, set, reasons: reasons ?? [], checkpoint }
   if (task.state === State.ended) return ended
   const about = { ...ended, place, lossesWhileStarted, releases: task.releases }
   const due = task.state === State.delayed ? task.at : undefined
@@ -92,22 +92,25 @@ export const dump = (engine: Engine, now: number): unknown =>
       if (task.queue === queue) living.push(task)
     })
     const { acknowledged, cancelled, closed, dead, definition, done, log, policy, puts } = queue
+    const { dropped, paused, purged, redriven } = queue
     const outcomes: Array<unknown> = []
     for (let cursor = log.first; cursor < log.next; cursor++) {
       const about = [log.task(cursor), log.outcome(cursor), log.attempts(cursor), log.endedAt(cursor)]
       outcomes.push([cursor, ...about, log.bodyBytes(cursor), log.reasons(cursor) ?? []])
     }
-    const ids = [...queue.ids.values()].filter(({ until }) => until > now).map(({ id, n, until }) => [id, n, until])
+    const known = [...queue.ids.values()].filter(({ until }) => until > now)
+    const ended = known.filter(({ until }) => until !== Number.POSITIVE_INFINITY)
+    // Which of those that ended in the same millisecond was dropped for the bound is not kept.
+    const oldest = ended.length < policy.dedupeKept ? 0 : Math.min(...ended.map(({ until }) => until))
+    const ids = known.flatMap(({ id, n, until }) => (until === oldest ? [] : [`${id} ${n} ${until}`])).sort()
     return {
       definition: { name: definition.name, policy, durability: definition.durability },
-      counters: { puts, done, dead, cancelled, acknowledged, closed },
+      counters: { puts, done, dead, cancelled, acknowledged, closed, paused, purged, dropped, redriven },
       living: living.map((task) => [task.state, taskOf(engine, task)]),
       ready: queue.ready.peek(1_000_000).map(({ n }) => n),
       outcomes: { next: log.next, outcomes },
-      ids: ids.length <= policy.dedupeKept ? ids.sort() : ids.length,
-      letters: [...queue.deadLetters]
-        .sort(([a, x], [b, y]) => x.diedAt - y.diedAt || a - b)
-        .map(([n, { diedAt, task }]) => [n, diedAt, taskOf(engine, task)]),
+      ids,
+      letters: queue.deadLetters.all().map(({ cursor, diedAt, task }) => [cursor, diedAt, taskOf(engine, task)]),
       repeats: engine.repeats
         .of(queue)
         .map(({ definition, nextAt, occurrences, task }) => {

@@ -4,8 +4,10 @@ import { Malformed, Reader, Writer } from "../../../src/wire/Bytes.ts"
 import * as Client from "../../../src/wire/ClientMessages.ts"
 import * as Manager from "../../../src/wire/ManagerMessages.ts"
 import {
+  type Browsed,
   ClientType as C,
   type Delivery,
+  type Filter,
   ManagerType as M,
   type Outcome,
   type QueueStats,
@@ -30,6 +32,14 @@ const options = (r: Random): TaskOptions => ({
   key: maybe(r, () => text(r)),
   labels: maybe(r, () => many(r, () => text(r, 10))),
   trace: maybe(r, () => text(r))
+})
+
+const filter = (r: Random): Filter => ({
+  key: maybe(r, () => text(r)),
+  label: maybe(r, () => text(r, 10)),
+  id: maybe(r, () => text(r)),
+  priorityMin: maybe(r, () => r.int(256)),
+  priorityMax: maybe(r, () => r.int(256))
 })
 
 const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | undefined> | undefined => {
@@ -137,6 +147,45 @@ const clientMessages: MakeClient = {
     waitMs: maybe(r, () => r.int(9_999))
   }),
   follow: (r) => ({ type: C.follow, request: uint(r), queue: uint(r), cursor: uint(r), credit: r.int(65_537) }),
+  cancel: (r) => ({ type: C.cancel, request: uint(r), queue: uint(r), tasks: uints(r) }),
+  pause: (r) => ({ type: C.pause, request: uint(r), queue: uint(r), paused: r.chance(50) }),
+  purge: (r) => ({
+    type: C.purge,
+    request: uint(r),
+    queue: uint(r),
+    filter: filter(r),
+    after: uint(r),
+    upTo: maybe(r, () => uint(r))
+  }),
+  browse: (r) => ({
+    type: C.browse,
+    request: uint(r),
+    queue: uint(r),
+    state: maybe(r, () => r.int(16)),
+    filter: filter(r),
+    after: uint(r),
+    limit: r.int(1_001),
+    payloads: r.chance(50)
+  }),
+  redrive: (r) => ({
+    type: C.redrive,
+    request: uint(r),
+    queue: uint(r),
+    tasks: maybe(r, () => uints(r)),
+    filter: filter(r),
+    after: uint(r),
+    upTo: maybe(r, () => uint(r))
+  }),
+  checkpoint: (r) => {
+    const tasks = uints(r)
+    return {
+      type: C.checkpoint,
+      request: uint(r),
+      tasks,
+      fences: tasks.map(() => uint(r)),
+      values: tasks.map(() => r.bytes(r.int(100)))
+    }
+  },
   explain: (r) => ({ type: C.explain, request: uint(r), queue: uint(r), task: maybe(r, () => uint(r)) }),
   repeat: (r) => ({
     type: C.repeat,
@@ -217,7 +266,28 @@ const stats = (r: Random): QueueStats => ({
   failures1s: uint(r),
   failures10s: uint(r),
   failures60s: uint(r),
-  lanes: many(r, () => [text(r), uint(r), uint(r), uint(r)])
+  lanes: many(r, () => [text(r), uint(r), uint(r), uint(r)]),
+  purged: uint(r),
+  dropped: uint(r),
+  redriven: uint(r),
+  capacityBytes: uint(r)
+})
+
+const browsed = (r: Random): Browsed => ({
+  task: uint(r),
+  state: r.int(16),
+  attempt: uint(r),
+  priority: r.int(256),
+  putAtMs: uint(r),
+  atMs: uint(r),
+  holder: maybe(r, () => uint(r)),
+  origin: maybe(r, () => uint(r)),
+  payload: maybe(r, () => r.bytes(r.int(100))),
+  id: maybe(r, () => text(r)),
+  key: maybe(r, () => text(r)),
+  labels: many(r, () => text(r, 10)),
+  reasons: many(r, () => ({ attempt: uint(r), reason: uint(r), text: text(r) })),
+  checkpointBytes: uint(r)
 })
 
 type MakeManager = { readonly [K in keyof typeof M]: (r: Random) => Manager.ManagerMessage }
@@ -246,7 +316,7 @@ const managerMessages: MakeManager = {
     lost: uints(r)
   }),
   heartbeat: (r) => ({ type: M.heartbeat, sequence: uint(r), lost: uints(r), cancelled: uints(r) }),
-  control: (r) => ({ type: M.control, kind: uint(r) }),
+  control: (r) => ({ type: M.control, kind: uint(r), tasks: uints(r) }),
   closing: (r) => ({ type: M.closing, code: uint(r), text: text(r, 300) }),
   done: (r) => ({ type: M.done, request: uint(r) }),
   refused: (r) => ({
@@ -266,7 +336,13 @@ const managerMessages: MakeManager = {
     outcomesNext: uint(r)
   }),
   putDone: (r) => ({ type: M.putDone, request: uint(r), first: uint(r), count: uint(r) }),
-  putItems: (r) => ({ type: M.putItems, request: uint(r), tasks: uints(r), statuses: uints(r) }),
+  putItems: (r) => ({
+    type: M.putItems,
+    request: uint(r),
+    tasks: uints(r),
+    statuses: uints(r),
+    firsts: uints(r)
+  }),
   leased: (r) => ({ type: M.leased, request: uint(r), items: many(r, () => delivery(r)) }),
   streaming: (r) => ({ type: M.streaming, request: uint(r), stream: uint(r) }),
   items: (r) => ({ type: M.items, request: uint(r), codes: uints(r) }),
@@ -276,6 +352,27 @@ const managerMessages: MakeManager = {
   deliver: (r) => ({ type: M.deliver, stream: uint(r), items: many(r, () => delivery(r)) }),
   outcomes: (r) => ({ type: M.outcomes, stream: uint(r), next: uint(r), items: many(r, () => outcome(r)) }),
   gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) }),
+  counted: (r) => ({
+    type: M.counted,
+    request: uint(r),
+    count: uint(r),
+    next: maybe(r, () => uint(r)),
+    upTo: uint(r)
+  }),
+  browsed: (r) => ({
+    type: M.browsed,
+    request: uint(r),
+    items: many(r, () => browsed(r)),
+    next: maybe(r, () => uint(r))
+  }),
+  redriven: (r) => ({
+    type: M.redriven,
+    request: uint(r),
+    tasks: uints(r, 2 * r.int(10)),
+    next: maybe(r, () => uint(r)),
+    upTo: uint(r)
+  }),
+  standings: (r) => ({ type: M.standings, request: uint(r), standings: uints(r) }),
   explained: (r) => ({
     type: M.explained,
     request: uint(r),
@@ -513,7 +610,7 @@ describe("fields of messages", () => {
     const bytes = encoded((w) => Manager.encode(w, { type: M.stats, request: 1, queues: [whole] }))
     // type array, type, request, array of one, array 16 of 43 elements: cut down to the 18 of the first version.
     const at = bytes.indexOf(0xdc)
-    assert.deepStrictEqual([...bytes.subarray(at, at + 3)], [0xdc, 0, 42])
+    assert.deepStrictEqual([...bytes.subarray(at, at + 3)], [0xdc, 0, 46])
     const reader = new Reader(bytes)
     reader.position = at + 3
     reader.skip(18)
