@@ -38,6 +38,7 @@ export interface Stats {
   readonly dead: number
   readonly cancelled: number
   readonly acknowledged: number
+  readonly purged: number
 }
 
 const outcomeNames = ["Success", "Failure", "Dead", "Cancelled"] as const
@@ -49,15 +50,17 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   const byItem = new Map<number, Account>()
   for (const account of accounts) {
     const other = byItem.get(account.u)
+    // A dead letter that was put again.
+    if (other?.task.redriven === true) continue
     if (other !== undefined)
       violated("S4", `payload ${account.u} was put once and is tasks ${other.taskId}, ${account.taskId}`)
     byItem.set(account.u, account)
   }
   origins({ ...history, children: evidence.history.children }, accounts, violated)
   for (const put of history.puts) receipts(put, byId, violated)
-  children(history, byItem, violated)
+  children(history, byItem, byId, violated)
   for (const { queue, task, taskId } of accounts) {
-    if (task.state !== "ended" && task.state !== "acknowledged") {
+    if (task.state === "ready" || task.state === "delayed" || task.state === "leased") {
       violated("S6", `task ${taskId} of ${queue} is ${task.state} after everything was done`)
     }
   }
@@ -129,12 +132,17 @@ const receipts = (put: PutCall, byId: ReadonlyMap<string, Account>, violated: Vi
 }
 
 /** S4: the children of a commit are put with it, all of them, and never without it. */
-const children = (history: Seen, byItem: ReadonlyMap<number, Account>, violated: Violated): void => {
+const children = (
+  history: Seen,
+  byItem: ReadonlyMap<number, Account>,
+  byId: ReadonlyMap<string, Account>,
+  violated: Violated
+): void => {
   const results = new Map<string, number | undefined>()
   for (const { outcome, result, taskId } of history.outcomes) if (outcome === "Success") results.set(taskId, result)
   for (const { item, run } of history.children) {
     const child = byItem.get(item.u)
-    const parent = byItem.get(run.u)
+    const parent = byId.get(run.taskId ?? "")
     if (
       child !== undefined &&
       (parent?.task.state !== "ended" || parent.task.outcome !== 0 || run.result === undefined)
@@ -162,7 +170,7 @@ const dedupe = ({ accounts, queues }: Evidence, violated: Violated): void => {
     last.set(key, task)
     if (before === undefined) continue
     const { dedupeKept, dedupeKeptMs } = queues.get(queue)!
-    const ended = before.state === "ended" || before.state === "acknowledged"
+    const ended = before.state === "ended" || before.state === "acknowledged" || before.state === "purged"
     // With a bound on the number kept, an id may be forgotten earlier.
     const until = before.endedAt + (dedupeKept >= 1_000 ? dedupeKeptMs : 0)
     if (!ended || task.putAt < until) {
@@ -277,8 +285,8 @@ const outcomes = (history: Seen, all: Seen, byId: ReadonlyMap<string, Account>, 
 
 /** S15: what was put is what became of it, in the ledger and in the manager's own counts. */
 const conservation = (name: string, stats: Stats, accounts: ReadonlyArray<Account>, violated: Violated): void => {
-  const { acknowledged, cancelled, dead, delayed, done, leased, puts, ready } = stats
-  const sum = ready + delayed + leased + done + dead + cancelled + acknowledged
+  const { acknowledged, cancelled, dead, delayed, done, leased, purged, puts, ready } = stats
+  const sum = ready + delayed + leased + done + dead + cancelled + acknowledged + purged
   if (sum !== puts) violated("S15", `${name}: ${puts} puts and ${sum} tasks: ${JSON.stringify(stats)}`)
   const mine = accounts.filter(({ queue }) => queue === name)
   const count = (holds: (task: LedgerTask) => boolean): number => mine.filter(({ task }) => holds(task)).length
@@ -287,7 +295,8 @@ const conservation = (name: string, stats: Stats, accounts: ReadonlyArray<Accoun
     done: count((task) => task.outcome === 0),
     dead: count((task) => task.outcome === 1 || task.outcome === 2),
     cancelled: count((task) => task.outcome === 3),
-    acknowledged: count((task) => task.state === "acknowledged")
+    acknowledged: count((task) => task.state === "acknowledged"),
+    purged: count((task) => task.state === "purged")
   }
   for (const [key, value] of Object.entries(counted)) {
     const said = stats[key as keyof Stats]

@@ -56,7 +56,21 @@ export interface EndCall extends Call {
   readonly result: number | undefined
 }
 
-export type OtherCall = Call & { readonly op: "get" | "lease" | "outcome" | "join" | "close" | "stats" | "peek" }
+export type OtherCall = Call & {
+  readonly op:
+    | "get"
+    | "lease"
+    | "outcome"
+    | "join"
+    | "close"
+    | "stats"
+    | "peek"
+    | "cancel"
+    | "pause"
+    | "resume"
+    | "purge"
+    | "redrive"
+}
 
 export interface Delivery {
   readonly how: "worker" | "lease" | "get"

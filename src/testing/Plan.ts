@@ -35,7 +35,20 @@ export type Mishap =
   | "crash"
   | "storeLow"
 
-export type Operation = "put" | "putAll" | "get" | "lease" | "outcome" | "peek" | "stats" | "join" | "close"
+export type Operation =
+  | "put"
+  | "putAll"
+  | "get"
+  | "lease"
+  | "outcome"
+  | "peek"
+  | "stats"
+  | "join"
+  | "close"
+  | "cancel"
+  | "pause"
+  | "purge"
+  | "redrive"
 
 export type Ending =
   | "succeed"
@@ -172,8 +185,13 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   const queues = new Set<number>()
   for (let i = random.between(1, 3); i > 0; i--) queues.add(random.int(variants))
   const clients = random.between(1, 4)
-  const uses = some<Operation>(random, ["putAll", "get", "lease", "outcome", "peek", "stats", "join", "close"], "put")
+  const uses = some<Operation>(
+    random,
+    ["putAll", "get", "lease", "outcome", "peek", "stats", "join", "close", "cancel", "pause", "purge", "redrive"],
+    "put"
+  )
   if (uses.close !== undefined) uses.close *= 0.02
+  if (uses.purge !== undefined) uses.purge *= 0.1
   return {
     seed,
     queues: [...queues].map(queueOf),

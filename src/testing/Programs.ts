@@ -199,6 +199,21 @@ class User {
         return recorded(this.#stage, this.#other("stats", queue), queue.stats, () => {})
       case "join":
         return recorded(this.#stage, this.#other("join", queue), queue.join({ timeout }), () => {})
+      case "cancel": {
+        const { known } = this.#stage
+        if (known.length === 0) return Effect.void
+        const about = random.pick(known)
+        return recorded(this.#stage, this.#other("cancel", about.queue), about.queue.cancel(about.taskId), () => {})
+      }
+      case "pause": {
+        const pause = recorded(this.#stage, this.#other("pause", queue), queue.pause(), () => {})
+        const resume = recorded(this.#stage, this.#other("resume", queue), queue.resume(), () => {})
+        return Effect.andThen(pause, Effect.andThen(Effect.sleep(random.int(2_000)), resume))
+      }
+      case "purge":
+        return recorded(this.#stage, this.#other("purge", queue), queue.purge(), () => {})
+      case "redrive":
+        return recorded(this.#stage, this.#other("redrive", queue), queue.redrive(), () => {})
       case "close": {
         const mode = random.pick(["drain", "immediate"] as const)
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
@@ -543,3 +558,15 @@ export const auditorProgram = (
       yield* Effect.provideService(Effect.andThen(questions, counts), Client, client)
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))
+
+/** Ends the pauses of those who paused a queue and died. */
+export const operatorProgram = (stage: Stage, process: Process): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const client = yield* connect(stage, process)
+      for (const queue of stage.plan.queues) {
+        const resume = Effect.provideService(queue.resume(), Client, client)
+        yield* Effect.eventually(Effect.tapError(resume, () => Effect.sleep(500)))
+      }
+    })
+  ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the operator gave up: ${error.message}`))))

@@ -24,7 +24,14 @@ import { FaultCounts } from "./FaultCounts.ts"
 import { History } from "./History.ts"
 import { attach, Ledger } from "./Ledger.ts"
 import { describe, draw, type Mishap, type Plan } from "./Plan.ts"
-import { auditorProgram, clientProgram, managerAddress, type Stage, workerProgram } from "./Programs.ts"
+import {
+  auditorProgram,
+  clientProgram,
+  managerAddress,
+  operatorProgram,
+  type Stage,
+  workerProgram
+} from "./Programs.ts"
 import type { SeededRandom } from "./Random.ts"
 import { networkFaultKinds, SimNetwork } from "./SimNetwork.ts"
 import { SimDisk, simulated, sound, storeFaultKinds } from "./SimStore.ts"
@@ -469,6 +476,8 @@ class Simulation {
     }
     for (let slot = 0; slot < 2; slot++) this.#startWorker(slot, true)
     const from = world.now
+    const operator = world.process("operator")
+    operator.fork(operatorProgram(stage, operator))
     // Who waits for what may never come has had its time.
     world.outside.after(patienceMs * ms, "patience", () => {
       for (const [process, fiber] of stage.work) world.within(process, () => fiber.interruptUnsafe())
