@@ -364,17 +364,21 @@ export class Ledger {
 
   /** S14: a lease request has these tasks, and whoever asks again gets the same as long as they are leased to it. */
   granted(session: number, request: number, tasks: ReadonlyArray<number>): void {
-    const key = `${session} ${request}`
-    for (const [n, fence] of this.#grants.get(key) ?? []) {
-      const task = this.tasks.get(n)
-      if (task?.state === "leased" && task.holder === session && task.fence === fence) {
-        this.#say("S14", `request ${request} of session ${session} has task ${n}, and was given others`)
-      }
-    }
+    this.answeredOtherwise(session, request)
     this.#grants.set(
-      key,
+      `${session} ${request}`,
       tasks.map((n) => [n, this.tasks.get(n)?.fence ?? 0])
     )
+  }
+
+  /** S14: whoever asks again is not refused what it has. */
+  answeredOtherwise(session: number, request: number): void {
+    for (const [n, fence] of this.#grants.get(`${session} ${request}`) ?? []) {
+      const task = this.tasks.get(n)
+      if (task?.state === "leased" && task.holder === session && task.fence === fence) {
+        this.#say("S14", `request ${request} of session ${session} has task ${n}, and got another answer`)
+      }
+    }
   }
 
   /** The connection of a session is gone: its leases last for one more term. */
@@ -490,15 +494,19 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     if (checkEvery()) for (const text of Invariants.check(engine)) violated("model", text)
   }
   on.put = (...args) => because({ _tag: "other" }, args[7], () => inner.put(...args))
-  on.lease = (...args) => because({ _tag: "other" }, args[6], () => inner.lease(...args))
+  on.lease = (...args) => {
+    if (heard()) ledger.answeredOtherwise(args[0].id, args[1])
+    because({ _tag: "other" }, args[6], () => inner.lease(...args))
+  }
   on.close = (...args) => because({ _tag: "other" }, args[4], () => inner.close(...args))
   on.started = (session, held) => {
     if (heard()) ledger.started(session.id, held)
     inner.started(session, held)
   }
-  on.heartbeat = (session, held, at) => {
-    const lost = inner.heartbeat(session, held, at)
-    const set = new Set(lost)
+  on.heartbeat = (...args) => {
+    const [session, held, at, cancelled] = args
+    const lost = inner.heartbeat(...args)
+    const set = new Set([...lost, ...(cancelled ?? [])])
     if (heard()) ledger.renewed(session.id, held, (i) => set.has(held[i]!), at, false)
     return lost
   }
@@ -513,7 +521,11 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     codes = all
     items(session, request, all)
   }
-  const { leased } = core
+  const { leased, refused } = core
+  core.refused = (session, request, why) => {
+    if (heard()) ledger.answeredOtherwise(session.id, request)
+    refused(session, request, why)
+  }
   core.leased = (session, request, tasks) => {
     if (heard()) {
       ledger.granted(
@@ -539,7 +551,10 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     session: session.id,
     held
   })
-  on.resume = (session, held, at) => because(ending("resume", session, held), at, () => inner.resume(session, held, at))
+  on.resume = (...args) => {
+    const [session, held, at] = args
+    return because(ending("resume", session, held), at, () => inner.resume(...args))
+  }
   on.goodbye = (session, at) => because(ending("goodbye", session, []), at, () => inner.goodbye(session, at))
   on.commit = (session, request, tasks, fences, results, effects, at) =>
     because({ _tag: "commit", session: session.id, held: pairs(tasks, fences) }, at, () =>

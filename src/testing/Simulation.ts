@@ -461,10 +461,8 @@ class Simulation {
       this.#disk.faults = sound
       this.#disk.low = false
     }
-    for (const process of this.#living()) {
-      process.pausedUntil = 0
-      process.timersLate = 1
-    }
+    world.unpause()
+    for (const process of this.#living()) process.timersLate = 1
     const stopped: Array<Fiber.Fiber<unknown>> = []
     for (const worker of this.#workers.splice(0)) {
       if (worker === undefined) continue

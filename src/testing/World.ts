@@ -36,6 +36,8 @@ class Entry implements Cancel {
   readonly process: Process
   readonly kind: string
   run: (() => void) | undefined
+  /** Its time has come, and its process was paused. */
+  deferred = false
 
   constructor(at: number, sequence: number, process: Process, kind: string, run: () => void) {
     this.at = at
@@ -174,6 +176,15 @@ export class World {
     return entry
   }
 
+  /** Ends the pause of every process. */
+  unpause(): void {
+    for (const entry of this.#heap.splice(0).sort((a, b) => a.sequence - b.sequence)) {
+      entry.process.pausedUntil = 0
+      if (entry.deferred) entry.at = this.now
+      this.#push(entry)
+    }
+  }
+
   /** Everything that `play` does, and all that it starts, happens in this world: its turns, its random bytes. */
   enter<A>(play: () => A): A {
     const restoreTurns = useTurns((run) => void this.#current.turn(run))
@@ -206,6 +217,7 @@ export class World {
       if (run === undefined || !process.alive) continue
       if (process.pausedUntil > next.at) {
         next.at = process.pausedUntil
+        next.deferred = true
         this.#push(next)
         continue
       }
