@@ -483,12 +483,14 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     })
     changed(change, task)
   }
-  on.tick = (at) => {
-    because({ _tag: "tick" }, at, () => inner.tick(at))
+  // Every argument is handed on, also those that this does not know: it must change nothing.
+  on.tick = (...args) => {
+    const [at] = args
+    because({ _tag: "tick" }, at, () => inner.tick(...args))
     if (heard()) ledger.ticked(at)
   }
-  on.dispatch = (at) => {
-    because({ _tag: "dispatch" }, at, () => inner.dispatch(at))
+  on.dispatch = (...args) => {
+    because({ _tag: "dispatch" }, args[0], () => inner.dispatch(...args))
     if (!heard()) return
     ledger.rounds++
     if (checkEvery()) for (const text of Invariants.check(engine)) violated("model", text)
@@ -499,9 +501,9 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     because({ _tag: "other" }, args[6], () => inner.lease(...args))
   }
   on.close = (...args) => because({ _tag: "other" }, args[4], () => inner.close(...args))
-  on.started = (session, held) => {
-    if (heard()) ledger.started(session.id, held)
-    inner.started(session, held)
+  on.started = (...args) => {
+    if (heard()) ledger.started(args[0].id, args[1])
+    inner.started(...args)
   }
   on.heartbeat = (...args) => {
     const [session, held, at, cancelled] = args
@@ -517,16 +519,17 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   let codes: ReadonlyArray<number> | undefined
   const { items } = core
-  core.items = (session, request, all) => {
-    codes = all
-    items(session, request, all)
+  core.items = (...args) => {
+    codes = args[2]
+    items(...args)
   }
   const { leased, refused } = core
-  core.refused = (session, request, why) => {
-    if (heard()) ledger.answeredOtherwise(session.id, request)
-    refused(session, request, why)
+  core.refused = (...args) => {
+    if (heard()) ledger.answeredOtherwise(args[0].id, args[1])
+    refused(...args)
   }
-  core.leased = (session, request, tasks) => {
+  core.leased = (...args) => {
+    const [session, request, tasks] = args
     if (heard()) {
       ledger.granted(
         session.id,
@@ -534,17 +537,18 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
         tasks.map(({ n }) => n)
       )
     }
-    leased(session, request, tasks)
+    leased(...args)
   }
-  on.renew = (session, request, held, at) => {
+  on.renew = (...args) => {
+    const [session, , held, at] = args
     codes = undefined
-    inner.renew(session, request, held, at)
+    inner.renew(...args)
     const said = codes as ReadonlyArray<number> | undefined
     if (heard()) ledger.renewed(session.id, held, (i) => (said?.[i / 2] ?? 0) !== 0, at, true)
   }
-  on.detach = (session, at) => {
-    inner.detach(session, at)
-    if (heard()) ledger.detached(session.id, at)
+  on.detach = (...args) => {
+    inner.detach(...args)
+    if (heard()) ledger.detached(args[0].id, args[1])
   }
   const ending = (_tag: "resume" | "goodbye", session: Session, held: ReadonlyArray<number>): Cause => ({
     _tag,
@@ -555,19 +559,23 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     const [session, held, at] = args
     return because(ending("resume", session, held), at, () => inner.resume(...args))
   }
-  on.goodbye = (session, at) => because(ending("goodbye", session, []), at, () => inner.goodbye(session, at))
-  on.commit = (session, request, tasks, fences, results, effects, at) =>
-    because({ _tag: "commit", session: session.id, held: pairs(tasks, fences) }, at, () =>
-      inner.commit(session, request, tasks, fences, results, effects, at)
-    )
-  on.release = (session, request, held, at) =>
-    because({ _tag: "release", session: session.id, held }, at, () => inner.release(session, request, held, at))
-  on.fail = (session, request, tasks, fences, failures, at) =>
-    because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () =>
-      inner.fail(session, request, tasks, fences, failures, at)
-    )
-  on.acknowledge = (session, held, at) =>
-    because({ _tag: "acknowledge", session: session.id, held }, at, () => inner.acknowledge(session, held, at))
+  on.goodbye = (...args) => because(ending("goodbye", args[0], []), args[1], () => inner.goodbye(...args))
+  on.commit = (...args) => {
+    const [session, , tasks, fences, , , at] = args
+    because({ _tag: "commit", session: session.id, held: pairs(tasks, fences) }, at, () => inner.commit(...args))
+  }
+  on.release = (...args) => {
+    const [session, , held, at] = args
+    because({ _tag: "release", session: session.id, held }, at, () => inner.release(...args))
+  }
+  on.fail = (...args) => {
+    const [session, , tasks, fences, , at] = args
+    because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () => inner.fail(...args))
+  }
+  on.acknowledge = (...args) => {
+    const [session, held, at] = args
+    because({ _tag: "acknowledge", session: session.id, held }, at, () => inner.acknowledge(...args))
+  }
 }
 
 const nothing = new Uint8Array()
