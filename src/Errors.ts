@@ -92,8 +92,14 @@ export class Empty extends Schema.TaggedError<Empty>()("Empty", { queue: Schema.
   }
 }
 
-/** The queue takes no more puts (closed, or its `tasksMax` is used up), or has nothing left to give. */
-export class Closed extends Schema.TaggedError<Closed>()("Closed", { queue: Schema.String }) {
+/**
+ * The queue takes no more puts (closed, or its `tasksMax` is used up), or has nothing left to give. Of a `putAll` that
+ * was under way, `accepted` items, from the front, were put; none when it is not there.
+ */
+export class Closed extends Schema.TaggedError<Closed>()("Closed", {
+  queue: Schema.String,
+  accepted: Schema.optionalKey(Schema.Int)
+}) {
   override get message(): string {
     return `Queue "${this.queue}" is closed.`
   }

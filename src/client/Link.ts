@@ -82,6 +82,10 @@ export interface LinkOptions {
   readonly auth: Auth | undefined
   /** Whether the first connection is tried again and again, or fails the layer. */
   readonly waitForManager: boolean
+  /** PBKDF2. Default: the runtime's, beside the event loop; a simulation has no such thing. */
+  readonly saltPassword?:
+    | ((key: Uint8Array, salt: Uint8Array, iterations: number) => Effect.Effect<Uint8Array>)
+    | undefined
   /** Fails when the manager will not come back: what waits for that need not wait any longer. */
   readonly gone?: Effect.Effect<never, { readonly message: string }> | undefined
 }
@@ -409,7 +413,9 @@ export class Link {
     const cacheKey = `${toHex(salt)}:${iterations}`
     const known = this.#salted.get(cacheKey)
     if (known !== undefined) return known
-    const salted = yield* Effect.promise(() => saltPassword(keyBytes(keyText(auth)), salt, iterations))
+    const key = keyBytes(keyText(auth))
+    const salted = yield* this.#options.saltPassword?.(key, salt, iterations) ??
+      Effect.promise(() => saltPassword(key, salt, iterations))
     this.#salted.clear()
     this.#salted.set(cacheKey, salted)
     return salted

@@ -1025,11 +1025,16 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         }
         if (answer.type !== M.putItems) {
           const failure = this.#putFailure(answer, queue)
+          if (failure._tag === "Closed") {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
+          }
           return yield* failure._tag === "Full" ? this.#full(queue, receipts.length) : Effect.fail(failure)
         }
         for (let i = 0; i < answer.tasks.length; i++) {
           const status = answer.statuses[i]
-          if (status === PutStatus.spent) return yield* new Errors.Closed({ queue: this.name })
+          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
+          }
           if (status === PutStatus.full) {
             return yield* this.#full(queue, receipts.length)
           }

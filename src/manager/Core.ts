@@ -529,6 +529,7 @@ export class Core implements Out {
       session.resumed = true
       this.#recorder?.journal.begin(now)
       lost = this.engine.resume(session, message.held, now, answeredTasks(session))
+      for (const { kind, request } of session.waiting) if (kind === "put") peer.crossing.add(request)
     } else {
       if (this.#sessions.size >= Limits.sessionsMax) this.#endOldestSession(now)
       if (this.#sessions.size >= Limits.sessionsMax)
@@ -628,13 +629,12 @@ export class Core implements Out {
   // ---- rows of the log
 
   #keepRow({ body, seq }: Row): void {
-    this.#rowsBytes -= this.#rows.get(seq)?.byteLength ?? 0
+    this.#rowsBytes += body.byteLength - (this.#rows.get(seq)?.byteLength ?? 0)
     this.#rows.delete(seq)
     this.#rows.set(seq, body)
-    this.#rowsBytes += body.byteLength
   }
 
-  /** After their readers: a page of a set may need more rows at once than are kept. */
+  /** After the round that wanted them: before, a row might go that it needs. */
   #trimRows(): void {
     for (const [oldest, bytes] of this.#rows) {
       if (this.#rows.size <= 1 || this.#rowsBytes <= Limits.rowsCachedBytes) break
@@ -845,16 +845,21 @@ export class Core implements Out {
     }
     const before = session.answers.get(m.request)
     if (before !== undefined && this.#answerAgain(session, m.request, before.answer as Wire.Answer)) return
-    // A put that waited when its connection went: it still waits, and its answer comes to this one.
+    // A put that waited when its connection went: it still waits and is answered here, or has been while it was asked
+    // again. A refusal is not remembered: asked once more, the put would be done after all.
+    if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return
     if (session.resumed && engine.waits(session, m.request)) return
     switch (m.type) {
-      case C.put:
-        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
-        if (this.#host.store?.low() === true && this.#isStored(m.queue)) {
+      case C.put: {
+        // One that has entered in part cannot be refused any more: it goes on.
+        const begun = session.partial.size > 0 && session.partial.has(m.request)
+        if (peer.draining && !begun) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (!begun && this.#host.store?.low() === true && this.#isStored(m.queue)) {
           const bytes = m.payloads.reduce((sum, payload) => sum + payload.byteLength, 0)
           return this.refused(session, m.request, refusal(Code.storeFull, "", bytes))
         }
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
+      }
       case C.commit:
         return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.together, m.slowDowns)
       case C.open:
@@ -1094,13 +1099,9 @@ export class Core implements Out {
 
   /** Runs `answer` when the payloads of these tasks are at hand. */
   #answerTasks(session: Session, tasks: ReadonlyArray<Task>, answer: () => void): void {
-    let missing = false
-    for (const task of tasks) {
-      if (this.#payload(task) !== undefined) continue
-      this.#wanted.add(task.home)
-      missing = true
-    }
-    if (!missing) return answer()
+    if (tasks.every((task) => this.#payload(task) !== undefined)) return answer()
+    // All of them: what is in memory now may have left it when the round is stored.
+    for (const task of tasks) if (task.home > 0) this.#wanted.add(task.home)
     const { peer } = session as PeerSession
     if (peer !== undefined) this.#touch(peer)
     this.#deferredAnswers.push(answer)

@@ -29,6 +29,7 @@ export const start = Effect.fnUntraced(function* (
   options: {
     readonly queues: ReadonlyArray<Omit<QueueDefinition, "durability">>
     readonly residentBytesMax?: number | undefined
+    readonly inspect?: ((core: Core) => void) | undefined
   }
 ): Effect.fn.Return<Life, StoreBroken | StoreDamaged, Scope.Scope> {
   const clock = yield* Clock.Clock
@@ -95,6 +96,7 @@ export const start = Effect.fnUntraced(function* (
     ...(store.keeps ? { identity: store.identity } : {}),
     residentBytesMax: options.residentBytesMax
   })
+  options.inspect?.(core)
   if (store.keeps) {
     let rows = 0
     let bytes = 0

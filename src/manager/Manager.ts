@@ -21,7 +21,7 @@ import { randomBytes } from "../platform/Crypto.ts"
 import { type Address, type Connection, formatAddress, type Handler, Network } from "../platform/Network.ts"
 import { pair } from "../platform/Pair.ts"
 import { Store } from "../store/Store.ts"
-import type { Counters } from "./Core.ts"
+import type { Core, Counters } from "./Core.ts"
 import * as Life from "./Life.ts"
 import type { Gate } from "./Peer.ts"
 
@@ -30,6 +30,8 @@ export interface ManagerOptions {
   readonly queues: ReadonlyArray<{ readonly definition: Omit<QueueDefinition, "durability"> }>
   /** Bytes of payloads and outcome bodies kept in memory when the store keeps them too. Default 256 MiB. */
   readonly residentBytesMax?: number | undefined
+  /** @internal For a simulation that checks the engine after every round: each life's core, before its first row. */
+  readonly inspect?: ((core: Core) => void) | undefined
 }
 
 export class Manager extends Context.Service<
@@ -67,7 +69,8 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
       const failure = yield* Deferred.make<never, StoreBroken>()
       const lifeOptions = {
         queues: options.queues.map(({ definition }) => definition),
-        residentBytesMax: options.residentBytesMax
+        residentBytesMax: options.residentBytesMax,
+        inspect: options.inspect
       }
       let lifeScope = yield* Scope.fork(scope)
       let life = yield* Life.start(first, lifeOptions).pipe(Scope.provide(lifeScope))

@@ -317,13 +317,16 @@ export class Engine {
     answered: ReadonlySet<number> = new Set()
   ): ReadonlyArray<number> {
     session.congested = false
-    const lost = this.heartbeat(session, held, now)
+    const lost = [...this.heartbeat(session, held, now)]
     if (session.leased > 0) {
-      const kept = new Set<number>()
-      for (let i = 0; i < held.length; i += 2) kept.add(held[i]!)
+      const kept = new Map<number, number>()
+      for (let i = 0; i < held.length; i += 2) kept.set(held[i]!, Math.max(held[i + 1]!, kept.get(held[i]!) ?? 0))
       for (const queue of this.queues) {
         for (const task of this.#leasesOf(queue, session)) {
-          if (!kept.has(task.n) && !answered.has(task.n)) this.#release(task, now)
+          const fence = kept.get(task.n)
+          if (fence === this.fence(task) || answered.has(task.n)) continue
+          if (fence !== undefined) lost.push(task.n)
+          this.#release(task, now)
         }
       }
     }
@@ -364,7 +367,11 @@ export class Engine {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
     const { policy } = queue
-    if (queue.closed !== "open") return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    // Asked again after a restart: what had entered before has entered, whatever has become of the queue.
+    const before = session.partial.size === 0 ? undefined : session.partial.get(request)
+    if (queue.closed !== "open" && before === undefined) {
+      return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    }
     for (let i = 0; i < payloads.length; i++) {
       if (payloads[i]!.byteLength > queue.putBytesMax) {
         const bytes = payloads[i]!.byteLength
@@ -375,16 +382,13 @@ export class Engine {
     if (payloads.length === 0) return this.#out.putDone(session, request, this.#nextTask, 0)
     const room = policy.capacity - queue.waiting
     const inTurn = waitMs === 0 || queue.putWaiters.length === 0
-    const again = session.partial.size > 0 && session.partial.has(request)
-    const plain = policy.tasksMax === 0 && policy.capacityBytes === 0 && !again
+    const plain = policy.tasksMax === 0 && policy.capacityBytes === 0 && before === undefined
     if (options === undefined && payloads.length <= room && inTurn && plain) {
       // The hot path: no id, no delay, room for all. One range answers for the whole batch.
       const first = this.#nextTask
       for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
       return this.#out.putDone(session, request, first, payloads.length)
     }
-    // Asked again after a restart: what had entered before has entered.
-    const before = session.partial.get(request)
     const batch: PutBatch = {
       home: before?.home ?? 0,
       queue: queue.definition.name,
@@ -395,6 +399,7 @@ export class Engine {
       statuses: [...(before?.statuses ?? [])],
       firsts: undefined
     }
+    if (queue.closed !== "open") return this.#answerPut(session, request, queue, batch)
     this.#forgetIds(queue, now)
     if (atomic && this.#outgrows(queue, batch)) {
       const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)
@@ -402,8 +407,11 @@ export class Engine {
     }
     if (inTurn) this.#enter(queue, batch, now)
     if (batch.tasks.length === payloads.length) this.#answerPut(session, request, queue, batch)
-    else if (waitMs === 0) this.#answerPut(session, request, queue, batch)
-    else {
+    else if (waitMs === 0 || (atomic && payloads.length > policy.capacity)) {
+      // A batch above the capacity fits only while enough of its ids are known: they may be forgotten while it waits,
+      // and it would wait for ever, before all who come later.
+      this.#answerPut(session, request, queue, batch)
+    } else {
       if (batch.tasks.length > 0) this.#out.putProgress(session, request, batch)
       queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
     }
@@ -501,7 +509,8 @@ export class Engine {
       if (typeof task !== "number") this.#extend(task, now)
       else if (cancelled !== undefined && task === Code.alreadyEnded && this.#wasCancelled(held[i]!)) {
         cancelled.push(held[i]!)
-      } else lost.push(held[i]!)
+        // Lost, and leased to the same session again: told by the task's number, it would drop the lease that it has.
+      } else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)
     }
     return lost
   }
@@ -1061,6 +1070,12 @@ export class Engine {
         : Code.leaseLost
     }
     return owner === undefined ? Code.leaseLost : Code.alreadyEnded
+  }
+
+  /** Under whatever fence. */
+  #holds(session: Session, n: number): boolean {
+    const owner = this.tasks.owner(n)
+    return owner instanceof Task && owner.holder === session
   }
 
   #leasesOf(queue: Queue, session: Session): ReadonlyArray<Task> {

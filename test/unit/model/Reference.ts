@@ -248,7 +248,9 @@ export class Reference {
     // Who waits for room goes first; who does not wait takes what room there is.
     const first = !queue.waits.some(({ kind }) => kind === "put")
     if (waitMs === 0 || first) this.#enter(queue, wait, now)
-    if (waitMs === 0 || wait.entered.length === items.length) return this.#answerPut(queue, wait)
+    // A batch above the capacity may never fit once its ids are forgotten: it does not wait.
+    const noWait = waitMs === 0 || (atomic && items.length > queue.policy.capacity)
+    if (noWait || wait.entered.length === items.length) return this.#answerPut(queue, wait)
     queue.waits.push(wait)
   }
 
@@ -478,7 +480,8 @@ export class Reference {
   heartbeat(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
     return held.flatMap(([n, fence]) => {
       const task = this.#held(session, n, fence)
-      if (typeof task === "string") return [n]
+      // Lost, and leased to the same session again: it has a lease of that number.
+      if (typeof task === "string") return this.leases(session).some((leased) => leased.n === n) ? [] : [n]
       this.#extend(task, now)
       return []
     })
@@ -712,9 +715,13 @@ export class Reference {
 
   resume(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
     this.congested.delete(session)
-    const lost = this.heartbeat(session, held, now)
-    const kept = new Set(held.map(([n]) => n))
-    for (const task of this.leases(session).sort(byQueueAndDeadline)) if (!kept.has(task.n)) this.#giveBack(task, now)
+    const lost = [...this.heartbeat(session, held, now)]
+    for (const task of this.leases(session).sort(byQueueAndDeadline)) {
+      const named = held.filter(([n]) => n === task.n)
+      if (named.some(([, fence]) => fence === task.leases)) continue
+      if (named.length > 0) lost.push(task.n)
+      this.#giveBack(task, now)
+    }
     return lost
   }
 
