@@ -32,6 +32,8 @@ export interface Decision {
   readonly delayMs: number
   readonly payload: Uint8Array
   readonly id: string | undefined
+  /** The lane. */
+  readonly key: string | undefined
 }
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
@@ -51,6 +53,7 @@ export interface LedgerTask {
   readonly priority: number
   readonly payload: Uint8Array
   readonly id: string | undefined
+  readonly key: string | undefined
   readonly putAt: number
   state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
   /** Put again, as another task. */
@@ -86,6 +89,8 @@ export class Ledger {
   readonly #leases = new Set<LedgerTask>()
   /** Task and fence of what each lease request was given. */
   readonly #grants = new Map<string, ReadonlyArray<readonly [task: number, fence: number]>>()
+  /** The last grant of each lane, and what its bucket held after it. */
+  readonly #lanes = new Map<string, { readonly at: number; readonly level: number }>()
   #lastTask = 0
 
   constructor(violated: Violated) {
@@ -108,7 +113,7 @@ export class Ledger {
   /** The manager begins another life, and of what the last one decided so much was stored. */
   revert(decisions: number): void {
     this.#log.length = decisions
-    for (const map of [this.tasks, this.#leasedBy, this.#ready]) map.clear()
+    for (const map of [this.tasks, this.#leasedBy, this.#ready, this.#lanes]) map.clear()
     this.#leases.clear()
     this.#lastTask = 0
     this.life++
@@ -206,6 +211,7 @@ export class Ledger {
       priority: d.priority,
       payload: d.payload,
       id: d.id,
+      key: d.key,
       putAt: d.now,
       state: "ended",
       redriven: false,
@@ -237,6 +243,7 @@ export class Ledger {
       this.#say("S11", `task ${d.task}: attempt ${d.attempt} of ${policy.maxAttempts}`)
     }
     this.#inOrder(task)
+    this.#inLane(d, task)
     if (task.leases++ > 0) this.duplicates++
     task.attempt = d.attempt
     task.fence = d.fence
@@ -246,10 +253,34 @@ export class Ledger {
     this.#move(task, "leased")
   }
 
+  /** S22: the lane of a granted task had room for it, its gap was over, and its rate allowed it. */
+  #inLane(d: Decision, task: LedgerTask): void {
+    const policy = this.policies[task.queue]
+    if (task.key === undefined || policy === undefined) return
+    const name = `lane "${task.key}" of queue ${task.queue}`
+    const key = `${task.queue} ${task.key}`
+    const { laneBurst, laneConcurrency, laneGapMs, laneRatePerMinute } = policy
+    if (laneConcurrency > 0) {
+      let running = 0
+      for (const other of this.#leases) if (other.queue === task.queue && other.key === task.key) running++
+      if (running >= laneConcurrency) this.#say("S22", `${name} has ${running} leases and was given task ${task.task}`)
+    }
+    const burst = Math.max(1, laneBurst)
+    const before = this.#lanes.get(key) ?? { at: Number.NEGATIVE_INFINITY, level: burst }
+    const sinceMs = d.now - before.at
+    if (sinceMs < laneGapMs) this.#say("S22", `${name} was given task ${task.task} ${laneGapMs - sinceMs} ms too early`)
+    const filled = laneRatePerMinute === 0 ? burst : before.level + (sinceMs * laneRatePerMinute) / 60_000
+    const level = Math.min(burst, filled) - 1
+    if (laneRatePerMinute > 0 && level < -0.01) this.#say("S22", `${name} was given task ${task.task} above its rate`)
+    this.#lanes.set(key, { at: d.now, level })
+  }
+
   /** S12: no fresh task that was put earlier, and no more urgent one, is left waiting. */
   #inOrder(task: LedgerTask): void {
     for (const other of this.#ready.get(task.queue) ?? []) {
       if (other === task) continue
+      // Lanes take turns; and what is urgent in a lane that is full waits for it.
+      if (other.key !== task.key) continue
       const urgent = other.priority < task.priority
       const earlier = other.priority === task.priority && other.fresh && task.fresh && other.task < task.task
       if (urgent || earlier) {
@@ -479,7 +510,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       cursor,
       delayMs: task.options?.delayMs ?? 0,
       payload: change === "put" ? (task.payload ?? nothing) : nothing,
-      id: task.options?.id
+      id: task.options?.id,
+      key: task.options?.key
     })
     changed(change, task)
   }

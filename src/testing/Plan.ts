@@ -87,6 +87,16 @@ export interface Plan {
   readonly prefetch: number
 }
 
+/** What the lanes of a queue are limited to, by its variant. */
+const lanes = [
+  {},
+  { lane: { concurrency: 1 } },
+  { lane: { concurrency: 2, gap: 50 } },
+  {},
+  { lane: { ratePerSecond: 20, burst: 2 } },
+  { lane: { gap: 200 } }
+]
+
 /** Queues are made once: their codecs cost more than a schedule's use of them. */
 const queueOf = (() => {
   const made = new Map<number, SimQueue>()
@@ -104,6 +114,7 @@ const queueOf = (() => {
         lease: leases[(variant >> 2) % 4]!,
         maxAttempts: 1 + ((variant >> 4) % 4),
         backoff: { base: variant % 3 === 0 ? 0 : 200, cap: 2_000 },
+        ...lanes[variant % 6],
         ...(variant % 5 === 0 ? { dedupe: { count: 5, age: "3 seconds" } } : {}),
         ...(variant % 7 === 0 ? { outcomes: { count: 20, age: "10 seconds" } } : {})
       }

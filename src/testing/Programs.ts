@@ -241,7 +241,7 @@ class User {
     const priority = random.chance(0.3) ? random.pick([0, 100, 255]) : undefined
     const delay = random.chance(0.2) ? random.int(5_000) : undefined
     const ttl = random.chance(0.1) ? random.between(100, 20_000) : undefined
-    const key = random.chance(0.3) ? random.pick(["a", "b", "c"]) : undefined
+    const key = random.chance(0.5) ? random.pick(["a", "b", "c"]) : undefined
     const idOf = new Map(values.map((item) => [item.u, withId ? `id${random.int(ids)}` : undefined]))
     const items: ReadonlyArray<PutItem> = values.map((item) => ({
       u: item.u,

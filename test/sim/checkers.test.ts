@@ -13,7 +13,14 @@ import {
   type PutCall
 } from "millrace/testing"
 
-const policy = { leaseMs: 1_000, maxAttempts: 2 }
+const policy = {
+  leaseMs: 1_000,
+  maxAttempts: 2,
+  laneConcurrency: 2,
+  laneRatePerMinute: 60,
+  laneBurst: 2,
+  laneGapMs: 10
+}
 
 /** A ledger that is fed by hand, and what it says. */
 const ledgerOf = (): { readonly ledger: Ledger; readonly said: Array<string> } => {
@@ -38,6 +45,7 @@ const decision = (change: Decision["change"], more: Partial<Decision> = {}): Dec
   delayMs: 0,
   payload: new Uint8Array(),
   id: undefined,
+  key: undefined,
   ...more
 })
 
@@ -46,6 +54,14 @@ const leased = decision("leased", { attempt: 1, fence: 1, holder: 5 })
 const by = (_tag: "commit" | "release" | "fail", fence = 1, session = 5): Cause => ({ _tag, session, held: [1, fence] })
 const done = decision("ended", { outcome: 0, cursor: 0, now: 10 })
 const tick: Cause = { _tag: "tick" }
+
+/** A task of lane "k" that is put and leased, and perhaps committed at once. */
+const inLane = (task: number, now: number, end = false): ReadonlyArray<Step> => [
+  because({ _tag: "other" }),
+  decision("put", { task, now, key: "k" }),
+  { ...leased, task, now, fence: task },
+  ...(end ? [because({ _tag: "commit", session: 5, held: [task, task] }), { ...done, task, now }] : [])
+]
 
 type Step = Decision | { readonly because: Cause } | ((ledger: Ledger) => void)
 
@@ -124,6 +140,9 @@ describe("the ledger", () => {
       [decision("put", { delayMs: 100, dueAt: 100 }), because(tick), decision("ready", { now: 99 })]
     ],
     ["S13", "a lease of what is delayed", [decision("put", { delayMs: 100, dueAt: 100 }), leased]],
+    ["S22", "a lane with a lease too many", [...inLane(1, 0), ...inLane(2, 20), ...inLane(3, 2_000)]],
+    ["S22", "a gap that is too short", [...inLane(1, 0), ...inLane(2, 9)]],
+    ["S22", "a rate above the limit", [...inLane(1, 0, true), ...inLane(2, 10, true), ...inLane(3, 500, true)]],
     [
       "S14",
       "a lease request that is given others",
@@ -168,6 +187,7 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   priority: 128,
   payload: new Uint8Array(),
   id: undefined,
+  key: undefined,
   putAt: 0,
   state: "ended",
   redriven: false,
