@@ -1459,8 +1459,12 @@ export class Engine {
   }
 
   #handOut(queue: Queue, now: number): void {
-    if (!queue.gives) return
     const { ready } = queue
+    if (!queue.gives) {
+      // What opens meanwhile is seen all the same: its time would stay the next deadline, and call for rounds without end.
+      ready.open(now)
+      return
+    }
     while (ready.open(now) && queue.leaseWaiters.length > 0) {
       const waiter = queue.leaseWaiters.shift()!
       this.#endWait(waiter)

@@ -477,6 +477,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   /** A life that has ended may still say something; nothing of it is stored. */
   const heard = (): boolean => ledger.life === life
   let now = 0
+  let overdue = 0
   const because = <A>(cause: Cause, at: number, run: () => A): A => {
     const outer = ledger.cause
     ledger.cause = cause
@@ -525,6 +526,9 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     because({ _tag: "dispatch" }, args[0], () => inner.dispatch(...args))
     if (!heard()) return
     ledger.rounds++
+    // A round that leaves a deadline in the past asks for the next round: once is work, ten times is a loop.
+    overdue = engine.nextDeadline <= args[0] ? overdue + 1 : 0
+    if (overdue === 10) violated("L4", `the deadline ${engine.nextDeadline} is over and stays: rounds without end`)
     if (checkEvery()) for (const text of Invariants.check(engine)) violated("model", text)
   }
   on.put = (...args) => because({ _tag: "other" }, args[7], () => inner.put(...args))

@@ -63,10 +63,10 @@ export const plants: ReadonlyArray<Plant> = [
     edits: [
       {
         file: engine,
-        find: `    queue.ready.giveBack(task)
+        find: `    queue.overflow?.add(task)
     this.#out.changed("ready", task)
     this.#touched.add(queue)`,
-        replace: `    queue.ready.giveBack(task)
+        replace: `    queue.overflow?.add(task)
     this.#out.changed("ready", task)`
       }
     ]
@@ -85,9 +85,9 @@ export const plants: ReadonlyArray<Plant> = [
     name: "delay shortened by a wall-clock step",
     edits: [
       {
-        file: "manager/Manager.ts",
-        find: "startedAt + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)",
-        replace: "Number(startedNanos) * 0 + startedAt * 0 + clock.currentTimeMillisUnsafe()"
+        file: "manager/Life.ts",
+        find: "base + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)",
+        replace: "Number(startedNanos) * 0 + clock.currentTimeMillisUnsafe()"
       }
     ]
   },
@@ -201,7 +201,15 @@ export const plants: ReadonlyArray<Plant> = [
       }
     ]
   },
+  {
+    name: "lane limit ignored after restart",
+    edits: [{ file: engine, find: "queue.ready.leasedBefore(task)", replace: "" }]
+  },
   // What the simulation found in earlier versions.
+  {
+    name: "a paused queue calls for rounds without end",
+    edits: [{ file: engine, find: "      ready.open(now)\n      return\n", replace: "      return\n" }]
+  },
   {
     name: "a put that has entered in part is refused",
     edits: [
