@@ -22,8 +22,9 @@ import {
 } from "./harness/report.ts"
 import type { Work, WorkOptions } from "./harness/work.ts"
 import { latency } from "./latency.ts"
+import { restart } from "./restart.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, restart]
 
 class UsageError extends Error {}
 
