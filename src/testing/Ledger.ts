@@ -32,6 +32,8 @@ export interface Decision {
   readonly delayMs: number
   readonly payload: Uint8Array
   readonly id: string | undefined
+  /** The lane. */
+  readonly key?: string | undefined
 }
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
@@ -51,6 +53,7 @@ export interface LedgerTask {
   readonly priority: number
   readonly payload: Uint8Array
   readonly id: string | undefined
+  readonly key?: string | undefined
   readonly putAt: number
   state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
   /** Put again, as another task. */
@@ -208,6 +211,7 @@ export class Ledger {
       id: d.id,
       putAt: d.now,
       state: "ended",
+      key: d.key,
       redriven: false,
       attempt: 0,
       fence: 0,
@@ -251,7 +255,9 @@ export class Ledger {
     for (const other of this.#ready.get(task.queue) ?? []) {
       if (other === task) continue
       const urgent = other.priority < task.priority
-      const earlier = other.priority === task.priority && other.fresh && task.fresh && other.task < task.task
+      const sameLane = other.key === task.key
+      const earlier =
+        sameLane && other.priority === task.priority && other.fresh && task.fresh && other.task < task.task
       if (urgent || earlier) {
         return this.#say("S12", `task ${task.task} was leased while task ${other.task} waited before it`)
       }
@@ -479,7 +485,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       cursor,
       delayMs: task.options?.delayMs ?? 0,
       payload: change === "put" ? (task.payload ?? nothing) : nothing,
-      id: task.options?.id
+      id: task.options?.id,
+      key: task.options?.key
     })
     changed(change, task)
   }
