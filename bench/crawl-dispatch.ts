@@ -4,13 +4,15 @@
  *
  * The clock runs in the master, from the first put to the last outcome.
  */
+import { loadavg } from "node:os"
 import { join } from "node:path"
-import { type Child, type Usage, withChildren } from "./harness/children.ts"
+import { type Child, withChildren } from "./harness/children.ts"
+import { withFolder } from "./harness/folder.ts"
 import { hottestTable } from "./harness/profile.ts"
-import { type Measurement, progress, spread, table } from "./harness/report.ts"
+import { type Durability, type Measurement, progress, spread, table } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { PassOptions, PassResult } from "./millrace/master.ts"
-import { shownRoles, startProcesses } from "./millrace/processes.ts"
+import { type Processes, shownRoles, startProcesses, storeEnvironment } from "./millrace/processes.ts"
 import { workerOptions } from "./millrace/queue.ts"
 
 const variants: Readonly<Record<string, PassOptions>> = {
@@ -20,55 +22,91 @@ const variants: Readonly<Record<string, PassOptions>> = {
 
 const workers = 2
 
-const runVariant = (
-  variant: string,
-  options: WorkOptions
-): Promise<{ readonly measurement: Measurement; readonly note: string }> =>
-  withChildren(async (start) => {
-    const chosen = variants[variant]!
-    const pass: PassOptions = { ...chosen, tasks: options.tasks ?? chosen.tasks }
-    const profile = options.profile && { ...options.profile, name: `${options.profile.name}-${variant}` }
-    const processes = await startProcesses(start, workers, profile)
-    const { manager, master } = processes
-    const all: ReadonlyArray<Child> = [manager, master, ...processes.workers]
-    const rates: Array<number> = []
-    let before: ReadonlyArray<Usage> = []
-    let masterSeconds = 0
-    for (let run = 0; run <= options.runs; run++) {
-      if (run === 1) before = await Promise.all(all.map((child) => child.usage()))
-      const { cpuSeconds, seconds } = await master.call<PassResult>("crawlDispatch", pass)
-      const rate = pass.tasks / seconds
-      const label = run === 0 ? "warm-up" : `run ${run} of ${options.runs}`
-      progress(`crawl-dispatch ${variant} ${label}: ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s`)
-      if (run === 0) continue
-      rates.push(rate)
-      masterSeconds += cpuSeconds
-    }
-    const after = await Promise.all(all.map((child) => child.usage()))
-    const rows = all.map((child, i) => {
-      // What the master does before and after the clock runs is the bench's own.
-      const seconds = child === master ? masterSeconds : after[i]!.cpuSeconds - before[i]!.cpuSeconds
-      const microseconds = Number(((seconds * 1e6) / (pass.tasks * options.runs)).toFixed(2))
-      return [child.name, microseconds, Math.round(after[i]!.rssBytes / 2 ** 20)]
+const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
+
+interface VariantReport {
+  readonly measurements: ReadonlyArray<Measurement>
+  readonly notes: ReadonlyArray<string>
+}
+
+/** The processes of one durability, and what its runs gave. */
+interface Crew {
+  readonly durability: Durability
+  readonly processes: Processes
+  readonly all: ReadonlyArray<Child>
+  readonly rates: Array<number>
+  readonly used: Array<number>
+  masterSeconds: number
+}
+
+/** Runs take turns over the durabilities: whatever else the machine does meets all of them. */
+const runVariant = (variant: string, options: WorkOptions): Promise<VariantReport> =>
+  withFolder((folder) =>
+    withChildren(async (start) => {
+      const chosen = variants[variant]!
+      const pass: PassOptions = { ...chosen, tasks: options.tasks ?? chosen.tasks }
+      const { profile } = options
+      const crews: Array<Crew> = []
+      for (const durability of options.durabilities ?? durabilitiesDefault) {
+        const named = profile && { ...profile, name: `${profile.name}-${variant}-${durability}` }
+        const env = storeEnvironment(durability, join(folder, durability))
+        const processes = await startProcesses(start, workers, named, "", env)
+        const all = [processes.manager, processes.master, ...processes.workers]
+        crews.push({ durability, processes, all, rates: [], used: all.map(() => 0), masterSeconds: 0 })
+      }
+      for (let run = 0; run <= options.runs; run++) {
+        for (const crew of crews) await runOnce(crew, pass, variant, run, options.runs)
+      }
+      const measurements: Array<Measurement> = []
+      const notes: Array<string> = []
+      for (const { all, durability, masterSeconds, processes, rates, used } of crews) {
+        const usages = await Promise.all(all.map((child) => child.usage()))
+        const rows = all.map((child, i) => {
+          // What the master does before and after the clock runs is the bench's own.
+          const seconds = child === processes.master ? masterSeconds : used[i]!
+          const microseconds = Number(((seconds * 1e6) / (pass.tasks * options.runs)).toFixed(2))
+          return [child.name, microseconds, Math.round(usages[i]!.rssBytes / 2 ** 20)]
+        })
+        const { batch, inFlight, tasks } = pass
+        const { concurrency, prefetch } = workerOptions
+        notes.push(
+          [
+            `${variant}, ${durability}: ${tasks} tasks a run, ${batch} a call, ${inFlight} calls in flight, worker concurrency ${concurrency}, prefetch ${prefetch}`,
+            table(["process", "CPU us/task", "RSS MiB"], rows)
+          ].join("\n")
+        )
+        measurements.push({
+          work: "crawl-dispatch",
+          variant,
+          durability,
+          workers,
+          system: "millrace",
+          ...spread(rates, 0),
+          unit: "tasks/s",
+          runs: options.runs
+        })
+      }
+      return { measurements, notes }
     })
-    const { batch, inFlight, tasks } = pass
-    const { concurrency, prefetch } = workerOptions
-    const note = [
-      `${variant}: ${tasks} tasks a run, ${batch} a call, ${inFlight} calls in flight, worker concurrency ${concurrency}, prefetch ${prefetch}`,
-      table(["process", "CPU us/task", "RSS MiB"], rows)
-    ].join("\n")
-    const measurement: Measurement = {
-      work: "crawl-dispatch",
-      variant,
-      durability: "memory",
-      workers,
-      system: "millrace",
-      ...spread(rates, 0),
-      unit: "tasks/s",
-      runs: options.runs
-    }
-    return { measurement, note }
-  })
+  )
+
+/** Run 0 is the warm-up. */
+const runOnce = async (crew: Crew, pass: PassOptions, variant: string, run: number, runs: number): Promise<void> => {
+  const { all, durability, processes, rates, used } = crew
+  const before = await Promise.all(all.map((child) => child.usage()))
+  const { cpuSeconds, seconds } = await processes.master.call<PassResult>("crawlDispatch", pass)
+  const after = await Promise.all(all.map((child) => child.usage()))
+  const rate = pass.tasks / seconds
+  const label = run === 0 ? "warm-up" : `run ${run} of ${runs}`
+  const each = after.map(({ cpuSeconds }, i) => ((cpuSeconds - before[i]!.cpuSeconds) * 1e6) / pass.tasks)
+  progress(
+    `crawl-dispatch ${variant} ${durability} ${label}: ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s, CPU us/task ${each.map((us) => us.toFixed(2)).join(" ")}, load ${loadavg()[0]!.toFixed(1)}`
+  )
+  if (run === 0) return
+  rates.push(rate)
+  crew.masterSeconds += cpuSeconds
+  for (let i = 0; i < all.length; i++) used[i]! += after[i]!.cpuSeconds - before[i]!.cpuSeconds
+}
 
 export const crawlDispatch: Work = {
   name: "crawl-dispatch",
@@ -77,14 +115,17 @@ export const crawlDispatch: Work = {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
     for (const variant of options.variant === undefined ? Object.keys(variants) : [options.variant]) {
-      const { measurement, note } = await runVariant(variant, options)
-      measurements.push(measurement)
-      notes.push(note)
+      const report = await runVariant(variant, options)
+      measurements.push(...report.measurements)
+      notes.push(...report.notes)
       // Profiles are written when the processes end.
       if (options.profile === undefined) continue
       const { directory, name } = options.profile
-      for (const role of shownRoles) {
-        notes.push(hottestTable(`${variant} ${role}`, join(directory, `${name}-${variant}-${role}.cpuprofile`)))
+      for (const durability of options.durabilities ?? durabilitiesDefault) {
+        for (const role of shownRoles) {
+          const file = join(directory, `${name}-${variant}-${durability}-${role}.cpuprofile`)
+          notes.push(hottestTable(`${variant} ${durability} ${role}`, file))
+        }
       }
     }
     return { measurements, notes }

@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: measures, and prints what it measured.
  *
- *     npm run bench -- [--only WORK] [--variant VARIANT] [--runs 5] [--tasks N] [--json] [--profile NAME]
+ *     npm run bench -- [--only WORK] [--variant VARIANT] [--durability fsync,memory] [--runs 5] [--tasks N] [--json] [--profile NAME]
  *
  * With `--json` standard output has one object a line and nothing else; progress is on standard error. A result that is
  * missing, doubled or wrong ends it with exit code 1, a mistake in the command line with 2.
@@ -12,13 +12,22 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { backlog } from "./backlog.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
-import { jsonLine, type Measurement, machine, progress, table } from "./harness/report.ts"
+import {
+  type Durability,
+  durabilities,
+  jsonLine,
+  type Measurement,
+  machine,
+  progress,
+  table
+} from "./harness/report.ts"
 import type { Work, WorkOptions } from "./harness/work.ts"
 import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
+import { restart } from "./restart.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart]
 
 class UsageError extends Error {}
 
@@ -28,6 +37,7 @@ const parse = () => {
       options: {
         only: { type: "string" },
         variant: { type: "string" },
+        durability: { type: "string" },
         runs: { type: "string", default: "5" },
         tasks: { type: "string" },
         json: { type: "boolean", default: false },
@@ -55,6 +65,13 @@ const chosenWorks = (only: string | undefined, variant: string | undefined): Rea
   throw new UsageError(`there is no variant "${variant}" of ${named.map(({ name }) => name).join(", ")}`)
 }
 
+const durabilitiesOf = (text: string): ReadonlyArray<Durability> =>
+  text.split(",").map((name) => {
+    const known = durabilities.find((durability) => durability === name)
+    if (known !== undefined) return known
+    throw new UsageError(`--durability takes some of ${durabilities.join(",")}, not "${text}"`)
+  })
+
 const profileOf = (name: string): WorkOptions["profile"] => {
   if (!/^[\w.-]+$/.test(name)) throw new UsageError(`--profile takes a name for its files, not "${name}"`)
   const directory = fileURLToPath(new URL("./profiles", import.meta.url))
@@ -78,11 +95,12 @@ const row = ({ durability, max, median, min, runs, system, unit, variant, work, 
 const head = ["work", "variant", "durability", "workers", "system", "median", "min", "max", "unit", "runs"]
 
 const main = async (): Promise<void> => {
-  const { json, only, profile, runs, tasks, variant } = parse()
+  const { durability, json, only, profile, runs, tasks, variant } = parse()
   const options: WorkOptions = {
     runs: whole("runs", runs),
     tasks: tasks === undefined ? undefined : whole("tasks", tasks),
     variant,
+    durabilities: durability === undefined ? undefined : durabilitiesOf(durability),
     profile: profile === undefined ? undefined : profileOf(profile)
   }
   // The name of a work is a fine name for its profile, and then says which work is meant.

@@ -113,6 +113,13 @@ export class Child {
     clearTimeout(timer)
   }
 
+  /** Ends the child at once, as a crash would. */
+  async kill(): Promise<void> {
+    this.#stopping = true
+    this.#process.kill("SIGKILL")
+    await this.#exited
+  }
+
   usage(): Promise<Usage> {
     return this.call<Usage>("usage")
   }

@@ -3,17 +3,22 @@ import { readFileSync } from "node:fs"
 import * as os from "node:os"
 import process from "node:process"
 
+/** What an answer of the system means: kept in memory, handed to the operating system, on disk. */
+export type Durability = "memory" | "buffered" | "fsync"
+
+export const durabilities: ReadonlyArray<Durability> = ["memory", "buffered", "fsync"]
+
 /** One line of `--json`. The order of its fields is part of the format. */
 export interface Measurement {
   readonly work: string
   readonly variant: string
-  readonly durability: "memory" | "buffered" | "fsync"
+  readonly durability: Durability
   readonly workers: number
   readonly system: string
   readonly median: number
   readonly min: number
   readonly max: number
-  readonly unit: "tasks/s" | "ms" | "bytes/task"
+  readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "MiB"
   readonly runs: number
 }
 

@@ -1,5 +1,5 @@
 /** What a work is: something that can be measured on a system, in variants. */
-import type { Measurement } from "./report.ts"
+import type { Durability, Measurement } from "./report.ts"
 
 export interface WorkOptions {
   readonly runs: number
@@ -7,6 +7,8 @@ export interface WorkOptions {
   readonly tasks: number | undefined
   /** Undefined: all. */
   readonly variant: string | undefined
+  /** Undefined: the work's own choice. */
+  readonly durabilities: ReadonlyArray<Durability> | undefined
   readonly profile: { readonly directory: string; readonly name: string } | undefined
 }
 

@@ -1,6 +1,8 @@
 /** The four processes of a work on Millrace: manager, master and workers. */
 import { randomBytes } from "node:crypto"
+import { join } from "node:path"
 import type { Child, ProfileTo, StartOptions } from "../harness/children.ts"
+import type { Durability } from "../harness/report.ts"
 
 export interface Processes {
   readonly manager: Child
@@ -10,19 +12,27 @@ export interface Processes {
 
 const script = (role: string): URL => new URL(`./${role}.ts`, import.meta.url)
 
+/** What the manager promises, and the folder of its data. `memory` needs none. */
+export const storeEnvironment = (durability: Durability, folder: string): Readonly<Record<string, string>> => ({
+  MILLRACE_BENCH_DURABILITY: durability,
+  MILLRACE_BENCH_DATA: join(folder, "data")
+})
+
 export const startProcesses = async (
   start: (options: StartOptions) => Child,
   workers: number,
   profile: ProfileTo | undefined,
   /** Put before the names of the role programs. */
-  prefix = ""
+  prefix = "",
+  /** Of the manager: see `store.ts`. */
+  managerEnv: Readonly<Record<string, string>> = {}
 ): Promise<Processes> => {
   const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
   const profileOf = (name: string): ProfileTo | undefined =>
     profile && { directory: profile.directory, name: `${profile.name}-${name}` }
   const launch = (role: string, name: string, env: Readonly<Record<string, string>>): Child =>
     start({ name, script: script(prefix + role), env, profile: profileOf(name) })
-  const manager = launch("manager", "manager", key)
+  const manager = launch("manager", "manager", { ...key, ...managerEnv })
   const env = { ...key, MILLRACE_BENCH_PORT: String(await manager.call<number>("port")) }
   const crew = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
   const master = launch("master", "master", env)
