@@ -32,11 +32,11 @@ export const plants: ReadonlyArray<Plant> = [
   {
     name: "late commit accepted",
     edits: [
-      { file: "manager/Core.ts", find: "    this.engine.tick(now)\n", replace: "" },
+      { file: core, find: "    this.engine.tick(now)\n", replace: "" },
       {
-        file: "manager/Core.ts",
-        find: "    this.engine.dispatch(now)\n",
-        replace: "    this.engine.tick(now)\n    this.engine.dispatch(now)\n"
+        file: core,
+        find: "    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)\n",
+        replace: "    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)\n    this.engine.tick(now)\n"
       }
     ]
   },
@@ -155,9 +155,9 @@ export const plants: ReadonlyArray<Plant> = [
     edits: [
       {
         file: core,
-        find: "  changed = (change: Change, task: Task): void => this.#recorder?.changed(change, task)\n",
+        find: "    recorder.changed(change, task)\n",
         replace:
-          '  changed = (change: Change, task: Task): void =>\n    change === "ended" ? soon(() => this.#recorder?.changed(change, task)) : this.#recorder?.changed(change, task)\n'
+          '    if (change === "ended") soon(() => recorder.changed(change, task))\n    else recorder.changed(change, task)\n'
       }
     ]
   },
