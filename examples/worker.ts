@@ -22,9 +22,15 @@ import { authkey, getResultQueue, getTaskQueue, port } from "./queues.ts"
 
 const host = process.argv[2] ?? "127.0.0.1"
 
+// The master leaves with its manager when it has its last result, and may do so while we ask whether there is more.
+const more = getTaskQueue.isEmpty.pipe(
+  Effect.map((empty) => !empty),
+  Effect.catchTag(["ConnectionLost", "ConnectFailed"], () => Effect.succeed(false))
+)
+
 const worker = Effect.gen(function* () {
   yield* Console.log(`Connect to server ${host}...`)
-  while (!(yield* getTaskQueue.isEmpty)) {
+  while (yield* more) {
     const url = yield* getTaskQueue.get({ timeout: "5 seconds" })
     yield* Console.log(`run task download ${url}...`)
     yield* Effect.sleep("1 second")
