@@ -23,8 +23,9 @@ import {
 import type { Work, WorkOptions } from "./harness/work.ts"
 import { latency } from "./latency.ts"
 import { restart } from "./restart.ts"
+import { stock } from "./stock.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, restart]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, restart, stock]
 
 class UsageError extends Error {}
 
