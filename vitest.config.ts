@@ -7,7 +7,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^millrace$/, replacement: src("index.ts") },
-      { find: /^millrace\/(crawl)$/, replacement: src("$1/index.ts") },
+      { find: /^millrace\/(crawl|testing)$/, replacement: src("$1/index.ts") },
       { find: /^millrace\/(.+)$/, replacement: src("$1.ts") }
     ]
   },

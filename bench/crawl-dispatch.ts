@@ -50,7 +50,7 @@ const runVariant = (variant: string, options: WorkOptions): Promise<VariantRepor
       for (const durability of options.durabilities ?? durabilitiesDefault) {
         const named = profile && { ...profile, name: `${profile.name}-${variant}-${durability}` }
         const env = storeEnvironment(durability, join(folder, durability))
-        const processes = await startProcesses(start, workers, named, { manager: env })
+        const processes = await startProcesses(start, workers, named, "", env)
         const all = [processes.manager, processes.master, ...processes.workers]
         crews.push({ durability, processes, all, rates: [], used: all.map(() => 0), masterSeconds: 0 })
       }

@@ -10,6 +10,7 @@ import { mkdirSync } from "node:fs"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { backlog } from "./backlog.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
 import {
   type Durability,
@@ -21,11 +22,13 @@ import {
   table
 } from "./harness/report.ts"
 import type { Work, WorkOptions } from "./harness/work.ts"
+import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
+import { memory } from "./memory.ts"
 import { restart } from "./restart.ts"
 import { stock } from "./stock.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, restart, stock]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart, stock]
 
 class UsageError extends Error {}
 

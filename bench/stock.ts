@@ -5,13 +5,14 @@
  * The manager keeps 16 MiB of payloads. `bytes-*` is what its process grew by (resident set, after a collection, less
  * those 16 MiB) for each task.
  */
+import { randomBytes } from "node:crypto"
 import { loadavg } from "node:os"
 import { withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
 import { type Measurement, percentile, progress, spread } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { MemoryUse } from "./millrace/memoryUse.ts"
-import { startProcesses, storeEnvironment } from "./millrace/processes.ts"
+import { storeEnvironment } from "./millrace/processes.ts"
 import type { LeaseTimes } from "./millrace/stock-master.ts"
 
 const sizes: Readonly<Record<string, number>> = { "1m": 1_000_000, "10m": 10_000_000 }
@@ -30,12 +31,17 @@ const runSize = (size: string, options: WorkOptions): Promise<WorkReport> =>
   withFolder((folder) =>
     withChildren(async (start) => {
       const tasks = options.tasks ?? sizes[size]!
+      const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
       const env = {
+        ...key,
         ...storeEnvironment(durability, folder),
         MILLRACE_BENCH_RESIDENT: String(residentBytes),
         NODE_OPTIONS: "--max-old-space-size=12288"
       }
-      const { manager, master } = await startProcesses(start, 0, options.profile, { manager: env, prefix: "stock-" })
+      const role = (name: string): URL => new URL(`./millrace/${name}.ts`, import.meta.url)
+      const profile = options.profile && { ...options.profile, name: `${options.profile.name}-stock-${size}-manager` }
+      const manager = start({ name: "manager", script: role("manager"), env, profile })
+      const master = start({ name: "master", script: role("stock-master"), env: key })
       const port = await manager.call<number>("port")
       const note = (text: string): void => progress(`stock ${size}: ${text}, load ${loadavg()[0]!.toFixed(1)}`)
 

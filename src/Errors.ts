@@ -40,23 +40,23 @@ export class DefinitionInvalid extends Schema.TaggedError<DefinitionInvalid>()("
 /** A value does not fit its Schema; `path` says where. It was not sent. */
 export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>()("PayloadInvalid", {
   queue: Schema.String,
-  what: Schema.Literals(["payload", "result", "error", "checkpoint"]),
+  what: Schema.Literals(["payload", "result", "error", "checkpoint", "value"]),
   path: Schema.String,
   reason: Schema.String
 }) {
   override get message(): string {
-    return `The ${this.what} for queue "${this.queue}" does not fit its Schema at ${this.path}: ${this.reason}`
+    return `The ${this.what} for ${this.what === "value" ? "dict" : "queue"} "${this.queue}" does not fit its Schema at ${this.path}: ${this.reason}`
   }
 }
 
 /** Bytes that came from the manager do not decode with the queue's Schema. */
 export class DecodeFailed extends Schema.TaggedError<DecodeFailed>()("DecodeFailed", {
   queue: Schema.String,
-  what: Schema.Literals(["payload", "result", "error", "checkpoint"]),
+  what: Schema.Literals(["payload", "result", "error", "checkpoint", "value"]),
   reason: Schema.String
 }) {
   override get message(): string {
-    return `A ${this.what} of queue "${this.queue}" does not decode: ${this.reason}`
+    return `A ${this.what} of ${this.what === "value" ? "dict" : "queue"} "${this.queue}" does not decode: ${this.reason}`
   }
 }
 
@@ -75,10 +75,13 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
 export class Full extends Schema.TaggedError<Full>()("Full", {
   queue: Schema.String,
   capacity: Schema.Int,
+  /** If the queue bounds the payload bytes of what waits, too. */
+  capacityBytes: Schema.optionalKey(Schema.Int),
   accepted: Schema.Int
 }) {
   override get message(): string {
-    return `Queue "${this.queue}" is full (capacity ${this.capacity}); ${this.accepted} items were accepted.`
+    const bytes = this.capacityBytes === undefined ? "" : ` tasks, ${this.capacityBytes} bytes`
+    return `Queue "${this.queue}" is full (capacity ${this.capacity}${bytes}); ${this.accepted} items were accepted.`
   }
 }
 
@@ -89,8 +92,14 @@ export class Empty extends Schema.TaggedError<Empty>()("Empty", { queue: Schema.
   }
 }
 
-/** The queue takes no more puts (closed, or its `tasksMax` is used up), or has nothing left to give. */
-export class Closed extends Schema.TaggedError<Closed>()("Closed", { queue: Schema.String }) {
+/**
+ * The queue takes no more puts (closed, or its `tasksMax` is used up), or has nothing left to give. Of a `putAll` that
+ * was under way, `accepted` items, from the front, were put; none when it is not there.
+ */
+export class Closed extends Schema.TaggedError<Closed>()("Closed", {
+  queue: Schema.String,
+  accepted: Schema.optionalKey(Schema.Int)
+}) {
   override get message(): string {
     return `Queue "${this.queue}" is closed.`
   }
@@ -110,10 +119,10 @@ export class AlreadyEnded extends Schema.TaggedError<AlreadyEnded>()("AlreadyEnd
   }
 }
 
-/** No such task here, or its outcome is no longer kept. */
+/** No such task here: never put, taken by a `get`, purged, or its outcome is no longer kept. */
 export class TaskNotFound extends Schema.TaggedError<TaskNotFound>()("TaskNotFound", { taskId: Schema.String }) {
   override get message(): string {
-    return `The manager knows no task ${this.taskId}: never put here, or its outcome is no longer kept.`
+    return `The manager knows no task ${this.taskId}: never put here, taken by a get, purged, or its outcome is no longer kept.`
   }
 }
 
@@ -161,6 +170,55 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
 }) {
   override get message(): string {
     return `${this.limit} is ${this.value}, at most ${this.max} is allowed.`
+  }
+}
+
+/** The manager has no shared object of that name (or number) and was not asked to make it. Nothing was changed. */
+export class ObjectNotFound extends Schema.TaggedError<ObjectNotFound>()("ObjectNotFound", { object: Schema.String }) {
+  override get message(): string {
+    return `The manager has no shared object "${this.object}".`
+  }
+}
+
+/** The name belongs to a shared object of another kind. Nothing was changed. */
+export class ObjectKindMismatch extends Schema.TaggedError<ObjectKindMismatch>()("ObjectKindMismatch", {
+  object: Schema.String,
+  kind: Schema.String,
+  wanted: Schema.String
+}) {
+  override get message(): string {
+    return `"${this.object}" is a ${this.kind}, not a ${this.wanted}. Use another name.`
+  }
+}
+
+/**
+ * A compare-and-set met something else: `current` is the version (of a dict's key, 0 for absent) or the value (of a
+ * counter) that is there. Nothing was changed.
+ */
+export class Conflict extends Schema.TaggedError<Conflict>()("Conflict", {
+  object: Schema.String,
+  key: Schema.String,
+  current: Schema.Int
+}) {
+  override get message(): string {
+    const what = this.key === "" ? `"${this.object}"` : `key "${this.key}" of "${this.object}"`
+    return `Another write to ${what} came first; it is at ${this.current} now. Read it and try again.`
+  }
+}
+
+/** The sum would be no integer within -(2^53-1) to 2^53-1. Nothing was changed. */
+export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
+  object: Schema.String
+}) {
+  override get message(): string {
+    return `Counter "${this.object}" would leave the range of safe integers.`
+  }
+}
+
+/** One commit names what is only in memory and what is stored; `name` differs from the first. Nothing was changed. */
+export class DurabilityMixed extends Schema.TaggedError<DurabilityMixed>()("DurabilityMixed", { name: Schema.String }) {
+  override get message(): string {
+    return `One commit cannot mix memory with stored queues or objects: "${this.name}" differs from the task's own queue.`
   }
 }
 
@@ -308,6 +366,16 @@ export class StoreFull extends Schema.TaggedError<StoreFull>()("StoreFull", { ne
   }
 }
 
+/** A commit would span a `memory` queue and a stored one, and could not be all or nothing. Nothing was changed. */
+export class MixedDurability extends Schema.TaggedError<MixedDurability>()("MixedDurability", {
+  queue: Schema.String,
+  child: Schema.String
+}) {
+  override get message(): string {
+    return `A task of queue "${this.queue}" cannot put a child on queue "${this.child}" with its commit: one is kept in memory, the other in the store. Give both the same policy.durability, or put with queue.put.`
+  }
+}
+
 /** What the network, the manager's state or the credential can do to any request. */
 export type RequestError =
   | QueueNotFound
@@ -342,12 +410,18 @@ export type MillraceError =
   | TaskCancelled
   | OutcomesGap
   | TimedOut
+  | ObjectNotFound
+  | ObjectKindMismatch
+  | Conflict
+  | CounterOverflow
+  | DurabilityMixed
   | ListenFailed
   | ConfigurationInvalid
   | StoreBroken
   | StoreDamaged
   | StoreLocked
   | StoreTooNew
+  | MixedDurability
 
 export interface Facts {
   readonly fault: "caller" | "peer" | "manager" | "network" | "operator" | "task"
@@ -374,6 +448,11 @@ export const facts = {
   TaskCancelled: { fault: "task", ...request },
   OutcomesGap: { fault: "caller", ...request },
   TimedOut: { fault: "manager", ...request },
+  ObjectNotFound: { fault: "caller", ...request },
+  ObjectKindMismatch: { fault: "caller", ...request },
+  Conflict: { fault: "caller", ...request },
+  CounterOverflow: { fault: "caller", ...request },
+  DurabilityMixed: { fault: "caller", ...request },
   LimitExceeded: { fault: "caller", ...request },
   NotPermitted: { fault: "caller", ...request },
   Unsupported: { fault: "caller", ...request },
@@ -389,5 +468,6 @@ export const facts = {
   StoreDamaged: { fault: "operator", severity: "process", outcome: "definite" },
   StoreLocked: { fault: "operator", severity: "process", outcome: "definite" },
   StoreTooNew: { fault: "operator", severity: "process", outcome: "definite" },
-  StoreFull: { fault: "manager", ...request }
+  StoreFull: { fault: "manager", ...request },
+  MixedDurability: { fault: "caller", ...request }
 } as const satisfies Record<MillraceError["_tag"], Facts>

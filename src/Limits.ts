@@ -95,6 +95,28 @@ export const batchBytesMax = 4 * 1_024 * 1_024
 export const commitEffectsMax = 10_000
 /** Items of a page of a list. */
 export const pageItemsMax = 1_000
+/** Tasks that one page of a browse looks at, and that one message purges, redrives or, at a close, cancels. */
+export const browseTasksMax = 10_000
+/** Task numbers, of whatever queue, that one of them looks at. */
+export const walkSlotsMax = 131_072
+export const sweepTasksMax = 10_000
+/** Pairs of old and new task that one redrive answers with. */
+export const redriveTasksMax = 1_000
+
+// ---- shared objects
+
+/** Shared objects (sets, dicts, counters) of one manager. */
+export const objectsMax = 10_000
+/** Entries of one set, and bytes of one key. */
+export const setEntriesMax = 100_000_000
+export const setKeyBytesMax = 4_096
+/** Bytes of the keys of one set, where the manager keeps them in memory for want of a store. */
+export const setTextBytesMax = 1_024 * 1_024 * 1_024
+/** Keys of one dict, bytes of one key and of one value, and bytes of all of them. */
+export const dictKeysMax = 1_000_000
+export const dictKeyBytesMax = 1_024
+export const dictValueBytesMax = 1_024 * 1_024
+export const dictBytesMax = 256 * 1_024 * 1_024
 
 // ---- queues
 
@@ -144,6 +166,8 @@ export const rowBytesTarget = 64 * 1_024
 export const residentBytesDefault = 256 * 1_024 * 1_024
 /** Bytes of the log above twice what lives in it, before the oldest rows are cleaned. */
 export const logSlackBytes = 64 * 1_024 * 1_024
+/** Numbers of tasks that a manager with memory queues beside stored ones sets aside at a time. */
+export const taskNumbersReserved = 65_536
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
 export const rowsCachedBytes = 16 * 1_024 * 1_024
@@ -177,6 +201,43 @@ export const storeTendMs = 1_000
 /** Space inside the file that is free and kept; what is above goes back to the file system, this much at a time. */
 export const storeSpareBytesMax = 256 * 1_024 * 1_024
 export const storeShrinkBytes = 8 * 1_024 * 1_024
+// ---- repeats, explanations
+
+/** Repeats of one queue, of one manager, and payload bytes of a queue's repeats when there are several. */
+export const repeatsPerQueueMax = 1_000
+export const repeatsMax = 10_000
+export const repeatBytesPerQueueMax = 4 * 1_024 * 1_024
+/** Bytes of a repeat's id, of a cron expression, and of the name of a time zone. */
+export const repeatIdBytesMax = 256
+export const cronBytesMax = 256
+export const zoneBytesMax = 64
+/** Shortest interval of a repeat; the longest is `delayMsMax`. */
+export const repeatEveryMsMin = 1_000
+/** The wall clock must move this far against engine time before cron schedules follow it. */
+export const wallStepMsMin = 500
+/** A wall clock set back by up to this repeats no cron occurrence; by more, the next one is computed anew. */
+export const wallSetBackMsMax = 3 * 60 * 60 * 1_000
+/** Ready tasks that an explanation counts ahead of one. */
+export const explainAheadMax = 1_000
+/** Facts of one explanation. */
+export const factsMax = 32
+/** Deadlines that `stats` looks at to find the next delayed task of a queue. */
+export const statsTimersMax = 4_096
+/** Lanes named in the counts of a queue. */
+export const topLanesMax = 10
+// ---- lanes
+
+/** Leases a minute of one lane, tasks in its bucket, time between two grants, tasks in its turn. */
+export const laneRatePerMinuteMax = 60_000_000
+export const laneBurstMax = 1_000_000
+export const laneGapMsMax = 24 * 60 * 60 * 1_000
+export const laneWeightMax = 1_000
+/** Lanes of one queue that are paused or have limits of their own. */
+export const laneSettingsMax = 100_000
+/** Lanes of one queue without tasks and leases that are remembered until their gap is over and their bucket full. */
+export const lanesIdleMax = 250_000
+/** Lanes forgotten in one go. */
+export const lanesForgottenAtOnce = 1_000
 
 // ---- worker
 

@@ -13,7 +13,7 @@ import type { Client } from "../../src/Client.ts"
 import type * as TaskQueue from "../../src/TaskQueue.ts"
 import { monotonicMs, serve, usage } from "../harness/role.ts"
 import { client } from "./connect.ts"
-import { indexOf, Probes, Urls, urlOf } from "./queue.ts"
+import { Backlog, Empty, indexOf, Probes, Urls, urlOf } from "./queue.ts"
 
 export interface PassOptions {
   readonly tasks: number
@@ -211,4 +211,45 @@ const latency = async ({ samples, pauseMs }: { samples: number; pauseMs: number 
   return times
 }
 
-serve({ ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency }, () => runtime.dispose())
+/** Milliseconds of each lease. */
+export interface LeaseTimes {
+  readonly empty: Float64Array
+  readonly backlog: Float64Array
+}
+
+const fillBacklog = async ({ tasks }: { tasks: number }): Promise<number> => {
+  const number = passes++
+  const from = monotonicMs()
+  const chunk = 40_000
+  for (let at = 0; at < tasks; at += chunk) {
+    const length = Math.min(chunk, tasks - at)
+    await runtime.runPromise(Backlog.putAll(Array.from({ length }, (_, i) => ({ url: urlOf(number, at + i) }))))
+  }
+  return (monotonicMs() - from) / 1_000
+}
+
+/** Put, lease (timed), commit, on both queues in turns: what waits stays as much. */
+const leaseLatency = async ({ samples, waiting }: { samples: number; waiting: number }): Promise<LeaseTimes> => {
+  const number = passes++
+  const times: LeaseTimes = { empty: new Float64Array(samples), backlog: new Float64Array(samples) }
+  const one = (queue: typeof Backlog, into: Float64Array, i: number): Effect.Effect<void, unknown, Client> =>
+    Effect.gen(function* () {
+      yield* queue.put({ url: urlOf(number, i) })
+      const from = monotonicMs()
+      const [lease] = yield* queue.lease({ timeout: "10 seconds" })
+      into[i] = monotonicMs() - from
+      yield* queue.commit(lease!, undefined)
+    })
+  const sample = (i: number) => Effect.andThen(one(Empty, times.empty, i), one(Backlog, times.backlog, i))
+  let next = 0
+  await runtime.runPromise(
+    Effect.whileLoop({ while: () => next < samples, body: () => sample(next++), step: () => {} })
+  )
+  const [empty, backlog] = await runtime.runPromise(Effect.all([Empty.size, Backlog.size]))
+  if (empty !== 0 || backlog !== waiting) throw new Error(`${empty} and ${backlog} tasks wait, not 0 and ${waiting}`)
+  return times
+}
+
+serve({ ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency, fillBacklog, leaseLatency }, () =>
+  runtime.dispose()
+)

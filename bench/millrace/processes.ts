@@ -22,22 +22,20 @@ export const startProcesses = async (
   start: (options: StartOptions) => Child,
   workers: number,
   profile: ProfileTo | undefined,
-  settings: {
-    /** Of the manager: see `store.ts`. */
-    readonly manager?: Readonly<Record<string, string>>
-    /** Put before the name of the master's program. */
-    readonly prefix?: string
-  } = {}
+  /** Put before the names of the role programs. */
+  prefix = "",
+  /** Of the manager: see `store.ts`. */
+  managerEnv: Readonly<Record<string, string>> = {}
 ): Promise<Processes> => {
   const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
   const profileOf = (name: string): ProfileTo | undefined =>
     profile && { directory: profile.directory, name: `${profile.name}-${name}` }
   const launch = (role: string, name: string, env: Readonly<Record<string, string>>): Child =>
-    start({ name, script: script(role), env, profile: profileOf(name) })
-  const manager = launch("manager", "manager", { ...key, ...settings.manager })
+    start({ name, script: script(prefix + role), env, profile: profileOf(name) })
+  const manager = launch("manager", "manager", { ...key, ...managerEnv })
   const env = { ...key, MILLRACE_BENCH_PORT: String(await manager.call<number>("port")) }
   const crew = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
-  const master = launch(`${settings.prefix ?? ""}master`, "master", env)
+  const master = launch("master", "master", env)
   await Promise.all([master, ...crew].map((child) => child.call("ready")))
   return { manager, master, workers: crew }
 }

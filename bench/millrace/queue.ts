@@ -13,6 +13,18 @@ export const Probes = TaskQueue.make("bench.probes", {
   result: Schema.Struct({ url: Schema.String, startedAtMs: Schema.Number })
 })
 
+const lanes = 10_000
+
+/** Two queues that differ in what waits on them. */
+const laned = (name: string) =>
+  TaskQueue.make(name, {
+    payload: Schema.Struct({ url: Schema.String }),
+    key: ({ url }) => `lane-${indexOf(url) % lanes}`,
+    policy: { capacity: 100_000_000 }
+  })
+export const Backlog = laned("bench.backlog")
+export const Empty = laned("bench.empty")
+
 /** 64 handlers at a time; more are leased ahead, so that a handler that ends at once never waits for the network. */
 export const workerOptions = { concurrency: 64, prefetch: 1_024 } as const
 

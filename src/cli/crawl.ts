@@ -13,6 +13,7 @@ import * as Options from "./options.ts"
 import { bar, line, size, table } from "./progress.ts"
 import { type CrawlReport, runCrawl } from "./runCrawl.ts"
 import { insecureNetwork } from "./serve.ts"
+import * as Stores from "./storeOptions.ts"
 import { hostConcurrency } from "./work.ts"
 
 const optionalInt = (name: string, description: string) =>
@@ -40,25 +41,39 @@ export const makeCrawl = (script: string) =>
         Flag.withDescription("Port the manager listens on (default: a free one)"),
         Flag.withDefault(0)
       ),
+      data: Flag.String("data").pipe(
+        Flag.withDescription("Folder that keeps the crawl until it has ended (default .millrace in the out folder)"),
+        Flag.optional
+      ),
+      durability: Stores.durability,
+      memory: Stores.memory,
+      restart: Flag.Boolean("restart").pipe(
+        Flag.withDescription("Start over where an unfinished crawl would go on"),
+        Flag.withDefault(false)
+      ),
       user: Options.user,
       ...Options.key,
       insecureNetwork,
       json: Options.json
     },
     Effect.fn(function* (options) {
+      const wrong = Stores.fault(options)
+      if (wrong !== undefined) return yield* wrong
       const flags = [options.authkey, options.authkeyFile, options.authkeyEnv]
       const named = flags.some(Option.isSome) || environment(Options.keyVariable) !== undefined
       const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
-      const { host, hostConcurrency, insecureNetwork, json, out, port, url, workers } = options
+      const { host, hostConcurrency, insecureNetwork, json, memory, out, port, restart, url, workers } = options
       const show = yield* progressTo({ json })
       const report = yield* runCrawl({
-        ...{ url, out, workers, hostConcurrency, host, port, auth, insecureNetwork, script },
+        ...{ url, out, workers, hostConcurrency, host, port, auth, insecureNetwork, script, memory, restart },
+        data: Option.getOrUndefined(options.data),
+        durability: Option.getOrUndefined(options.durability),
         maxPages: Option.getOrElse(options.maxPages, () => 10_000),
         depth: Option.getOrUndefined(options.depth),
         leaseMs: Option.getOrUndefined(Option.map(options.leaseSeconds, (seconds) => seconds * 1_000)),
         onProgress: show.update
       }).pipe(
-        Effect.onInterrupt(() => Effect.andThen(show.end, Effect.logWarning(`interrupted; what is done is in ${out}`))),
+        Effect.onInterrupt(() => Effect.andThen(show.end, Effect.logWarning(interrupted(out, memory)))),
         Effect.ensuring(show.end)
       )
       yield* json ? Console.log(jsonLine(report)) : Console.log(summaryTable(report, out))
@@ -76,6 +91,10 @@ export const makeCrawl = (script: string) =>
       { command: "millrace crawl http://127.0.0.1:8080/ --out downloads --workers 2", description: "Two workers" }
     ])
   )
+
+/** `out` is named as it was given. */
+const interrupted = (out: string, memory: boolean): string =>
+  `interrupted; what is done is in ${out}${memory ? "" : "; the same command goes on with the rest"}`
 
 /** The summary for machines: one line. */
 export const jsonLine = ({

@@ -15,8 +15,12 @@ import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import { scriptPath } from "../platform/Process.ts"
 import { makeCrawl } from "./crawl.ts"
-import { get, put, stats } from "./queue.ts"
+import { explain } from "./explain.ts"
+import { browse, cancel, dead, pause, purge, redrive, resume } from "./operate.ts"
+import { get, put } from "./queue.ts"
+import { repeat } from "./repeat.ts"
 import { serve } from "./serve.ts"
+import { stats } from "./stats.ts"
 import { work } from "./work.ts"
 
 const version = "0.1.0"
@@ -24,14 +28,39 @@ const given = process.argv.slice(2)
 const end = given.includes("--") ? given.indexOf("--") : given.length
 const debug = given.slice(0, end).includes("--debug")
 /** The parser lets a switch swallow a `1` or `true` that follows: `put q --create 1` would lose its payload. */
-const switches: ReadonlySet<string> = new Set(["--create", "--json", "--insecure-network", "--with-parent"])
+const switches: ReadonlySet<string> = new Set([
+  "--create",
+  "--json",
+  "--insecure-network",
+  "--with-parent",
+  "--watch",
+  "--remove",
+  "--yes",
+  "--all",
+  "--without-payloads",
+  "--memory",
+  "--restart",
+  "--accept-loss"
+])
 const args = given
   .filter((arg, i) => arg !== "--debug" || i > end)
   .map((arg, i, all) => (switches.has(arg) && !all.slice(0, i).includes("--") ? `${arg}=true` : arg))
 
+const operate = [browse, dead, redrive, cancel, purge, pause, resume] as const
+
 const millrace = Command.make("millrace").pipe(
   Command.withDescription("Distributed queues and a distributed crawler"),
-  Command.withSubcommands([serve, work, makeCrawl(scriptPath(import.meta.url)), put, get, stats])
+  Command.withSubcommands([
+    serve,
+    work,
+    makeCrawl(scriptPath(import.meta.url)),
+    put,
+    get,
+    stats,
+    explain,
+    repeat,
+    ...operate
+  ])
 )
 
 /** One line a message, on standard error. */
@@ -44,7 +73,7 @@ const logger = Logger.make(({ date, fiber, logLevel, message }) => {
   process.stderr.write(`${date.toISOString().slice(11, 19)} ${logLevel.toUpperCase().padEnd(5)} ${line}\n`)
 })
 
-const explain = (cause: Cause.Cause<unknown>): string => {
+const explanationOf = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
   if (debug) return Cause.pretty(cause)
   const text = error instanceof Error ? error.message || error.name : String(error)
@@ -58,7 +87,7 @@ const program = Command.runWith(millrace, { version })(args).pipe(
     Effect.sync(() => {
       // Usage errors have been shown with the help; an interruption is no error.
       if (isUsage(Cause.squash(cause)) || Cause.hasInterruptsOnly(cause)) return
-      process.stderr.write(`millrace: ${explain(cause)}\n`)
+      process.stderr.write(`millrace: ${explanationOf(cause)}\n`)
     })
   ),
   Effect.provide(Layer.mergeAll(NodeServices.layer, Logger.layer([logger])))
@@ -68,8 +97,8 @@ const program = Command.runWith(millrace, { version })(args).pipe(
 process.stdout.on("error", () => void process.emit("SIGINT"))
 process.stderr.on("error", () => {})
 
-/** Services that are asked to stop have done what they should: 0. A crawl cut short has not: 130. */
-const service = args[0] === "serve" || args[0] === "work"
+/** Services, and a watch, that are asked to stop have done what they should: 0. A crawl cut short has not: 130. */
+const service = args[0] === "serve" || args[0] === "work" || (args[0] === "stats" && args.includes("--watch=true"))
 
 NodeRuntime.runMain(program, {
   disableErrorReporting: true,

@@ -1,4 +1,4 @@
-/** `millrace put`, `millrace get` and `millrace stats`: looking at and into the queues of a running manager. */
+/** `millrace put` and `millrace get`, and what all commands about a queue of a running manager share. */
 import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -12,7 +12,7 @@ import * as Limits from "../Limits.ts"
 import * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
 
-const queue = Argument.String("queue").pipe(Argument.withDescription("Name of the queue"))
+export const queue = Argument.String("queue").pipe(Argument.withDescription("Name of the queue"))
 
 const timeout = Flag.Int("timeout").pipe(
   Flag.withDescription("Seconds to wait; 0 does not wait (default: for ever)"),
@@ -31,7 +31,7 @@ const timeoutIsValid = (seconds: Option.Option<number>) =>
   )
 
 /** Runs `effect` against the manager that the flags name. */
-const withClient = Effect.fnUntraced(function* <A, E>(
+export const withClient = Effect.fnUntraced(function* <A, E>(
   options: Options.KeyOptions & { readonly host: string; readonly port: number; readonly user: string },
   effect: Effect.Effect<A, E, Client.Client>
 ) {
@@ -51,7 +51,7 @@ const notThere = (name: string): ConfigurationInvalid =>
   })
 
 /** A name that the protocol does not know would end the connection; say it in words instead. */
-const define = (name: string, create: boolean) =>
+export const define = (name: string, create: boolean) =>
   Effect.try({
     try: () => TaskQueue.untyped(name, { create }),
     catch: () =>
@@ -62,7 +62,7 @@ const define = (name: string, create: boolean) =>
       })
   })
 
-const parsePayload = (text: string): Effect.Effect<unknown, ConfigurationInvalid> =>
+export const parsePayload = (text: string): Effect.Effect<unknown, ConfigurationInvalid> =>
   Effect.try({
     try: () => JSON.parse(text) as unknown,
     catch: () =>
@@ -124,35 +124,3 @@ export const get = Command.make(
     yield* withClient(options, Effect.repeat(takeOne, { times: options.count - 1 }))
   })
 ).pipe(Command.withDescription("Take payloads from a queue for good, one JSON value a line"))
-
-export const stats = Command.make(
-  "stats",
-  { ...Options.connection, queue: Argument.optional(queue), json: Options.json },
-  Effect.fn(function* (options) {
-    const all = yield* withClient(options, Client.stats)
-    const name = Option.getOrUndefined(options.queue)
-    const wanted = name === undefined ? all : all.filter((stats) => stats.name === name)
-    if (name !== undefined && wanted.length === 0) {
-      const known = all.map((stats) => stats.name).join(", ") || "none"
-      return yield* new ConfigurationInvalid({
-        field: "queue",
-        value: JSON.stringify(name),
-        remedy: `the manager's queues: ${known}`
-      })
-    }
-    if (options.json) {
-      for (const one of wanted) yield* Console.log(JSON.stringify(one))
-      return
-    }
-    if (wanted.length === 0) return yield* Console.log("no queues yet")
-    const columns = ["ready", "delayed", "leased", "done", "dead", "cancelled", "workers"] as const
-    const rows = [
-      ["queue", "durability", ...columns],
-      ...wanted.map((one) => [one.name, one.durability, ...columns.map((column) => String(one[column]))])
-    ]
-    const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
-    for (const row of rows) {
-      yield* Console.log(row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "))
-    }
-  })
-).pipe(Command.withDescription("Show the counts of all queues, or of one"))

@@ -10,7 +10,9 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
+import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import type { Auth } from "../auth/Auth.ts"
 import { keyText } from "../auth/Auth.ts"
@@ -23,8 +25,9 @@ import * as Limits from "../Limits.ts"
 import * as Manager from "../Manager.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { type Child, spawnScript } from "../platform/Process.ts"
-import * as Store from "../Store.ts"
+import * as CrawlData from "./crawlData.ts"
 import { inRange, keyVariable, portOf } from "./options.ts"
+import * as Stores from "./storeOptions.ts"
 import { writableFolder } from "./work.ts"
 
 export interface RunCrawlOptions {
@@ -40,6 +43,13 @@ export interface RunCrawlOptions {
   readonly port?: number | undefined
   readonly auth?: Auth | undefined
   readonly insecureNetwork?: boolean | undefined
+  /** Folder of the crawl's own data. Default `.millrace` in the out folder. */
+  readonly data?: string | undefined
+  /** Keeps the crawl in memory: it cannot go on after it was stopped. */
+  readonly memory?: boolean | undefined
+  readonly durability?: "fsync" | "buffered" | undefined
+  /** Drops an unfinished crawl found in the data folder. */
+  readonly restart?: boolean | undefined
   /** The command-line program that workers are started with. */
   readonly script: string
   readonly onProgress: (progress: Master.Progress) => Effect.Effect<void>
@@ -53,6 +63,8 @@ export interface CrawlReport extends Master.Summary {
 }
 
 const restartsMax = 3
+/** Beside the files of the crawl. */
+export const dataFolderDefault = ".millrace"
 
 /** Where a listener is reached from this machine: one that listens everywhere, on the loopback. */
 const reachable = (host: string): string => (host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host)
@@ -67,11 +79,27 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
   yield* inRange("--host-concurrency", options.hostConcurrency, 1, Limits.concurrencyMax)
   yield* portOf(port ?? 0)
   const directory = yield* writableFolder(options.out)
+  const path = yield* Path.Path
+  const dataFolder =
+    options.memory === true ? undefined : path.resolve(options.data ?? path.join(directory, dataFolderDefault))
+  const wanted = { url, depth: depth ?? Crawl.depthDefault }
+  const data =
+    dataFolder === undefined
+      ? undefined
+      : yield* CrawlData.open({ directory: dataFolder, restart: options.restart ?? false, ...wanted })
+  const resumed = data?.resumed ?? false
+  const crawlOf = data?.crawl ?? { id: CrawlData.crawlId(), ...wanted, state: "running" as const }
+  if (resumed) {
+    yield* Effect.logInfo(`going on with the unfinished crawl of ${url} (data in ${dataFolder})`)
+    if (depth !== undefined && depth !== crawlOf.depth) {
+      yield* Effect.logWarning(`it began with --depth ${crawlOf.depth} and keeps it; start over with --restart`)
+    }
+  }
   const auth: Auth = options.auth ?? { key: generateKey(randomBytes(Limits.authkeyGeneratedBytes)) }
   const { Images, Pages } = Crawl.queues({ maxPages, leaseMs })
   const live = Manager.layerTcp({ host: host ?? "127.0.0.1", port: port ?? 0, auth, insecureNetwork }).pipe(
     Layer.provideMerge(Manager.layer({ queues: [Pages, Images] })),
-    Layer.provide(Store.layerMemory)
+    Layer.provide(Stores.layer(dataFolder, options.durability))
   )
   const crawl = Effect.gen(function* () {
     const clock = yield* Clock.Clock
@@ -90,34 +118,75 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
       })
     )
     const noneLeft = yield* superviseWorkers(start, workers, directory)
-    const report = yield* openReport(directory)
+    const before = resumed ? yield* readReport(directory) : nothingReported
+    const report = yield* openReport(directory, before)
     let pageFailed: string | undefined
     const onRecord = (record: Master.Record): Effect.Effect<void> => {
       if (record.kind === "page" && record.status === "failed") pageFailed = record.reasons?.at(-1)
       return report(record)
     }
     const summary = yield* Effect.raceFirst(
-      Master.crawl({ url, depth, onProgress: options.onProgress, onRecord }),
+      Master.crawl({
+        ...{ url, depth: crawlOf.depth, crawl: crawlOf.id, onRecord },
+        onProgress: options.onProgress,
+        resume: resumed ? before.summary : undefined
+      }),
       Effect.flatMap(Deferred.await(noneLeft), Effect.fail)
     )
     const seconds = Number((clock.monotonicTimeNanosUnsafe() - startedAt) / 1_000_000n) / 1_000
     const result: CrawlReport = { ...summary, seconds, workers, pageFailed }
     return result
   })
-  return yield* crawl.pipe(Effect.scoped, Effect.provide(live))
+  const result = yield* crawl.pipe(Effect.scoped, Effect.provide(live))
+  // The manager has let go of the folder: what it kept of a crawl that is over is no use to the next one.
+  if (dataFolder !== undefined) yield* Effect.orDie(CrawlData.end(dataFolder, crawlOf))
+  return result
+})
+
+interface Reported {
+  readonly lines: ReadonlyArray<string>
+  readonly summary: Master.Summary
+}
+
+const nothingReported: Reported = { lines: [], summary: Master.none }
+
+const reportName = "report.jsonl"
+
+/** What the report says already: the outcomes of the crawl up to where it was stopped, in their order. */
+const readReport = Effect.fnUntraced(function* (directory: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const text = yield* Effect.orElseSucceed(fs.readFileString(path.join(directory, reportName)), () => "")
+  const summary = { ...Master.none }
+  const lines: Array<string> = []
+  // What follows the last line break was cut off, and comes again.
+  for (const line of text.split("\n").slice(0, -1)) {
+    const record = decodeRecord(line)
+    if (Option.isNone(record)) break
+    Master.count(summary, record.value)
+    lines.push(`${line}\n`)
+  }
+  // A report that knows more than the queues (a `buffered` store that lost power) is written anew.
+  const [pages, images] = [yield* Crawl.Pages.stats, yield* Crawl.Images.stats]
+  const fits = summary.pages + summary.brokenPages <= pages.outcomesNext && summary.images <= images.outcomesNext
+  const reported: Reported = fits ? { lines, summary } : nothingReported
+  return reported
 })
 
 /** One JSON object a line, written as outcomes come. */
-const openReport = Effect.fnUntraced(function* (directory: string) {
+const openReport = Effect.fnUntraced(function* (directory: string, { lines }: Reported) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const file = yield* fs.open(path.join(directory, "report.jsonl"), { flag: "w" })
+  const file = yield* fs.open(path.join(directory, reportName), { flag: "w" })
   const encoder = new TextEncoder()
+  yield* file.writeAll(encoder.encode(lines.join("")))
   // Pages and images are read side by side, and a file has one position.
   const inTurn = Semaphore.makeUnsafe(1).withPermits(1)
   return (record: Master.Record): Effect.Effect<void> =>
     inTurn(Effect.orDie(file.writeAll(encoder.encode(`${JSON.stringify(record)}\n`))))
 })
+
+const decodeRecord = Schema.decodeUnknownOption(Schema.fromJsonString(Master.Record))
 
 /** Starts the workers and keeps them running until the scope closes. The deferred ends when none can be kept. */
 const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child>, workers: number, directory: string) {

@@ -4,10 +4,12 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
 import * as Manager from "../Manager.ts"
 import { formatAddress } from "../platform/Network.ts"
-import * as Store from "../Store.ts"
 import * as Options from "./options.ts"
+import * as Stores from "./storeOptions.ts"
 
 export const insecureNetwork = Flag.Boolean("insecure-network").pipe(
   Flag.withDescription("Listen beyond this machine without TLS: only on a network that you trust"),
@@ -25,23 +27,39 @@ export const serve = Command.make(
       Flag.withDescription("Port to listen on (default 8001); 0 takes a free one"),
       Flag.withDefault(8001)
     ),
+    data: Flag.String("data").pipe(
+      Flag.withDescription("Folder that keeps the queues; one manager a folder (default millrace-data)"),
+      Flag.optional
+    ),
+    durability: Stores.durability,
+    memory: Stores.memory,
+    acceptLoss: Flag.Boolean("accept-loss").pipe(
+      Flag.withDescription("Open data that lacks what was committed: a backup put back, or a loss that is final"),
+      Flag.withDefault(false)
+    ),
     user: Options.user,
     ...Options.key,
     insecureNetwork
   },
   Effect.fn(function* (options) {
     yield* Options.portOf(options.port)
+    const wrong = Stores.fault(options)
+    if (wrong !== undefined) return yield* wrong
+    const path = yield* Path.Path
+    const folder = Option.getOrElse(options.data, () => "millrace-data")
+    const directory = options.memory ? undefined : path.resolve(folder)
     const auth = yield* Options.readAuth(options, { generate: true })
     const serving = Effect.gen(function* () {
       const { address } = yield* Manager.Listening
-      yield* Effect.logInfo(`manager listening on ${formatAddress(address)}, durability: memory`)
       const manager = yield* Manager.Manager
+      const kept = Stores.words(manager.durability, directory)
+      yield* Effect.logInfo(`manager listening on ${formatAddress(address)}, ${kept}`)
       return yield* manager.failed
     })
-    const { host, insecureNetwork, port } = options
+    const { acceptLoss, durability, host, insecureNetwork, port } = options
     const live = Manager.layerTcp({ host, port, auth, insecureNetwork }).pipe(
       Layer.provideMerge(Manager.layer({ queues: [] })),
-      Layer.provide(Store.layerMemory)
+      Layer.provide(Stores.layer(directory, Option.getOrUndefined(durability), acceptLoss))
     )
     yield* Effect.provide(serving, live)
   })
@@ -50,7 +68,8 @@ export const serve = Command.make(
   Command.withExamples([
     {
       command: "millrace serve --authkey-file millrace.key",
-      description: "On this machine, with a key made at the first start"
-    }
+      description: "On this machine, with a key made at the first start; queues are kept in ./millrace-data"
+    },
+    { command: "millrace serve --memory --authkey-file millrace.key", description: "Nothing is kept" }
   ])
 )

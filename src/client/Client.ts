@@ -223,8 +223,8 @@ export const requestErrorOf = ({ refused }: Refusal): Errors.RequestError => {
       return new Errors.SchemaMismatch({ queue, difference: difference.join(" ") })
     }
     case Code.definitionInvalid: {
-      const [queue = "", field = "", remedy = ""] = subject.split("\n")
-      return new Errors.DefinitionInvalid({ queue, field, value: String(value), remedy })
+      const [queue = "", field = "", remedy = "", text = String(value)] = subject.split("\n")
+      return new Errors.DefinitionInvalid({ queue, field, value: text, remedy })
     }
     case Code.limitExceeded:
       return new Errors.LimitExceeded({ limit: subject, value, max: limit })

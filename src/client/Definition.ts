@@ -11,6 +11,13 @@ import type { Plain } from "./Codec.ts"
 export interface PolicyOptions {
   /** Waiting tasks above which puts wait or fail. Default 1,000,000. */
   readonly capacity?: number | undefined
+  /** Payload bytes of waiting tasks above which puts wait or fail. Default: no bound. */
+  readonly capacityBytes?: number | undefined
+  /**
+   * What a put does where there is no room. `wait` (default): it waits, or fails with `Full`. `dropOldest`: it enters, and
+   * the oldest waiting tasks of the lowest urgency end as dead until what waits fits.
+   */
+  readonly overflow?: "wait" | "dropOldest" | undefined
   /** Tasks the queue takes in its whole life. Default: no bound. */
   readonly tasksMax?: number | undefined
   /** Term of a lease; a worker renews it while its handler runs. 1 s to 24 h, default 30 s. */
@@ -32,7 +39,31 @@ export interface PolicyOptions {
   readonly outcomes?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
   /** Dedupe ids kept after their task ended: default 1,000,000 and 24 h. */
   readonly dedupe?: { readonly count?: number | undefined; readonly age?: Duration.Input | undefined } | undefined
+  /** What the tasks of one key may do together, whatever the number of workers. Default: no bounds. */
+  readonly lane?: Pick<LaneOptions, "concurrency" | "ratePerSecond" | "burst" | "gap"> | undefined
+  /**
+   * What an answer means: on disk (`fsync`), handed to the operating system (`buffered`), or in memory only. Default: the
+   * level of the manager's store, which is also the best there is: who asks for more gets that, and `stats` shows it.
+   * A commit never spans `memory` and stored queues (`DurabilityMixed`).
+   */
+  readonly durability?: Policy.Durability | undefined
 }
+
+/** Bounds of a lane. 0 is no bound. */
+export interface LaneOptions {
+  /** Leases at once. */
+  readonly concurrency?: number | undefined
+  /** Leases a second over time, kept as a whole number a minute: 0.5 is one every 2 seconds. */
+  readonly ratePerSecond?: number | undefined
+  /** Leases that a rested lane is granted in one go, where there is a rate. Default 1. */
+  readonly burst?: number | undefined
+  /** Between two leases, from grant to grant. */
+  readonly gap?: Duration.Input | undefined
+  /** Tasks that the lane gives in its turn among the lanes that are open. Default 1, at most 1,000. */
+  readonly weight?: number | undefined
+}
+
+export const ratePerMinuteOf = (ratePerSecond: number): number => Math.round(ratePerSecond * 60)
 
 export interface Options<P, R, E, C> {
   readonly payload: Plain<P>
@@ -78,7 +109,14 @@ export const policyOf = (name: string, options: PolicyOptions): Policy.Policy =>
     outcomesKept: options.outcomes?.count ?? defaults.outcomesKept,
     outcomesKeptMs: ms(options.outcomes?.age, defaults.outcomesKeptMs),
     dedupeKept: options.dedupe?.count ?? defaults.dedupeKept,
-    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs)
+    dedupeKeptMs: ms(options.dedupe?.age, defaults.dedupeKeptMs),
+    capacityBytes: options.capacityBytes ?? defaults.capacityBytes,
+    overflow: Policy.overflows[options.overflow ?? "wait"],
+    laneConcurrency: options.lane?.concurrency ?? defaults.laneConcurrency,
+    laneRatePerMinute: ratePerMinuteOf(options.lane?.ratePerSecond ?? defaults.laneRatePerMinute / 60),
+    laneBurst: options.lane?.burst ?? defaults.laneBurst,
+    laneGapMs: ms(options.lane?.gap, defaults.laneGapMs),
+    durability: Policy.durabilityNumber(options.durability)
   }
   const fault = Policy.fault(policy)
   if (fault === undefined) return policy

@@ -36,6 +36,7 @@ import { FrameReader, FrameWriter, frame } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
 import {
   ClientType as C,
+  ControlKind,
   type Delivery,
   isRemembered,
   ManagerType as M,
@@ -81,6 +82,10 @@ export interface LinkOptions {
   readonly auth: Auth | undefined
   /** Whether the first connection is tried again and again, or fails the layer. */
   readonly waitForManager: boolean
+  /** PBKDF2. Default: the runtime's, beside the event loop; a simulation has no such thing. */
+  readonly saltPassword?:
+    | ((key: Uint8Array, salt: Uint8Array, iterations: number) => Effect.Effect<Uint8Array>)
+    | undefined
   /** Fails when the manager will not come back: what waits for that need not wait any longer. */
   readonly gone?: Effect.Effect<never, { readonly message: string }> | undefined
 }
@@ -408,7 +413,9 @@ export class Link {
     const cacheKey = `${toHex(salt)}:${iterations}`
     const known = this.#salted.get(cacheKey)
     if (known !== undefined) return known
-    const salted = yield* Effect.promise(() => saltPassword(keyBytes(keyText(auth)), salt, iterations))
+    const key = keyBytes(keyText(auth))
+    const salted = yield* this.#options.saltPassword?.(key, salt, iterations) ??
+      Effect.promise(() => saltPassword(key, salt, iterations))
     this.#salted.clear()
     this.#salted.set(cacheKey, salted)
     return salted
@@ -482,10 +489,12 @@ export class Link {
         return m.lost.length + m.cancelled.length > 0 ? this.#lost([...m.lost, ...m.cancelled]) : undefined
       case M.control:
         // A manager that drains has closed our streams of tasks; what is under way is taken until it closes.
-        return
+        return m.kind === ControlKind.cancelled ? this.#lost(m.tasks) : undefined
       case M.closing: {
         const connection = this.#connection
         this.#lose(m.text)
+        // One that keeps nothing and stops does not come back with this session: nobody needs to wait for it.
+        if (m.code === Code.draining && this.session?.durability === "memory") this.#failLimbo(m.text)
         return connection?.destroy()
       }
       case M.hello:

@@ -5,6 +5,7 @@
  * most `window` items. After a lost connection the reader goes on at its cursor; if the manager has started a new life
  * meanwhile, its log is another one, and the reader fails.
  */
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { ConnectionLost, OutcomesGap, type RequestError } from "../Errors.ts"
@@ -34,39 +35,41 @@ export class OutcomeReader {
     this.#cursor = cursor
   }
 
-  readonly start: Effect.Effect<void, ReadError, Scope.Scope> = Effect.suspend(() => {
-    const { link } = this.#client
-    const run = Effect.runFork
-    const resident: Resident = {
-      down: () => {
-        this.#stream = -1
-        this.#buffer = []
-      },
-      up: (resumed) => {
-        if (!resumed) {
-          return this.#fail(new ConnectionLost({ address: link.address, reason: "the manager has started anew" }))
+  readonly start: Effect.Effect<void, ReadError, Scope.Scope> = Effect.contextWith(
+    (context: Context.Context<never>) => {
+      const { link } = this.#client
+      const run = Effect.runForkWith(context)
+      const resident: Resident = {
+        down: () => {
+          this.#stream = -1
+          this.#buffer = []
+        },
+        up: (resumed) => {
+          if (!resumed) {
+            return this.#fail(new ConnectionLost({ address: link.address, reason: "the manager has started anew" }))
+          }
+          // Lost again meanwhile: the next `up` follows on.
+          const failed = (error: ReadError): void => {
+            if (error._tag !== "ConnectionLost" && error._tag !== "ConnectFailed") this.#fail(error)
+          }
+          run(Effect.catch(this.#follow, (error) => Effect.sync(() => failed(error))))
         }
-        // Lost again meanwhile: the next `up` follows on.
-        const failed = (error: ReadError): void => {
-          if (error._tag !== "ConnectionLost" && error._tag !== "ConnectFailed") this.#fail(error)
-        }
-        run(Effect.catch(this.#follow, (error) => Effect.sync(() => failed(error))))
       }
+      link.residents.add(resident)
+      return Effect.andThen(
+        Effect.addFinalizer(() =>
+          Effect.sync(() => {
+            this.#closed = true
+            link.residents.delete(resident)
+            if (this.#stream < 0 || !link.connected) return
+            link.forget(this.#stream)
+            link.ask({ type: C.unsubscribe, request: link.nextRequest, stream: this.#stream }, () => {})
+          })
+        ),
+        this.#follow
+      )
     }
-    link.residents.add(resident)
-    return Effect.andThen(
-      Effect.addFinalizer(() =>
-        Effect.sync(() => {
-          this.#closed = true
-          link.residents.delete(resident)
-          if (this.#stream < 0 || !link.connected) return
-          link.forget(this.#stream)
-          link.ask({ type: C.unsubscribe, request: link.nextRequest, stream: this.#stream }, () => {})
-        })
-      ),
-      this.#follow
-    )
-  })
+  )
 
   /** All that is buffered, at least one. */
   readonly next: Effect.Effect<readonly [Outcome, ...Array<Outcome>], ReadError> = Effect.callback((resume) => {

@@ -1,4 +1,5 @@
 /** Task ids as programs see them, and the receipt that carries one. */
+import type { Standing } from "./Operate.ts"
 
 /** 128 bits in hex: which life of which manager, and which task of it. */
 export const taskIdOf = (prefix: string, n: number): string => prefix + n.toString(16).padStart(16, "0")
@@ -18,11 +19,19 @@ export class Receipt {
   readonly duplicate: boolean
   readonly #prefix: string
   readonly #n: number
+  readonly #standing: Standing | undefined
 
-  constructor(prefix: string, n: number, duplicate: boolean) {
+  /** `standing`: of the task that was there first; undefined if this put made the task. */
+  constructor(prefix: string, n: number, standing: Standing | undefined) {
     this.#prefix = prefix
     this.#n = n
-    this.duplicate = duplicate
+    this.duplicate = standing !== undefined
+    this.#standing = standing
+  }
+
+  /** Of a duplicate: the task that was there first, and where it stood (`gone`: taken by a `get`, purged, forgotten). */
+  get first(): { readonly taskId: string; readonly state: Standing } | undefined {
+    return this.#standing === undefined ? undefined : { taskId: this.taskId, state: this.#standing }
   }
 
   get taskId(): string {

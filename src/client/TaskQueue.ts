@@ -10,28 +10,52 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Errors from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import { type QueueExplanation, queueExplanationOf, type TaskExplanation, taskExplanationOf } from "../model/Explain.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { Code } from "../model/Refusal.ts"
 import { PutStatus } from "../model/Session.ts"
 import { Outcome as OutcomeKind, Reason } from "../model/Task.ts"
 import { fromHex, toHex } from "../wire/Bytes.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
+import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
-import { Client, type ClientShape, type OpenQueue, requestErrorOf, unexpected } from "./Client.ts"
+import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
 import { type Codec, CodecFault, fingerprint, make as makeCodec, type Plain } from "./Codec.ts"
+import { type CollectError, Collected, type Collecting } from "./CommitEffects.ts"
 import { type Options, policyOf } from "./Definition.ts"
+
+import { type LaneError, LaneHandle } from "./LaneHandle.ts"
 import type { Settle } from "./Link.ts"
+import * as Operate from "./Operate.ts"
+
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
+import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
+import { type WriteError, writeErrorOf } from "./SharedObject.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 
-export type { Options, PolicyOptions } from "./Definition.ts"
+export type { Blocker, QueueExplanation, TaskExplanation } from "../model/Explain.ts"
+export type { Collecting } from "./CommitEffects.ts"
+export type { LaneOptions, Options, PolicyOptions } from "./Definition.ts"
+export type { LaneError, LaneHandle } from "./LaneHandle.ts"
+export type {
+  BrowsedTask,
+  BrowseOptions,
+  Cancellation,
+  Filter,
+  Page,
+  Redriven,
+  Standing
+} from "./Operate.ts"
+
 export type { Outcome } from "./Outcome.ts"
+export type { Repeat, RepeatOptions, Schedule } from "./Repeat.ts"
 export { Receipt, taskIdOf } from "./TaskId.ts"
 
 /** How long a call waits: a duration, 0 for not at all, or for ever (the default). */
@@ -62,12 +86,14 @@ export interface PutAllOptions<P> {
 }
 
 /** A task leased by hand: until it is committed, released, failed or killed, or its term is over. */
-export interface Lease<P> {
+export interface Lease<P, C = unknown> {
   readonly taskId: string
   readonly payload: P
   /** Counts from 1. */
   readonly attempt: number
   readonly key: string | undefined
+  /** What an earlier attempt saved; undefined if none did, or if it does not decode. */
+  readonly checkpoint: C | undefined
   /** Milliseconds of the term; renew before it is over. */
   readonly leaseMs: number
   readonly handle: { readonly task: number; readonly fence: number }
@@ -89,9 +115,15 @@ export type PutError =
   | Errors.Closed
 export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Errors.DecodeFailed
 export type OutcomeError = Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed
+export type CommitAllError = CollectError | WriteError | Errors.LeaseLost | Errors.AlreadyEnded
+export type RepeatError = Errors.RequestError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.Closed
 export type LeaseError = Errors.RequestError | Errors.LeaseLost | Errors.AlreadyEnded
 
-/** Counts of a queue. `outcomesFirst` and `outcomesNext` are the cursors of the outcomes that are kept. */
+/**
+ * Counts of a queue, taken without scanning it. `outcomesFirst` and `outcomesNext` are the cursors of the outcomes that
+ * are kept; `puts10s` and its like say how many there were in the last 10 whole seconds; ages and times to the next event
+ * are in ms, 0 where there is none.
+ */
 export interface QueueStats extends Wire.QueueStats {}
 
 export class TaskQueue<P, R = void, E = never, C = void> {
@@ -100,7 +132,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   readonly payload: Codec<P>
   readonly result: Codec<R>
   readonly error: Codec<E>
-  readonly checkpoint: Codec<C>
+  readonly checkpointCodec: Codec<C>
   readonly key: ((payload: P) => string) | undefined
   /** Whether opening it may make it. */
   readonly create: boolean
@@ -114,7 +146,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     this.payload = makeCodec(options.payload)
     this.result = makeCodec(result)
     this.error = makeCodec(error)
-    this.checkpoint = makeCodec(checkpoint)
+    this.checkpointCodec = makeCodec(checkpoint)
     this.key = options.key
     this.create = options.untyped?.create ?? true
     this.definition = {
@@ -221,11 +253,11 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   /** Leases up to `max` tasks by hand (default 1): the first as soon as there is one, the others if they are there. */
   lease(
     options: { readonly max?: number | undefined; readonly timeout?: Timeout | undefined } = {}
-  ): Effect.Effect<ReadonlyArray<Lease<P>>, GetError, Client> {
+  ): Effect.Effect<ReadonlyArray<Lease<P, C>>, GetError, Client> {
     return Effect.flatMap(Client, (client) =>
       Effect.flatMap(this.#lease(client, options.max ?? 1, options.timeout, false), (items) =>
         Effect.gen({ self: this }, function* () {
-          const leases: Array<Lease<P>> = []
+          const leases: Array<Lease<P, C>> = []
           const queue = yield* client.open(this)
           const now = yield* Clock.currentTimeMillis
           for (const item of items) client.leases.add(item.task, item.fence, now, queue.policy.leaseMs)
@@ -246,6 +278,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
               payload: payload.value,
               attempt: item.attempt,
               key: item.key,
+              checkpoint: this.#checkpointOf(item.checkpoint),
               leaseMs: queue.policy.leaseMs,
               handle: { task: item.task, fence: item.fence }
             })
@@ -281,6 +314,75 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         effects: undefined
       }))
     })
+  }
+
+  /**
+   * Ends leases in success, all or none, together with what `also` collects: child puts, set additions, increments, dict
+   * writes. At most 4,096 leases and 4 MiB. Refused with the reason (`LeaseLost` of any of the leases, `Conflict` of a dict
+   * write, ...), it has changed nothing and the leases go on; so they do when `also` fails.
+   */
+  commitAll<X = never, Env = never>(
+    items: readonly [
+      { readonly lease: Lease<P>; readonly result: R },
+      ...ReadonlyArray<{ readonly lease: Lease<P>; readonly result: R }>
+    ],
+    options: { readonly also?: ((commit: Collecting) => Effect.Effect<unknown, X, Env>) | undefined } = {}
+  ): Effect.Effect<void, CommitAllError | X, Client | Env> {
+    return Effect.gen({ self: this }, function* () {
+      const client = yield* Client
+      const collected = new Collected(client)
+      if (options.also !== undefined) yield* options.also(collected)
+      const results: Array<Uint8Array> = []
+      let bytes = collected.bytes
+      for (const { lease, result } of items) {
+        const encoded = this.#encode("result", this.result, result)
+        if (encoded instanceof Error) return yield* Effect.fail(encoded)
+        if (encoded.byteLength > Limits.payloadBytesMax) return yield* Effect.fail(this.#tooLarge(encoded.byteLength))
+        if (!lease.taskId.startsWith(client.link.session?.prefix ?? "")) {
+          return yield* new Errors.LeaseLost({ taskId: lease.taskId })
+        }
+        results.push(encoded)
+        bytes += encoded.byteLength
+      }
+      const over = (limit: string, value: number, max: number) => new Errors.LimitExceeded({ limit, value, max })
+      if (items.length > Limits.batchItemsMax) {
+        return yield* over("batchItemsMax", items.length, Limits.batchItemsMax)
+      }
+      // What is collected may fill a batch, and one result is as large as it may be.
+      if (bytes > 2 * Limits.batchBytesMax) return yield* over("batchBytesMax", bytes, Limits.batchBytesMax)
+      const effects = collected.effects
+      const answer = yield* client
+        .ask((request) => ({
+          type: C.commit,
+          request,
+          tasks: items.map(({ lease }) => lease.handle.task),
+          fences: items.map(({ lease }) => lease.handle.fence),
+          results,
+          effects: effects === undefined ? undefined : items.map((_, i) => (i === 0 ? effects : undefined)),
+          together: true
+        }))
+        .pipe(Effect.catchTag("Refusal", (refusal) => Effect.fail(this.#commitFailure(client, refusal))))
+      if (answer.type !== M.done) return yield* Effect.fail(unexpected(answer))
+      for (const { lease } of items) client.leases.end(lease.handle.task)
+    })
+  }
+
+  #commitFailure(client: ClientShape, refusal: Refusal): CommitAllError {
+    const { code, limit, subject, value } = refusal.refused
+    switch (code) {
+      case Code.leaseLost:
+        return new Errors.LeaseLost({ taskId: this.#taskId(client, value) })
+      case Code.alreadyEnded:
+        return new Errors.AlreadyEnded({ taskId: this.#taskId(client, value) })
+      case Code.payloadTooLarge:
+        return new Errors.PayloadTooLarge({
+          queue: subject === "" ? this.name : subject,
+          bytes: value,
+          limitBytes: limit
+        })
+      default:
+        return writeErrorOf(refusal)
+    }
   }
 
   /** Gives the task back, uncounted, at its old place. */
@@ -326,6 +428,94 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
+  /**
+   * Saves the progress of a leased task: the next attempt's lease has it, and so has the task that a redrive makes. Replaces
+   * what was saved before. Under an old fence, or a lease that is over, nothing changes: `LeaseLost`, `AlreadyEnded`.
+   */
+  checkpoint(
+    lease: Lease<P>,
+    value: C
+  ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge, Client> {
+    type Failure = LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge
+    return Effect.flatMap(Client, (client): Effect.Effect<void, Failure> => {
+      const bytes = this.#encode("checkpoint", this.checkpointCodec, value)
+      if (bytes instanceof Error) return Effect.fail(bytes)
+      if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
+      return Operate.checkpoint(client, lease.taskId, lease.handle, bytes)
+    })
+  }
+
+  // ---- operators
+
+  /**
+   * Cancels a task that has not ended. One that waits is cancelled at once; one that is leased too: its handler is
+   * interrupted, and what it reports is refused (`AlreadyEnded`). The answer says where the task stood.
+   */
+  cancel(taskId: string): Effect.Effect<Operate.Cancellation, Errors.RequestError, Client> {
+    return Effect.flatMap(this.cancelAll([taskId]), ([done]) =>
+      done === undefined ? Effect.die("no answer for the task") : Effect.succeed(done)
+    )
+  }
+
+  /** Cancels many; the answers come in the order of the ids. */
+  cancelAll(
+    taskIds: Iterable<string>
+  ): Effect.Effect<ReadonlyArray<Operate.Cancellation>, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.cancel(client, queue, this.name, [...taskIds]))
+  }
+
+  /** From now on the queue takes puts and hands out nothing: a `get` waits, or fails with `Empty`. Running handlers go on. */
+  pause(): Effect.Effect<void, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.pause(client, queue, this.name, true))
+  }
+
+  /** Ends a pause. */
+  resume(): Effect.Effect<void, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.pause(client, queue, this.name, false))
+  }
+
+  /**
+   * Removes waiting tasks, all or those that fit, and returns how many. They have no outcome: whoever waits for one gets
+   * `TaskNotFound`. Tasks that are put while it runs stay; a long purge goes in parts, and others work between them.
+   */
+  purge(filter: Operate.Filter = {}): Effect.Effect<number, Errors.RequestError, Client> {
+    return this.#with((client, queue) => Operate.purge(client, queue, this.name, filter))
+  }
+
+  /**
+   * A page of tasks that have not ended, in put order, or of dead letters, in the order in which they died. A task that is
+   * there all the time is on exactly one page, whatever comes and goes meanwhile.
+   */
+  browse(options: Operate.BrowseOptions = {}): Effect.Effect<Operate.Page<P>, Errors.RequestError, Client> {
+    return this.#with((client, queue) =>
+      Operate.browse(client, queue, this.name, options, (prefix, item) => this.#browsedOf(prefix, item))
+    )
+  }
+
+  /** The tasks that will not be retried, with the reasons of their attempts, in the order in which they died. */
+  deadLetters(
+    options: Operate.Filter & { readonly payloads?: boolean | undefined } = {}
+  ): Stream.Stream<Operate.BrowsedTask<P>, Errors.RequestError, Client> {
+    return Stream.paginate(0, (cursor: number) =>
+      Effect.map(this.browse({ ...options, state: "dead", cursor }), (page) => [
+        page.tasks,
+        Option.fromUndefinedOr(page.cursor)
+      ])
+    )
+  }
+
+  /**
+   * Puts dead letters again: those named, or all that fit. Each becomes a new task that knows its `origin` and has its
+   * checkpoint; the old id keeps its one outcome, and its dedupe id. They always enter, whatever the capacity.
+   */
+  redrive(
+    options: Operate.Filter & { readonly taskIds?: Iterable<string> | undefined } = {}
+  ): Effect.Effect<ReadonlyArray<Operate.Redriven>, Errors.RequestError | Errors.Closed, Client> {
+    const { taskIds, ...filter } = options
+    const named = taskIds === undefined ? undefined : [...taskIds]
+    return this.#with((client, queue) => Operate.redrive(client, queue, this.name, named, filter))
+  }
+
   // ---- readers
 
   /** The first waiting payloads in the order in which they would be leased, left where they are. At most 1,000. */
@@ -349,7 +539,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
-  /** Counts of the queue by state, its capacity and its durability. */
+  /** Counts of the queue by state, ages, rates, bytes, its capacity and its durability. */
   get stats(): Effect.Effect<QueueStats, Errors.RequestError, Client> {
     return this.#stats
   }
@@ -364,7 +554,118 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   }
 
   get isFull(): Effect.Effect<boolean, Errors.RequestError, Client> {
-    return Effect.map(this.#stats, (stats) => stats.ready + stats.delayed >= stats.capacity)
+    return Effect.map(
+      this.#stats,
+      ({ capacity, capacityBytes, delayed, ready, waitingBytes }) =>
+        ready + delayed >= capacity || (capacityBytes > 0 && waitingBytes >= capacityBytes)
+    )
+  }
+
+  /**
+   * Why a task is not running (ended, leased by whom and until when, delayed, waiting for what); without a task, what
+   * limits the queue. A task that is not found is an answer, not an error. `text` is for people.
+   */
+  explain(taskId: string): Effect.Effect<TaskExplanation, Errors.RequestError, Client>
+  explain(): Effect.Effect<QueueExplanation, Errors.RequestError, Client>
+  explain(taskId?: string): Effect.Effect<TaskExplanation | QueueExplanation, Errors.RequestError, Client> {
+    type Explanation = Effect.Effect<TaskExplanation | QueueExplanation, Errors.RequestError>
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue): Explanation => {
+        const task = taskId === undefined ? undefined : taskNumberOf(client.link.session?.prefix, taskId)
+        if (taskId !== undefined && task === undefined) {
+          return Effect.succeed({ _tag: "NotFound", text: "not found: no task of this manager has such an id" })
+        }
+        const answer = this.#ask(client, (request) => ({ type: C.explain, request, queue: queue.id, task }))
+        return Effect.flatMap(answer, (answer): Explanation => {
+          if (answer.type !== M.explained) return Effect.fail(unexpected(answer))
+          if (task === undefined) return Effect.succeed(queueExplanationOf(answer.facts))
+          const explanation = taskExplanationOf(answer.facts)
+          return explanation === undefined ? Effect.fail(unexpected(answer)) : Effect.succeed(explanation)
+        })
+      })
+    )
+  }
+
+  // ---- repeats
+
+  /**
+   * Puts this payload again and again: one occurrence at a time, the next one when it is due and the last one has ended.
+   * What was missed meanwhile, or while the manager was down, collapses into one. An occurrence ignores the capacity.
+   *
+   * Saying the same schedule under the same id again keeps its next due time; another schedule counts from now, and an
+   * occurrence under way goes on. `DefinitionInvalid` names `every`, `cron` or `zone`, its value and the remedy. Closing
+   * the queue removes its repeats. As durable as the queue.
+   */
+  repeat(
+    id: string,
+    schedule: Schedule,
+    payload: P,
+    options?: RepeatOptions
+  ): Effect.Effect<Repeat<P>, RepeatError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue): Effect.Effect<Repeat<P>, RepeatError> => {
+        const when = scheduleOf(this.name, id, schedule)
+        if (when instanceof Error) return Effect.fail(when)
+        const bytes = this.encodePayload(queue, payload)
+        if (bytes instanceof Error) return Effect.fail(bytes)
+        const item = this.wireOptions(payload, options)
+        const fault = this.optionsFault(item)
+        if (fault !== undefined) return Effect.fail(fault)
+        return client
+          .ask((request) => ({
+            type: C.repeat,
+            request,
+            queue: queue.id,
+            id,
+            ...when,
+            payload: bytes,
+            options: item
+          }))
+          .pipe(
+            Effect.catchTag("Refusal", (refusal): Effect.Effect<never, RepeatError> => {
+              if (refusal.refused.code === Code.closed) return Effect.fail(new Errors.Closed({ queue: this.name }))
+              if (refusal.refused.code === Code.payloadTooLarge) return Effect.fail(this.#tooLarge(bytes.byteLength))
+              return Effect.fail(requestErrorOf(refusal))
+            }),
+            Effect.flatMap((answer): Effect.Effect<Repeat<P>, RepeatError> => {
+              const [made] = answer.type === M.repeats ? answer.items : []
+              if (made === undefined) return Effect.fail(unexpected(answer))
+              return Effect.succeed(repeatOf(client.link.session?.prefix ?? "", this.payload, made))
+            })
+          )
+      })
+    )
+  }
+
+  /** The repeats of the queue, at most 1,000. */
+  get repeats(): Effect.Effect<ReadonlyArray<Repeat<P>>, Errors.RequestError, Client> {
+    return this.#repeats((request, queue) => ({ type: C.repeats, request, queue }))
+  }
+
+  /** Whether there was such a repeat. An occurrence under way goes on. */
+  removeRepeat(id: string): Effect.Effect<boolean, Errors.RequestError, Client> {
+    if (utf8.encode(id).byteLength > Limits.repeatIdBytesMax) return Effect.succeed(false)
+    return Effect.map(
+      this.#repeats((request, queue) => ({ type: C.removeRepeat, request, queue, id })),
+      (removed) => removed.length > 0
+    )
+  }
+
+  #repeats(
+    make: (request: number, queue: number) => ClientMessages.Request
+  ): Effect.Effect<ReadonlyArray<Repeat<P>>, Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        Effect.flatMap(
+          this.#ask(client, (request) => make(request, queue.id)),
+          (answer): Effect.Effect<ReadonlyArray<Repeat<P>>, Errors.RequestError> => {
+            if (answer.type !== M.repeats) return Effect.fail(unexpected(answer))
+            const prefix = client.link.session?.prefix ?? ""
+            return Effect.succeed(answer.items.map((item) => repeatOf(prefix, this.payload, item)))
+          }
+        )
+      )
+    )
   }
 
   /** Waits until nothing is left to do: no task is ready, delayed or leased. */
@@ -387,7 +688,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     )
   }
 
-  /** `drain` (default) refuses puts from now on and lets the rest be done; `immediate` also cancels what waits. */
+  /**
+   * `drain` (default) refuses puts from now on, lets the rest be done, and then refuses takes; `immediate` refuses takes at
+   * once and cancels what waits. Who waits to put or to take is told at once: `Closed`. Python's `Queue.shutdown`.
+   */
   close(
     options: { readonly mode?: "drain" | "immediate" | undefined } = {}
   ): Effect.Effect<void, Errors.RequestError, Client> {
@@ -401,6 +705,19 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         }))
       )
     ).pipe(Effect.asVoid)
+  }
+
+  /** The lane of all tasks with this key: pause it, limit it, slow it down. Nothing is sent before one of those. */
+  lane(key: string): LaneHandle {
+    return new LaneHandle(key, (change): Effect.Effect<void, LaneError, Client> => {
+      const fault = this.optionsFault({ key })
+      if (fault !== undefined) return Effect.fail(fault)
+      return Effect.flatMap(Client, (client) =>
+        Effect.flatMap(client.open(this), (queue) =>
+          this.#ask(client, (request) => ({ type: C.lane, request, queue: queue.id, ...change }))
+        )
+      ).pipe(Effect.asVoid)
+    })
   }
 
   /** What became of a task; waits up to `timeout` (default: for ever) for it to end. */
@@ -470,6 +787,32 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   }
 
   // ---- inside
+
+  #with<A, F>(
+    run: (client: ClientShape, queue: OpenQueue) => Effect.Effect<A, F>
+  ): Effect.Effect<A, F | Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) => Effect.flatMap(client.open(this), (queue) => run(client, queue)))
+  }
+
+  /** What does not decode is another program's: the attempt begins without it. */
+  #checkpointOf(bytes: Uint8Array | undefined): C | undefined {
+    if (bytes === undefined) return undefined
+    const value = this.checkpointCodec.decode(bytes)
+    return Exit.isSuccess(value) ? value.value : undefined
+  }
+
+  #browsedOf(prefix: string, item: Wire.Browsed): Operate.BrowsedTask<P> {
+    const { origin, payload: bytes, reasons, state, task, ...rest } = item
+    const payload = bytes === undefined ? undefined : this.payload.decode(bytes)
+    return {
+      ...rest,
+      taskId: taskIdOf(prefix, task),
+      state: Operate.standingOf(state),
+      origin: origin === undefined ? undefined : taskIdOf(prefix, origin),
+      payload: payload !== undefined && Exit.isSuccess(payload) ? payload.value : undefined,
+      reasons: reasons.map(reasonText)
+    }
+  }
 
   #encode<A>(what: Errors.PayloadInvalid["what"], codec: Codec<A>, value: A): Uint8Array | Errors.PayloadInvalid {
     const bytes = codec.encode(value)
@@ -602,28 +945,32 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       const settle: Settle = (answer) => {
         if (answer instanceof Error) return resume(Effect.fail(answer))
         const prefix = link.session?.prefix ?? ""
-        if (answer.type === M.putDone) return resume(Effect.succeed(new Receipt(prefix, answer.first, false)))
+        if (answer.type === M.putDone) return resume(Effect.succeed(new Receipt(prefix, answer.first, undefined)))
         if (answer.type === M.putItems) {
           const status = answer.statuses[0]
           if (status === PutStatus.spent) return resume(Effect.fail(new Errors.Closed({ queue: this.name })))
-          return resume(Effect.succeed(new Receipt(prefix, answer.tasks[0] ?? 0, status === PutStatus.duplicate)))
+          return resume(Effect.succeed(receiptOf(prefix, answer, 0)))
         }
-        resume(Effect.fail(this.#putFailure(answer)))
+        resume(Effect.fail(this.#putFailure(answer, queue)))
       }
       link.ask(message, settle, true)
       return Effect.sync(() => link.abandon(request))
     })
   }
 
-  #putFailure(answer: import("../wire/ManagerMessages.ts").Answer): PutError {
+  #putFailure(answer: ManagerMessages.Answer, queue: OpenQueue): PutError {
     if (answer.type !== M.refused) return unexpected(answer)
     const { code, limit, value } = answer
-    if (code === Code.full) return new Errors.Full({ queue: this.name, capacity: limit, accepted: 0 })
+    if (code === Code.full) return this.#full(queue, 0)
     if (code === Code.closed) return new Errors.Closed({ queue: this.name })
     if (code === Code.payloadTooLarge) {
       return new Errors.PayloadTooLarge({ queue: this.name, bytes: value, limitBytes: limit })
     }
     return requestErrorOf({ _tag: "Refusal", refused: answer })
+  }
+
+  #full({ policy: { capacity, capacityBytes } }: OpenQueue, accepted: number): Errors.Full {
+    return new Errors.Full({ queue: this.name, capacity, ...(capacityBytes > 0 ? { capacityBytes } : {}), accepted })
   }
 
   #putMany = Effect.fnUntraced(
@@ -673,25 +1020,25 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           .pipe(Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)))
         const prefix = client.link.session?.prefix ?? ""
         if (answer.type === M.putDone) {
-          for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, false))
+          for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, undefined))
           continue
         }
         if (answer.type !== M.putItems) {
-          const failure = this.#putFailure(answer)
-          if (failure._tag !== "Full") return yield* Effect.fail(failure)
-          return yield* new Errors.Full({ queue: this.name, capacity: failure.capacity, accepted: receipts.length })
+          const failure = this.#putFailure(answer, queue)
+          if (failure._tag === "Closed") {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
+          }
+          return yield* failure._tag === "Full" ? this.#full(queue, receipts.length) : Effect.fail(failure)
         }
         for (let i = 0; i < answer.tasks.length; i++) {
           const status = answer.statuses[i]
-          if (status === PutStatus.spent) return yield* new Errors.Closed({ queue: this.name })
-          if (status === PutStatus.full) {
-            return yield* new Errors.Full({
-              queue: this.name,
-              capacity: queue.policy.capacity,
-              accepted: receipts.length
-            })
+          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
           }
-          receipts.push(new Receipt(prefix, answer.tasks[i]!, status === PutStatus.duplicate))
+          if (status === PutStatus.full) {
+            return yield* this.#full(queue, receipts.length)
+          }
+          receipts.push(receiptOf(prefix, answer, i))
         }
       }
       return receipts
@@ -795,6 +1142,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 }
 
 const noBytes = new Uint8Array()
+
+const receiptOf = (prefix: string, { firsts, statuses, tasks }: ManagerMessages.PutItems, i: number): Receipt =>
+  new Receipt(prefix, tasks[i] ?? 0, statuses[i] === PutStatus.duplicate ? Operate.standingOf(firsts[i]) : undefined)
 
 /**
  * Defines a queue. Throws `DefinitionInvalid` for a name or a policy out of range: a definition is made once, at module

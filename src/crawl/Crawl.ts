@@ -16,6 +16,7 @@ import * as Schema from "effect/Schema"
 import type { Client } from "../client/Client.ts"
 import * as TaskQueue from "../client/TaskQueue.ts"
 import type { RequestError } from "../Errors.ts"
+import * as Limits from "../Limits.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
 import { download } from "./Download.ts"
@@ -31,7 +32,9 @@ const PageTask = Schema.Struct({
   depth: Schema.Int,
   depthMax: Schema.Int,
   /** Hosts whose pages belong to the crawl. */
-  hosts: Schema.Array(Schema.String)
+  hosts: Schema.Array(Schema.String),
+  /** The crawl: a URL is one task in each. */
+  crawl: Schema.String
 })
 
 const PageResult = Schema.Struct({
@@ -70,7 +73,10 @@ export interface QueueOptions {
 const policyOf = (options: QueueOptions): TaskQueue.PolicyOptions => ({
   lease: options.leaseMs ?? 10_000,
   maxAttempts: options.maxAttempts ?? 3,
-  backoff: { base: 500, factor: 2, cap: "30 seconds", jitter: 0.5 }
+  backoff: { base: 500, factor: 2, cap: "30 seconds", jitter: 0.5 },
+  // A crawl may rest for long, and a URL that it has seen stays seen.
+  outcomes: { age: Limits.delayMsMax },
+  dedupe: { age: Limits.delayMsMax }
 })
 
 const makePages = (options: QueueOptions) =>
@@ -95,6 +101,9 @@ const makeImages = (options: QueueOptions) =>
 export const queues = (options: QueueOptions = {}) => ({ Pages: makePages(options), Images: makeImages(options) })
 
 export const { Images, Pages } = queues()
+
+/** The dedupe id of a URL within a crawl. */
+const idOf = (crawl: string, url: URL): string => `${crawl} ${Url.key(url)}`
 
 const hostOf = (url: string): string => Url.parse(url)?.host ?? ""
 
@@ -127,7 +136,7 @@ const failedFetch = (error: Fetch.FetchError): Effect.Effect<never, Fetch.FetchE
 }
 
 const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.Type>) {
-  const { depth, depthMax, hosts, referer, url } = task.payload
+  const { crawl, depth, depthMax, hosts, referer, url } = task.payload
   const limit = yield* HostLimit.HostLimit
   const scope: Url.Scope = { hosts }
   const options = { referer, allow: (hop: URL) => Url.inScope(hop, scope) }
@@ -141,14 +150,21 @@ const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.
       const target = Url.parse(link)
       if (target === undefined || !Url.inScope(target, scope)) continue
       links++
-      const child = { url: Url.withoutFragment(target), referer: page.finalUrl, depth: depth + 1, depthMax, hosts }
-      yield* task.put(Pages, child, { id: Url.key(target) })
+      const child = {
+        url: Url.withoutFragment(target),
+        referer: page.finalUrl,
+        depth: depth + 1,
+        depthMax,
+        hosts,
+        crawl
+      }
+      yield* task.put(Pages, child, { id: idOf(crawl, target) })
     }
   }
   for (const image of page.images) {
     const target = Url.parse(image)
     if (target === undefined) continue
-    yield* task.put(Images, { url: Url.withoutFragment(target), page: page.finalUrl }, { id: Url.key(target) })
+    yield* task.put(Images, { url: Url.withoutFragment(target), page: page.finalUrl }, { id: idOf(crawl, target) })
   }
   const { bytes, dropped, finalUrl, images, status } = page
   return { url, finalUrl, status, bytes, links, images: images.length, dropped }
@@ -189,6 +205,8 @@ export interface Seed {
   readonly url: string
   /** Links from the first page that are followed. Default 20. */
   readonly depth?: number | undefined
+  /** Tells this crawl from others on the same queues. Default: empty. */
+  readonly crawl?: string | undefined
 }
 
 /** The first page task of a crawl, or why the URL is none. */
@@ -199,12 +217,13 @@ export const seedOf = (seed: Seed): typeof PageTask.Type | undefined => {
     url: Url.withoutFragment(url),
     depth: 0,
     depthMax: seed.depth ?? depthDefault,
-    hosts: [...(Url.scopeOf(url).hosts ?? [url.host])]
+    hosts: [...(Url.scopeOf(url).hosts ?? [url.host])],
+    crawl: seed.crawl ?? ""
   }
 }
 
 /** The dedupe id of a seed. */
 export const seedId = (seed: typeof PageTask.Type): string => {
   const url = Url.parse(seed.url)
-  return url === undefined ? seed.url : Url.key(url)
+  return url === undefined ? seed.url : idOf(seed.crawl, url)
 }

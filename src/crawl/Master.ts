@@ -55,12 +55,35 @@ export interface Progress extends Summary {
 }
 
 export interface CrawlOptions extends Seed {
+  /**
+   * Goes on with a crawl that was stopped, given what was recorded of it: the queues are its own and hold no other. Its
+   * first page is put again only if it never was.
+   */
+  readonly resume?: Summary | undefined
   readonly onRecord?: ((record: Record) => Effect.Effect<void>) | undefined
   /** Called about four times a second. */
   readonly onProgress?: ((progress: Progress) => Effect.Effect<void>) | undefined
 }
 
 export type CrawlError = PutError | RequestError | ConfigurationInvalid | DecodeFailed | OutcomesGap | TimedOut
+
+/** The summary of a crawl that has not begun. */
+export const none: Summary = { pages: 0, brokenPages: 0, images: 0, downloaded: 0, failed: 0, bytes: 0, leftOut: 0 }
+
+/** Adds one line of a report to its summary. */
+export const count = (summary: { -readonly [K in keyof Summary]: number }, record: Record): void => {
+  const done = record.status === "done"
+  if (record.kind === "page") {
+    if (done) summary.pages++
+    else summary.brokenPages++
+    return
+  }
+  summary.images++
+  if (done) {
+    summary.downloaded++
+    summary.bytes += record.bytes ?? 0
+  } else summary.failed++
+}
 
 /** The error of a URL that no crawl can begin at. */
 export const urlInvalid = (url: string): ConfigurationInvalid =>
@@ -76,39 +99,37 @@ export const crawl = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Summary, CrawlError, Client> {
   const seed = seedOf(options)
   if (seed === undefined) return yield* urlInvalid(options.url)
-  const counts = { pages: 0, brokenPages: 0, images: 0, downloaded: 0, failed: 0, bytes: 0, leftOut: 0 }
+  const { resume } = options
+  const counts = { ...(resume ?? none), leftOut: 0 }
   const onRecord = options.onRecord ?? (() => Effect.void)
   // Before anything is put: readers start here, and what the queues did earlier is not this crawl's.
-  const [pagesBefore, imagesBefore] = [yield* Pages.stats, yield* Images.stats]
-  const readPages = Pages.outcomesFrom(pagesBefore.outcomesNext).pipe(
-    Stream.runForEach((outcome) => {
-      if (outcome._tag === "Success") counts.pages++
-      else counts.brokenPages++
-      return onRecord(pageRecord(outcome))
-    })
+  const [pagesNow, imagesNow] = [yield* Pages.stats, yield* Images.stats]
+  // Every task that ends is one outcome: cursors count both. What is resumed began with the queues.
+  const pagesBefore = resume === undefined ? pagesNow.outcomesNext : 0
+  const imagesBefore = resume === undefined ? imagesNow.outcomesNext : 0
+  const refusedBefore = resume === undefined ? pagesNow.refused : 0
+  const take = (record: Record): Effect.Effect<void> => {
+    count(counts, record)
+    return onRecord(record)
+  }
+  const readPages = Pages.outcomesFrom(pagesBefore + counts.pages + counts.brokenPages).pipe(
+    Stream.runForEach((outcome) => take(pageRecord(outcome)))
   )
-  const readImages = Images.outcomesFrom(imagesBefore.outcomesNext).pipe(
-    Stream.runForEach((outcome) => {
-      counts.images++
-      if (outcome._tag === "Success") {
-        counts.downloaded++
-        counts.bytes += outcome.result.bytes
-      } else counts.failed++
-      return onRecord(imageRecord(outcome))
-    })
+  const readImages = Images.outcomesFrom(imagesBefore + counts.images).pipe(
+    Stream.runForEach((outcome) => take(imageRecord(outcome)))
   )
   const progress = Effect.gen(function* () {
     const [pages, images] = [yield* Pages.stats, yield* Images.stats]
     const open = (queue: typeof pages): number => queue.ready + queue.delayed + queue.leased
-    counts.leftOut = pages.refused - pagesBefore.refused
+    counts.leftOut = pages.refused - refusedBefore
     if (options.onProgress !== undefined) yield* options.onProgress({ ...counts, waiting: open(pages) + open(images) })
     return (
-      counts.pages + counts.brokenPages === ended(pages) - ended(pagesBefore) &&
-      counts.images === ended(images) - ended(imagesBefore)
+      counts.pages + counts.brokenPages === pages.outcomesNext - pagesBefore &&
+      counts.images === images.outcomesNext - imagesBefore
     )
   })
   const work = Effect.gen(function* () {
-    yield* Pages.put(seed, { id: seedId(seed) })
+    if (resume === undefined || pagesNow.puts === 0) yield* Pages.put(seed, { id: seedId(seed) })
     yield* Pages.join()
     yield* Images.join()
     // The last outcomes may still be on their way.
@@ -119,9 +140,6 @@ export const crawl = Effect.fnUntraced(function* (
   const summary: Summary = { ...counts }
   return summary
 })
-
-const ended = (stats: { readonly done: number; readonly dead: number; readonly cancelled: number }): number =>
-  stats.done + stats.dead + stats.cancelled
 
 type PageOutcome = Stream.Success<typeof Pages.outcomes>
 type ImageOutcome = Stream.Success<typeof Images.outcomes>

@@ -14,11 +14,16 @@ import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import { clean } from "../model/Cleaner.ts"
 import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
+import { explainQueue, explainTask } from "../model/Explain.ts"
 import type { Row } from "../model/Journal.ts"
+import { Standing, standingOf } from "../model/Life.ts"
+import { dictCursor, type ObjectKind, type ObjectsOut, type SetAction, setCursor } from "../model/Objects.ts"
+import type { SharedSet } from "../model/objects/SharedSet.ts"
 import * as Policy from "../model/Policy.ts"
 import { Level, type Queue, type QueueDefinition } from "../model/Queue.ts"
 import { Recorder } from "../model/Recorder.ts"
 import { Code, type Refusal, refusal } from "../model/Refusal.ts"
+import type { Repeat } from "../model/Repeat.ts"
 import { Restorer } from "../model/Restore.ts"
 import {
   type LeaseStream,
@@ -28,7 +33,8 @@ import {
   Remembered,
   type Session
 } from "../model/Session.ts"
-import { Outcome, Reason, type Task } from "../model/Task.ts"
+import { nextDues, statsOf } from "../model/Stats.ts"
+import { Reason, type Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
@@ -37,15 +43,19 @@ import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
+import type * as Operations from "../wire/Operations.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
+import { nextCron } from "./Calendar.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
-const { ClientType: C, ManagerType: M } = Vocabulary
+const { ClientType: C, ControlKind, ManagerType: M } = Vocabulary
 
 /** What the core needs of the world. */
 export interface Host {
   /** Milliseconds that never go back. */
   readonly now: () => number
+  /** The wall clock, for cron schedules alone. Default: `now`. */
+  readonly wall?: (() => number) | undefined
   /** Calls `wake` at or after `at`; a new call replaces the last. */
   readonly alarm: (at: number) => void
   /** The log of the namespace; undefined when the store keeps nothing. */
@@ -151,7 +161,16 @@ export class Core implements Out {
     this.instance = options.identity?.instance ?? randomBytes(8)
     const residentBytesMax =
       store === undefined ? Number.POSITIVE_INFINITY : (options.residentBytesMax ?? Limits.residentBytesDefault)
-    this.engine = new Engine({ epoch, seed, out: this, residentBytesMax })
+    this.engine = new Engine({
+      epoch,
+      seed,
+      out: this,
+      residentBytesMax,
+      nextCron,
+      objectsKey: randomBytes(16),
+      keepTexts: store === undefined
+    })
+    this.#tellWall(this.#host.now())
     if (store === undefined) {
       for (const definition of options.queues) this.engine.declare(definition)
       return
@@ -160,7 +179,8 @@ export class Core implements Out {
     this.#restorer = new Restorer(this.engine, {
       session: (id, token, principal) => new PeerSession(id, token, principal),
       answer: (message) => Wire.decode(new Reader(message)),
-      definition: (name) => own.get(name)
+      definition: (name) => own.get(name),
+      durability: options.host.durability
     })
     this.#recorder = new Recorder(1, epoch)
   }
@@ -191,12 +211,17 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
-    for (const session of restorer.sessions.values() as Iterable<PeerSession>) {
+    for (const [queue, homes] of restorer.laneHomes) recorder.laneHomes.set(queue, homes)
+    for (const [id, seq] of restorer.objectHomes) recorder.objectHomes.set(id, seq)
+    for (const [task, seq] of restorer.checkpointHomes) recorder.restoreCheckpointHome(task, seq)
+    for (const session of restorer.sessions) {
+      if (!(session instanceof PeerSession)) continue
       session.detachedAt = now
       session.resumed = true
       this.#sessions.set(toHex(session.token), session)
     }
-    if (recorder.namespaceHome === 0) recorder.namespace(this.engine.numbers.task, this.engine.numbers.session)
+    if (recorder.namespaceHome === 0)
+      recorder.namespace(this.engine.numbers.task, this.engine.numbers.session, this.engine.objects.key)
     for (const definition of this.#options.queues) {
       const known = this.engine.find(definition.name)
       // Its own definition wins over the one in the log, and the log learns it.
@@ -204,6 +229,27 @@ export class Core implements Out {
       else recorder.queue(known)
     }
     this.wake()
+  }
+
+  /** Rows with payloads of dead letters: they stay in memory, within their own bounds, so that a redrive has them. */
+  lettersAway(): ReadonlyArray<number> {
+    const rows = new Set<number>()
+    for (const queue of this.engine.queues) {
+      for (const { task } of queue.deadLetters.all())
+        if (task.payload === undefined && task.home > 0) rows.add(task.home)
+    }
+    return [...rows].sort((a, b) => a - b)
+  }
+
+  lettersRead(rows: ReadonlyArray<Row>): void {
+    const bodies = new Map(rows.map(({ body, seq }) => [seq, body]))
+    for (const queue of this.engine.queues) {
+      for (const { task } of queue.deadLetters.all()) {
+        if (task.payload === undefined) {
+          task.payload = bodies.get(task.home)?.slice(task.homeAt, task.homeAt + task.payloadBytes)
+        }
+      }
+    }
   }
 
   // ---- connections
@@ -232,6 +278,7 @@ export class Core implements Out {
   /** Looks at deadlines that no message ends: handshakes, silent peers, peers that do not close, sessions left alone. */
   sweep(): void {
     const now = this.#host.now()
+    this.#tellWall(now)
     for (const peer of this.#peers) {
       if (peer.state !== "open") {
         if (now - peer.acceptedAt >= Limits.handshakeMs) {
@@ -251,6 +298,15 @@ export class Core implements Out {
     }
   }
 
+  /** A wall clock that was moved may make a cron schedule due. */
+  #tellWall(now: number): void {
+    const { wall } = this.#host
+    if (wall === undefined) return
+    const before = this.engine.nextDeadline
+    this.engine.wall(wall() - now, now)
+    if (this.engine.nextDeadline !== before) this.wake()
+  }
+
   /** Whether every waiting answer has been written out. */
   get idle(): boolean {
     return !this.#scheduled && !this.#committing && this.#arrived.length === 0
@@ -264,7 +320,7 @@ export class Core implements Out {
       peer.draining = true
       if (peer.state !== "open" || peer.session === undefined) continue
       for (const stream of [...peer.session.leaseStreams.keys()]) this.engine.unsubscribe(peer.session, stream)
-      peer.send({ type: M.control, kind: 1 })
+      peer.send({ type: M.control, kind: ControlKind.draining, tasks: [] })
       this.#touch(peer)
     }
     this.wake()
@@ -473,6 +529,7 @@ export class Core implements Out {
       session.resumed = true
       this.#recorder?.journal.begin(now)
       lost = this.engine.resume(session, message.held, now, answeredTasks(session))
+      for (const { kind, request } of session.waiting) if (kind === "put") peer.crossing.add(request)
     } else {
       if (this.#sessions.size >= Limits.sessionsMax) this.#endOldestSession(now)
       if (this.#sessions.size >= Limits.sessionsMax)
@@ -527,7 +584,8 @@ export class Core implements Out {
     this.#arrived = []
     for (const { body, peer } of arrived) this.#step(peer, body, now)
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
-    this.engine.dispatch(now)
+    // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
+    this.engine.dispatch(this.#host.now())
     this.#host.alarm(this.engine.nextDeadline)
     const { store } = this.#host
     if (store === undefined || this.#recorder === undefined) return this.#letOut()
@@ -556,6 +614,7 @@ export class Core implements Out {
     store.read(seqs, (rows) => {
       for (const row of rows) this.#keepRow(row)
       this.#deliverDeferred()
+      this.#trimRows()
       this.#endRound(store)
     })
   }
@@ -570,9 +629,13 @@ export class Core implements Out {
   // ---- rows of the log
 
   #keepRow({ body, seq }: Row): void {
+    this.#rowsBytes += body.byteLength - (this.#rows.get(seq)?.byteLength ?? 0)
     this.#rows.delete(seq)
     this.#rows.set(seq, body)
-    this.#rowsBytes += body.byteLength
+  }
+
+  /** After the round that wanted them: before, a row might go that it needs. */
+  #trimRows(): void {
     for (const [oldest, bytes] of this.#rows) {
       if (this.#rows.size <= 1 || this.#rowsBytes <= Limits.rowsCachedBytes) break
       this.#rows.delete(oldest)
@@ -753,8 +816,9 @@ export class Core implements Out {
       case C.acknowledge:
         return engine.acknowledge(session, m.held, now)
       case C.heartbeat: {
-        const lost = engine.heartbeat(session, m.held, now)
-        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled: [] })
+        const cancelled: Array<number> = []
+        const lost = engine.heartbeat(session, m.held, now, cancelled)
+        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled })
         return this.#touch(peer)
       }
       case C.goodbye:
@@ -781,18 +845,23 @@ export class Core implements Out {
     }
     const before = session.answers.get(m.request)
     if (before !== undefined && this.#answerAgain(session, m.request, before.answer as Wire.Answer)) return
-    // A put that waited when its connection went: it still waits, and its answer comes to this one.
+    // A put that waited when its connection went: it still waits and is answered here, or has been while it was asked
+    // again. A refusal is not remembered: asked once more, the put would be done after all.
+    if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return
     if (session.resumed && engine.waits(session, m.request)) return
     switch (m.type) {
-      case C.put:
-        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
-        if (this.#host.store?.low() === true && this.#isStored(m.queue)) {
+      case C.put: {
+        // One that has entered in part cannot be refused any more: it goes on.
+        const begun = session.partial.size > 0 && session.partial.has(m.request)
+        if (peer.draining && !begun) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (!begun && this.#host.store?.low() === true && this.#isStored(m.queue)) {
           const bytes = m.payloads.reduce((sum, payload) => sum + payload.byteLength, 0)
           return this.refused(session, m.request, refusal(Code.storeFull, "", bytes))
         }
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
+      }
       case C.commit:
-        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now)
+        return engine.commit(session, m.request, m.tasks, m.fences, m.results, m.effects, now, m.together, m.slowDowns)
       case C.open:
         return this.#open(session, m)
       case C.lease:
@@ -804,7 +873,7 @@ export class Core implements Out {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
         const queue = this.#streamable(session, m.request, m.queue)
         if (queue === undefined) return
-        const { id } = engine.subscribe(session, queue, m.credit)
+        const { id } = engine.subscribe(session, queue, m.credit, m.prefetch)
         return this.#answer(session, { type: M.streaming, request: m.request, stream: id })
       }
       case C.follow: {
@@ -827,12 +896,14 @@ export class Core implements Out {
         return engine.join(session, m.request, m.queue, m.waitMs, now)
       case C.close:
         return engine.close(session, m.request, m.queue, m.immediate ? "immediate" : "drain", now)
+      case C.lane:
+        return engine.lane(session, m.request, m.queue, m.key, m.change, m.limits, m.forMs, now)
       case C.outcome:
         return engine.outcome(session, m.request, m.queue, m.task, m.waitMs, now)
       case C.peek: {
         const queue = engine.queues[m.queue]
         if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
-        const tasks = within(queue.ready.peek(m.count))
+        const tasks = within(queue.ready.peek(m.count, now))
         return this.#answerTasks(session, tasks, () => {
           const items = tasks.map((task) => this.#delivery(task, this.#payload(task) ?? noBytes))
           this.#answer(session, { type: M.peeked, request: m.request, items })
@@ -843,8 +914,86 @@ export class Core implements Out {
           return this.#noQueue(session, m.request, m.queue)
         }
         const queues = m.queue === undefined ? engine.queues : [engine.queues[m.queue]!]
-        const stats = queues.slice(0, Limits.pageItemsMax).map((queue) => queueStats(queue, now))
+        const stats = statsOf(engine, queues.slice(0, Limits.pageItemsMax), now)
         return this.#answer(session, { type: M.stats, request: m.request, queues: stats })
+      }
+      case C.explain: {
+        const queue = engine.queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const facts =
+          m.task === undefined
+            ? explainQueue(queue, nextDues(engine.timers, [queue]).get(queue), now)
+            : explainTask(engine, queue, m.task, now, holderOf)
+        return this.#answer(session, { type: M.explained, request: m.request, facts })
+      }
+      case C.repeat: {
+        if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        const { cron, everyMs, id, zone } = m
+        // Kept for long: neither holds the frame that it came in.
+        const definition = {
+          id,
+          everyMs,
+          cron,
+          zone,
+          payload: m.payload.slice(),
+          options: occurrenceOptions(m.options)
+        }
+        return engine.repeat(session, m.request, m.queue, definition, now)
+      }
+      case C.repeats:
+        return engine.listRepeats(session, m.request, m.queue)
+      case C.removeRepeat:
+        return engine.removeRepeat(session, m.request, m.queue, m.id)
+      case C.openObject: {
+        const create = m.create && !peer.draining
+        return engine.objects.open(session, m.request, m.name, m.kind as ObjectKind, create, this.#host.durability)
+      }
+      case C.setKeys:
+        return engine.objects.setKeys(session, m.request, m.object, m.action as SetAction, m.keys)
+      case C.count:
+        return engine.objects.count(session, m.request, m.object, m.by)
+      case C.countSet:
+        return engine.objects.countSet(session, m.request, m.object, m.expected, m.value)
+      case C.dictGet:
+        return engine.objects.dictGet(session, m.request, m.object, m.keys)
+      case C.dictWrite:
+        return engine.objects.dictWrite(session, m.request, m.object, m.writes)
+      case C.listObject:
+        return engine.objects.list(session, m.request, m.object, m.after, m.count)
+      default:
+        return this.#operate(session, m, now)
+    }
+  }
+
+  #operate(session: PeerSession, m: Operations.Request, now: number): void {
+    const { operations, queues } = this.engine
+    switch (m.type) {
+      case C.cancel:
+        return operations.cancel(session, m.request, m.queue, m.tasks, now)
+      case C.pause:
+        return operations.pause(session, m.request, m.queue, m.paused)
+      case C.purge:
+        return operations.purge(session, m.request, m.queue, m.filter, m.after, m.upTo, now)
+      case C.redrive:
+        return operations.redrive(session, m.request, m.queue, m.tasks, m.filter, m.after, m.upTo, now)
+      case C.checkpoint: {
+        // Copied: the frame that brought it would live as long as the task.
+        const values = m.values.map((value) => value.slice())
+        return operations.checkpoint(session, m.request, m.tasks, m.fences, values)
+      }
+      case C.browse: {
+        const queue = queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const { filter, limit, payloads } = m
+        // A state that this manager does not know: no task is in it.
+        const state = m.state === undefined ? undefined : (m.state as Standing)
+        const page = operations.browse(queue, { state, filter, after: m.after, limit, payloads })
+        return this.#answerTasks(session, payloads ? page.tasks : [], () => {
+          const items = page.tasks.map((task, i) => {
+            return browsed(task, page.diedAt?.[i], payloads ? (this.#payload(task) ?? noBytes) : undefined)
+          })
+          this.#answer(session, { type: M.browsed, request: m.request, items, next: page.next })
+        })
       }
     }
   }
@@ -873,7 +1022,7 @@ export class Core implements Out {
         schema: m.schema,
         accepts: m.accepts.map((fingerprint) => fingerprint.slice()),
         policy,
-        durability: this.#host.durability
+        durability: Policy.durabilityOf(policy, this.#host.durability)
       })
     }
     const { definition } = queue
@@ -886,6 +1035,8 @@ export class Core implements Out {
       const text = `${m.name}\n${difference(definition.schema, m.schema)}`
       return this.refused(session, m.request, refusal(Code.schemaMismatch, text))
     }
+    // Whoever only reads or waits is known again after a restart as well, and goes on where it was.
+    if (queue.level !== Level.memory) this.#recorder?.session(session)
     this.#answer(session, {
       type: M.opened,
       request: m.request,
@@ -948,13 +1099,9 @@ export class Core implements Out {
 
   /** Runs `answer` when the payloads of these tasks are at hand. */
   #answerTasks(session: Session, tasks: ReadonlyArray<Task>, answer: () => void): void {
-    let missing = false
-    for (const task of tasks) {
-      if (this.#payload(task) !== undefined) continue
-      this.#wanted.add(task.home)
-      missing = true
-    }
-    if (!missing) return answer()
+    if (tasks.every((task) => this.#payload(task) !== undefined)) return answer()
+    // All of them: what is in memory now may have left it when the round is stored.
+    for (const task of tasks) if (task.home > 0) this.#wanted.add(task.home)
     const { peer } = session as PeerSession
     if (peer !== undefined) this.#touch(peer)
     this.#deferredAnswers.push(answer)
@@ -1054,27 +1201,17 @@ export class Core implements Out {
   changed = (change: Change, task: Task): void => {
     const recorder = this.#recorder
     if (recorder === undefined) return
-    switch (change) {
-      case "put":
-        return recorder.put(task)
-      case "leased":
-        return recorder.leased(task)
-      case "ready":
-      case "delayed":
-        return recorder.returned(task)
-      case "ended": {
-        const outcome = task.queue.log.outcome(task.queue.log.next - 1)
-        return recorder.ended(task, outcome === Outcome.dead || outcome === Outcome.cancelled)
-      }
-      case "acknowledged":
-        return recorder.acknowledged(task)
+    if (change === "put" && recorder.unreserved(task)) {
+      recorder.reserve(this.engine.numbers.task, this.engine.numbers.session, this.engine.objects.key)
     }
+    recorder.changed(change, task)
   }
   queueChanged = (queue: Queue): void => this.#recorder?.queue(queue)
   putProgress = (session: Session, request: number, batch: PutBatch): void => {
     const queue = this.engine.find(batch.queue)
     if (queue?.level !== Level.memory) this.#recorder?.putProgress(session, request, batch)
   }
+  laneChanged = (queue: Queue, key: string): void => this.#recorder?.lane(queue, key)
   refused = (session: Session, request: number, why: Refusal): void => {
     this.counters.refused++
     this.#answer(session, { type: M.refused, request, ...why })
@@ -1086,8 +1223,9 @@ export class Core implements Out {
     session: Session,
     request: number,
     tasks: ReadonlyArray<number>,
-    statuses: ReadonlyArray<PutStatus>
-  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses })
+    statuses: ReadonlyArray<PutStatus>,
+    firsts: ReadonlyArray<Standing> | undefined
+  ): void => this.#answer(session, { type: M.putItems, request, tasks, statuses, firsts: firsts ?? [] })
   leased = (session: Session, request: number, tasks: ReadonlyArray<Task>): void => {
     // Remembered at once, in the round that grants: what is deferred is only the bytes.
     const leases = tasks.map((task) => this.#delivery(task, noBytes))
@@ -1110,6 +1248,74 @@ export class Core implements Out {
       if (cursor >= queue.log.first) answer()
       else this.refused(session, request, refusal(Code.taskNotFound, queue.definition.name))
     })
+  }
+
+  repeats = (session: Session, request: number, repeats: ReadonlyArray<Repeat>): void =>
+    this.#answer(session, { type: M.repeats, request, items: repeats.map(repeatItem) })
+  repeatChanged = (repeat: Repeat, removed: boolean): void => this.#recorder?.repeat(repeat, removed)
+
+  standings = (session: Session, request: number, standings: ReadonlyArray<Standing>): void =>
+    this.#answer(session, { type: M.standings, request, standings })
+  purged = (session: Session, request: number, count: number, next: number | undefined, upTo: number): void =>
+    this.#answer(session, { type: M.counted, request, count, next, upTo })
+  redriven = (
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    next: number | undefined,
+    upTo: number
+  ): void => this.#answer(session, { type: M.redriven, request, tasks, next, upTo })
+  /** Without a connection nothing is said now: the heartbeat after the next resume asks for the lease, and is told. */
+  cancelling = (session: Session, task: number): void => {
+    const { peer } = session as PeerSession
+    if (peer === undefined || peer.state !== "open") return
+    peer.send({ type: M.control, kind: ControlKind.cancelled, tasks: [task] })
+    this.#touch(peer)
+  }
+
+  // Shared objects: what a store keeps of them is its owner's next step; until then nothing is stored.
+  objectMade: ObjectsOut["objectMade"] = (object) => this.#recorder?.object(object)
+  setAdded: ObjectsOut["setAdded"] = (set, fingerprint, key, place) =>
+    this.#recorder?.setAdded(set, fingerprint, key, place)
+  setRemoved: ObjectsOut["setRemoved"] = (set, fingerprint) => this.#recorder?.setRemoved(set, fingerprint)
+  counterChanged: ObjectsOut["counterChanged"] = (counter) => this.#recorder?.counter(counter)
+  dictChanged: ObjectsOut["dictChanged"] = (dict, key, entry, version) =>
+    this.#recorder?.dict(dict, key, entry, version)
+  objectOpened: ObjectsOut["objectOpened"] = (session, request, object) => {
+    const size = object.kind === "counter" ? 0 : object.size
+    this.#answer(session, { type: M.objectOpened, request, object: object.id, durability: object.durability, size })
+  }
+  bits: ObjectsOut["bits"] = (session, request, count, bits) =>
+    this.#answer(session, { type: M.bits, request, count, bits })
+  counted: ObjectsOut["counted"] = (session, request, done, value) =>
+    this.#answer(session, { type: M.counter, request, done, value })
+  dictEntries: ObjectsOut["dictEntries"] = (session, request, items) =>
+    this.#answer(session, { type: M.entries, request, items })
+  dictWritten: ObjectsOut["dictWritten"] = (session, request, versions) =>
+    this.#answer(session, { type: M.written, request, versions })
+  setPage: ObjectsOut["setPage"] = (session, request, set, page) => {
+    const answer = (): void => {
+      const keys = page.rows.map((row, i) => this.#setKey(set, row, page.offsets[i]!) ?? noBytes)
+      this.#answer(session, { type: M.keys, request, keys, next: page.more ? setCursor(page) : undefined })
+    }
+    if (set.texts !== undefined) return answer()
+    for (const row of page.rows) if (!this.#rows.has(row)) this.#wanted.add(row)
+    if (this.#wanted.size === 0) return answer()
+    this.#deferredAnswers.push(answer)
+  }
+
+  /** A key of a set, out of the row that holds it. */
+  #setKey(set: SharedSet, row: number, offset: number): Uint8Array | undefined {
+    if (set.texts !== undefined) return set.texts.read(row, offset)
+    const body = this.#rows.get(row)
+    if (body === undefined) return undefined
+    const reader = new Reader(body)
+    reader.position = offset
+    return reader.bin(Limits.setKeyBytesMax)
+  }
+  dictPage: ObjectsOut["dictPage"] = (session, request, items, more) => {
+    const last = more ? items.at(-1) : undefined
+    this.#answer(session, { type: M.pairs, request, items, next: last === undefined ? undefined : dictCursor(last) })
   }
 
   deliver = (stream: LeaseStream, task: Task): void => {
@@ -1188,6 +1394,8 @@ const handshakeTypes: Readonly<Partial<Record<PeerState, number>>> = {
   session: C.sessionOpen
 }
 
+const noBytes = new Uint8Array()
+
 /** A client reports what its handlers did; the other reasons are the engine's own to give. */
 const reportable = new Set<number>([Reason.failed, Reason.killed, Reason.defect, Reason.timeout, Reason.undecodable])
 
@@ -1195,8 +1403,6 @@ const failureOf = (failure: Client.Failure): Failure => ({
   ...failure,
   reason: reportable.has(failure.reason) ? (failure.reason as Failure["reason"]) : Reason.failed
 })
-
-const noBytes = new Uint8Array()
 
 /** Tasks of answers that the client may not have received. */
 const answeredTasks = (session: Session): ReadonlySet<number> => {
@@ -1217,27 +1423,51 @@ const outcomeAt = ({ log }: Queue, cursor: number, body: Uint8Array | undefined)
   reasons: log.reasons(cursor) ?? []
 })
 
-const queueStats = (queue: Queue, now: number): Vocabulary.QueueStats => {
-  const oldest = queue.ready.first()
+/** Who holds the lease: the credential, and where it connects from. */
+const holderOf = ({ holder }: Task): string => {
+  if (holder === undefined) return "nobody"
+  const { id, peer, principal } = holder as PeerSession
+  return `${principal} (session ${id}, ${peer === undefined ? "not connected" : peer.connection.peer})`
+}
+
+/** An occurrence has no dedupe id, which would admit one only, and no delay: the schedule says when. */
+const occurrenceOptions = (options: TaskOptions | undefined): TaskOptions | undefined =>
+  options === undefined ? undefined : { ...options, id: undefined, delayMs: undefined }
+
+const repeatItem = (repeat: Repeat): Vocabulary.Repeat => {
+  const { cron, everyMs, id, options, payload, zone } = repeat.definition
   return {
-    name: queue.definition.name,
-    durability: queue.definition.durability,
-    closed: queue.closed,
-    capacity: queue.policy.capacity,
-    ready: queue.ready.size,
-    delayed: queue.delayed,
-    leased: queue.leased,
-    done: queue.done,
-    dead: queue.dead,
-    cancelled: queue.cancelled,
-    acknowledged: queue.acknowledged,
-    puts: queue.puts,
-    duplicates: queue.duplicates,
-    refused: queue.refused,
-    oldestReadyMs: oldest === undefined ? 0 : Math.max(0, now - oldest.putAt),
-    outcomesFirst: queue.log.first,
-    outcomesNext: queue.log.next,
-    workers: queue.leaseStreams.length
+    id,
+    everyMs,
+    cron,
+    zone,
+    nextAtMs: repeat.nextAt,
+    task: repeat.task === 0 ? undefined : repeat.task,
+    lastAtMs: repeat.lastAt === 0 ? undefined : repeat.lastAt,
+    occurrences: repeat.occurrences,
+    payload,
+    options
+  }
+}
+
+const browsed = (task: Task, diedAt: number | undefined, payload: Uint8Array | undefined): Vocabulary.Browsed => {
+  const { attempt, checkpoint, holder, n, options, origin, priority, putAt, reasons } = task
+  const state = diedAt === undefined ? standingOf(task) : Standing.dead
+  return {
+    task: n,
+    state,
+    attempt,
+    priority,
+    putAtMs: putAt,
+    atMs: diedAt ?? (state === Standing.ready ? 0 : task.at),
+    holder: holder?.id,
+    origin: origin === 0 ? undefined : origin,
+    payload,
+    id: options?.id,
+    key: options?.key,
+    labels: options?.labels ?? [],
+    reasons: reasons ?? [],
+    checkpointBytes: checkpoint?.byteLength ?? 0
   }
 }
 

@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { StoreBroken, StoreDamaged } from "../Errors.ts"
+import { durabilityOf } from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import type { StoreShape } from "../store/Store.ts"
 import { Malformed } from "../wire/Bytes.ts"
@@ -28,6 +29,7 @@ export const start = Effect.fnUntraced(function* (
   options: {
     readonly queues: ReadonlyArray<Omit<QueueDefinition, "durability">>
     readonly residentBytesMax?: number | undefined
+    readonly inspect?: ((core: Core) => void) | undefined
   }
 ): Effect.fn.Return<Life, StoreBroken | StoreDamaged, Scope.Scope> {
   const clock = yield* Clock.Clock
@@ -36,7 +38,8 @@ export const start = Effect.fnUntraced(function* (
   const startedNanos = clock.monotonicTimeNanosUnsafe()
   // Engine time: the later of the wall clock and the log's last round, and from then on only what has passed since.
   let base = clock.currentTimeMillisUnsafe()
-  const now = (): number => base + Number((clock.monotonicTimeNanosUnsafe() - startedNanos) / 1_000_000n)
+  const sinceNanos = (): bigint => clock.monotonicTimeNanosUnsafe() - startedNanos
+  const now = (): number => base + Number(sinceNanos() / 1_000_000n)
 
   let alarm: { readonly at: number; readonly fiber: Fiber.Fiber<void> } | undefined
   let stopped = false
@@ -54,13 +57,16 @@ export const start = Effect.fnUntraced(function* (
     void run(Effect.catchCause(effect, (cause) => Effect.sync(() => fail(reasonOf(cause)))))
   const host: Host = {
     now,
+    wall: () => clock.currentTimeMillisUnsafe(),
     alarm: (at) => {
       if (stopped) return
       // An alarm that is early costs one empty round; a new one per round would cost a fiber each.
       if (alarm !== undefined && alarm.at <= at) return
       disarm()
       if (at === Number.POSITIVE_INFINITY) return
-      const waitMs = Math.min(Math.max(0, at - now()) + 1, 3_600_000)
+      // From the fraction of the millisecond on, for a lane with a gap loses what the alarm is late at every turn.
+      const exactMs = at - base - Number(sinceNanos()) / 1_000_000
+      const waitMs = Math.min(Math.max(0, Math.ceil(exactMs)), 3_600_000)
       const ring = Effect.sync(() => {
         alarm = undefined
         core.wake()
@@ -82,11 +88,15 @@ export const start = Effect.fnUntraced(function* (
     }
   }
   const core: Core = new Core({
-    queues: options.queues.map((definition) => ({ ...definition, durability: store.durability })),
+    queues: options.queues.map((definition) => ({
+      ...definition,
+      durability: durabilityOf(definition.policy, store.durability)
+    })),
     host,
     ...(store.keeps ? { identity: store.identity } : {}),
     residentBytesMax: options.residentBytesMax
   })
+  options.inspect?.(core)
   if (store.keeps) {
     let rows = 0
     let bytes = 0
@@ -104,6 +114,9 @@ export const start = Effect.fnUntraced(function* (
     )
     base = Math.max(base, core.restoredUntil)
     yield* Effect.try({ try: () => core.start(), catch: (error) => damagedOf(error) })
+    const away = core.lettersAway()
+    // A few rows at a time: they are let go of when their letters have what they need.
+    for (let i = 0; i < away.length; i += 64) core.lettersRead(yield* store.read(away.slice(i, i + 64)))
     if (rows > 0) {
       yield* Effect.logInfo("the manager has its state from the store").pipe(
         Effect.annotateLogs({ room: "manager", rows, bytes, tasks: core.engine.unfinished })

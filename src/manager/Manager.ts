@@ -15,12 +15,13 @@ import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
 import { deriveVerifier, isKey, isName, iterationsFor, keyBytes, saltBytes } from "../auth/Credentials.ts"
 import { ConfigurationInvalid, type ListenFailed, StoreBroken, type StoreDamaged } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import type { Durability } from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { type Address, type Connection, formatAddress, type Handler, Network } from "../platform/Network.ts"
 import { pair } from "../platform/Pair.ts"
 import { Store } from "../store/Store.ts"
-import type { Counters } from "./Core.ts"
+import type { Core, Counters } from "./Core.ts"
 import * as Life from "./Life.ts"
 import type { Gate } from "./Peer.ts"
 
@@ -29,6 +30,8 @@ export interface ManagerOptions {
   readonly queues: ReadonlyArray<{ readonly definition: Omit<QueueDefinition, "durability"> }>
   /** Bytes of payloads and outcome bodies kept in memory when the store keeps them too. Default 256 MiB. */
   readonly residentBytesMax?: number | undefined
+  /** @internal For a simulation that checks the engine after every round: each life's core, before its first row. */
+  readonly inspect?: ((core: Core) => void) | undefined
 }
 
 export class Manager extends Context.Service<
@@ -43,6 +46,8 @@ export class Manager extends Context.Service<
     /** Fails when the manager has given up: its store broke, or its engine did, and starting again did not help. */
     readonly failed: Effect.Effect<never, StoreBroken>
     readonly counters: Effect.Effect<Readonly<Counters>>
+    /** The best that an answer means here; a queue may ask for less. */
+    readonly durability: Durability
   }
 >()("millrace/manager/Manager") {}
 
@@ -64,7 +69,8 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
       const failure = yield* Deferred.make<never, StoreBroken>()
       const lifeOptions = {
         queues: options.queues.map(({ definition }) => definition),
-        residentBytesMax: options.residentBytesMax
+        residentBytesMax: options.residentBytesMax,
+        inspect: options.inspect
       }
       let lifeScope = yield* Scope.fork(scope)
       let life = yield* Life.start(first, lifeOptions).pipe(Scope.provide(lifeScope))
@@ -135,7 +141,8 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
         accept: (connection, gate) => life.core.accept(connection, gate),
         close,
         failed: Deferred.await(failure),
-        counters: Effect.sync(() => ({ ...life.core.counters }))
+        counters: Effect.sync(() => ({ ...life.core.counters })),
+        durability: first.durability
       })
     })
   )

@@ -40,6 +40,8 @@ export class Peer {
   scram: ServerState | undefined = undefined
   helloHash: Uint8Array | undefined = undefined
   framesBeforeLogin = 0
+  /** Puts that waited when this connection took its session over, until they are asked again on it. */
+  readonly crossing = new Set<number>()
   /** Requests that have no answer yet. */
   inFlight = 0
   /** Bytes that have arrived and not been stepped. */

@@ -31,13 +31,13 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
     const owner = engine.tasks.owner(n)
     if (owner instanceof Task) {
       if (owner.home !== seq) return
-      recorder.task(owner, bytesOf(payload), engine.fence(owner), 0)
+      recorder.task(owner, bytesOf(payload), engine.fence(owner))
       lived++
       return
     }
     const letter = queue.deadLetters.get(n)
     if (letter !== undefined && letter.task.home === seq) {
-      recorder.task(letter.task, bytesOf(payload), 0, letter.diedAt)
+      recorder.task(letter.task, bytesOf(payload), 0, letter)
       lived++
     }
     if (owner === queue) {
@@ -70,7 +70,7 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
     switch (record.kind) {
       case Kind.namespace:
         if (recorder.namespaceHome !== seq) return
-        recorder.namespace(engine.numbers.task, engine.numbers.session)
+        recorder.namespace(engine.numbers.task, engine.numbers.session, engine.objects.key)
         lived++
         return
       case Kind.queue: {
@@ -108,6 +108,68 @@ export const clean = (row: Row, engine: Engine, recorder: Recorder, host: Cleane
         const answer = session?.answers.get(record.request)
         if (session === undefined || answer?.home !== seq) return
         host.answer(session, record.request)
+        lived++
+        return
+      }
+      case Kind.lane: {
+        const queue = engine.queues[record.queue]
+        if (queue === undefined || recorder.laneHomes.get(queue)?.get(record.key) !== seq) return
+        recorder.lane(queue, record.key)
+        lived++
+        return
+      }
+      case Kind.object: {
+        const object = engine.objects.all[record.id]
+        if (object === undefined || recorder.objectHomes.get(record.id) !== seq) return
+        recorder.object(object)
+        lived++
+        return
+      }
+      case Kind.setAdded: {
+        const set = engine.objects.all[record.id]
+        const { at, fingerprint, id, key } = record
+        if (set?.kind !== "set" || !engine.objects.setEntryLives(id, fingerprint, seq, at)) return
+        const place = { row: 0, offset: 0 }
+        recorder.setAdded(set, fingerprint, bytesOf(key), place)
+        engine.objects.setEntryMoved(id, fingerprint, place.row, place.offset)
+        lived++
+        return
+      }
+      case Kind.counter: {
+        const counter = engine.objects.all[record.id]
+        if (counter?.kind !== "counter" || !engine.objects.counterLives(record.id, record.version)) return
+        recorder.counter(counter)
+        lived++
+        return
+      }
+      case Kind.dictEntry: {
+        const dict = engine.objects.all[record.id]
+        const { id, key, version } = record
+        if (dict?.kind !== "dict" || !engine.objects.dictEntryLives(id, key, version)) return
+        recorder.dict(dict, key, dict.get(key), version)
+        lived++
+        return
+      }
+      case Kind.dictDeleted: {
+        const dict = engine.objects.all[record.id]
+        const { id, key, version } = record
+        if (dict?.kind !== "dict" || !engine.objects.dictDeletionLives(id, version)) return
+        recorder.dict(dict, key, undefined, version)
+        lived++
+        return
+      }
+      case Kind.checkpoint: {
+        const owner = engine.tasks.owner(record.n)
+        if (!(owner instanceof Task) || recorder.checkpointHome(owner) !== seq) return
+        recorder.checkpoint(owner)
+        lived++
+        return
+      }
+      case Kind.repeat: {
+        const queue = engine.queues[record.queue]
+        const repeat = queue === undefined ? undefined : engine.repeats.find(queue, record.state.definition.id)
+        if (repeat?.home !== seq) return
+        recorder.repeat(repeat, false)
         lived++
         return
       }

@@ -11,23 +11,44 @@
  * Invariant after every command: `Invariants.check` holds.
  */
 import * as Limits from "../Limits.ts"
+import type { LaneOverride } from "./LaneLimits.ts"
+import { LaneChange } from "./Lanes.ts"
+import type { Standing } from "./Life.ts"
+import { type ObjectEffects, Objects, type ObjectsOut } from "./Objects.ts"
+import { type Inside, Operations } from "./Operations.ts"
 import { backoffMs } from "./Policy.ts"
 import { Level, Queue, type QueueDefinition } from "./Queue.ts"
+import { RateKind } from "./Rates.ts"
 import { Code, type Refusal, refusal } from "./Refusal.ts"
+import { type NextCron, Repeat, type RepeatDefinition, Repeats } from "./Repeat.ts"
 import { LeaseStream, OutcomeStream, type PutBatch, PutStatus, type Session, Waiter } from "./Session.ts"
 import { type AttemptReason, Outcome, Reason, State, Task, type TaskOptions } from "./Task.ts"
 import { TaskTable } from "./TaskTable.ts"
 import { type Timer, Timers } from "./Timers.ts"
 
 /** Durable transitions, in order: what a log must hold to rebuild the engine. `ready` and `delayed` are of a task that returns. */
-export type Change = "put" | "leased" | "ready" | "delayed" | "ended" | "acknowledged"
+export type Change =
+  | "put"
+  | "leased"
+  | "ready"
+  | "delayed"
+  | "ended"
+  | "acknowledged"
+  /** Removed by command, without an outcome. */
+  | "purged"
+  /** `task.checkpoint` is another one. */
+  | "checkpoint"
+  /** The ended task is no dead letter any more: it was put again, as the task of the "put" before. */
+  | "redriven"
 
 /** Where the engine's decisions go. Calls are synchronous and in order; arrays are the receiver's to read, not keep. */
-export interface Out {
+export interface Out extends ObjectsOut {
   readonly changed: (change: Change, task: Task) => void
   readonly queueChanged: (queue: Queue) => void
   /** A put that waits for room has entered in part. */
   readonly putProgress: (session: Session, request: number, batch: PutBatch) => void
+  /** `queue.ready.setting(key)` says what of this lane is to be kept from now on. */
+  readonly laneChanged: (queue: Queue, key: string) => void
   readonly refused: (session: Session, request: number, why: Refusal) => void
   readonly done: (session: Session, request: number) => void
   readonly putDone: (session: Session, request: number, first: number, count: number) => void
@@ -35,7 +56,8 @@ export interface Out {
     session: Session,
     request: number,
     tasks: ReadonlyArray<number>,
-    statuses: ReadonlyArray<PutStatus>
+    statuses: ReadonlyArray<PutStatus>,
+    firsts: ReadonlyArray<Standing> | undefined
   ) => void
   readonly leased: (session: Session, request: number, tasks: ReadonlyArray<Task>) => void
   /** One code per item, 0 = done. */
@@ -45,16 +67,32 @@ export interface Out {
   readonly outcomes: (stream: OutcomeStream, from: number, count: number) => number
   readonly outcomesGap: (stream: OutcomeStream, oldest: number) => void
   readonly outcome: (session: Session, request: number, queue: Queue, cursor: number) => void
+  /** The repeat is new, has other numbers now, or is removed. With its task, part of what a store keeps. */
+  readonly repeatChanged: (repeat: Repeat, removed: boolean) => void
+  readonly repeats: (session: Session, request: number, repeats: ReadonlyArray<Repeat>) => void
+  readonly standings: (session: Session, request: number, standings: ReadonlyArray<Standing>) => void
+  /** How many a purge removed, and where it goes on (undefined: it is done) up to `upTo`. */
+  readonly purged: (session: Session, request: number, count: number, next: number | undefined, upTo: number) => void
+  /** Pairs of dead letter and new task, 0 where there was no letter. */
+  readonly redriven: (
+    session: Session,
+    request: number,
+    pairs: ReadonlyArray<number>,
+    next: number | undefined,
+    upTo: number
+  ) => void
+  /** Unasked for: the handler of a task that this session holds must stop. */
+  readonly cancelling: (session: Session, task: number) => void
 }
 
-export interface CommitEffects {
+export interface CommitEffects extends ObjectEffects {
   readonly puts: ReadonlyArray<{
     readonly queue: number
     readonly payload: Uint8Array
     readonly options: TaskOptions | undefined
+    /** Which of the set additions must be new for this put to happen; undefined: it happens in any case. */
+    readonly ifNew?: number | undefined
   }>
-  /** Set additions, counter increments and dict writes: reserved by the protocol, refused until the engine has them. */
-  readonly others: number
 }
 
 export interface Failure {
@@ -63,6 +101,8 @@ export interface Failure {
   readonly error: Uint8Array | undefined
   readonly text: string
   readonly retryAfterMs: number | undefined
+  /** Nothing of the task's lane is granted for so long. */
+  readonly slowDownMs?: number | undefined
 }
 
 export interface EngineOptions {
@@ -73,7 +113,15 @@ export interface EngineOptions {
   /** Bytes of payloads and outcome bodies kept in memory, if there is a log that has them. Default: no bound. */
   readonly residentBytesMax?: number | undefined
   readonly out: Out
+  /** Reads cron expressions. Default: there are none, and a cron schedule is refused. */
+  readonly nextCron?: NextCron | undefined
+  /** 16 secret random bytes, made once per namespace, for the fingerprints of sets. Default: zeros, for tests only. */
+  readonly objectsKey?: Uint8Array | undefined
+  /** Whether the keys of sets are kept in memory, because no store has them. Default true. */
+  readonly keepTexts?: boolean | undefined
 }
+
+const noCron: NextCron = () => ({ field: "cron", remedy: "this manager has no calendar; use every" })
 
 /** Fence = epoch x fenceBase + the number of the lease. */
 export const fenceBase = 2 ** 32
@@ -83,6 +131,9 @@ export class Engine {
   readonly timers = new Timers()
   readonly tasks = new TaskTable()
   readonly sessions = new Set<Session>()
+  readonly repeats: Repeats
+  readonly operations: Operations
+  readonly objects: Objects
   readonly #byName = new Map<string, Queue>()
   readonly #touched = new Set<Queue>()
   readonly #out: Out
@@ -106,6 +157,15 @@ export class Engine {
     this.#epochFence = options.epoch * fenceBase
     this.#random = options.seed >>> 0
     this.#residentBytesMax = options.residentBytesMax ?? Number.POSITIVE_INFINITY
+    this.repeats = new Repeats({
+      timers: this.timers,
+      nextCron: options.nextCron ?? noCron,
+      put: (queue, payload, options, now) => this.#accept(queue, payload, options, now),
+      changed: (repeat, removed) => this.#out.repeatChanged(repeat, removed)
+    })
+    this.operations = new Operations(this.#inside())
+    const key = options.objectsKey ?? new Uint8Array(16)
+    this.objects = new Objects({ key, keepTexts: options.keepTexts ?? true, out: options.out })
   }
 
   // ---- restoring, by `Restorer` alone
@@ -120,12 +180,17 @@ export class Engine {
     this.#nextSession = Math.max(this.#nextSession, session)
   }
 
-  /** Assumes: ids come without a gap. */
+  /** Assumes: no queue has this id. */
   restoreQueue(id: number, definition: QueueDefinition): Queue {
     const queue = new Queue(id, definition)
     this.queues[id] = queue
-    this.#byName.set(definition.name, queue)
     return queue
+  }
+
+  /** The queue's definition is known, or another than before. */
+  redefine(queue: Queue, definition: QueueDefinition): void {
+    queue.define(definition)
+    this.#byName.set(definition.name, queue)
   }
 
   /** Links a restored task into the lists of its state; a leased one keeps its fence and gets a new term. */
@@ -133,14 +198,16 @@ export class Engine {
     const { queue } = task
     const ttlMs = task.options?.ttlMs
     if (ttlMs !== undefined && !task.expired) {
-      task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
+      if (task.state === State.leased && task.putAt + ttlMs <= now) task.expired = true
+      else task.expiry = this.timers.add(task.putAt + ttlMs, { _tag: "Expiry", task })
     }
-    queue.payloadBytes += task.payloadBytes
+    queue.enter(task)
     if (task.state === State.leased && task.holder !== undefined) {
       task.holder.leased++
       if (fence !== undefined) this.#oldFences.set(task.n, fence)
       task.at = now + queue.policy.leaseMs
       queue.leaseAppend(task)
+      queue.ready.leasedBefore(task)
       if (queue.leaseTimer === undefined) this.#armLeases(queue)
     } else if (task.state === State.delayed) this.#delay(task, task.at)
     else if (task.place === task.n) queue.ready.push(task)
@@ -151,8 +218,11 @@ export class Engine {
   /** Drops what the bounds no longer allow, of a queue that has been restored. */
   restored(queue: Queue, now: number): void {
     this.#forgetIds(queue, now)
-    this.#boundDeadLetters(queue)
     this.#evict(queue, now)
+    if (queue.closed !== "immediate") return
+    // What was not cancelled yet when the manager stopped.
+    queue.sweptTo = 0
+    this.#sweep(queue, now)
   }
 
   // ---- memory
@@ -168,6 +238,22 @@ export class Engine {
     // Of outcomes those that ended last are read next, so the oldest leave.
     for (const queue of this.#grown) queue.log.shed(Math.floor(this.#residentBytesMax / 4))
     this.#grown.clear()
+  }
+
+  /** What `Operations` works with. */
+  #inside(): Inside {
+    return {
+      out: this.#out,
+      tasks: this.tasks,
+      queue: (session, request, queueId) => this.#queue(session, request, queueId),
+      held: (session, n, fence) => this.#held(session, n, fence),
+      nextTask: () => this.#nextTask,
+      take: (task, now) => this.#take(task, now),
+      unlist: (task) => this.#unlistTask(task),
+      end: (task, outcome, body, now) => this.#end(task, outcome, body, now),
+      vanish: (task, now) => this.#vanish(task, now),
+      touch: (queue) => this.#touched.add(queue)
+    }
   }
 
   // ---- queues
@@ -231,13 +317,16 @@ export class Engine {
     answered: ReadonlySet<number> = new Set()
   ): ReadonlyArray<number> {
     session.congested = false
-    const lost = this.heartbeat(session, held, now)
+    const lost = [...this.heartbeat(session, held, now)]
     if (session.leased > 0) {
-      const kept = new Set<number>()
-      for (let i = 0; i < held.length; i += 2) kept.add(held[i]!)
+      const kept = new Map<number, number>()
+      for (let i = 0; i < held.length; i += 2) kept.set(held[i]!, Math.max(held[i + 1]!, kept.get(held[i]!) ?? 0))
       for (const queue of this.queues) {
         for (const task of this.#leasesOf(queue, session)) {
-          if (!kept.has(task.n) && !answered.has(task.n)) this.#release(task, now)
+          const fence = kept.get(task.n)
+          if (fence === this.fence(task) || answered.has(task.n)) continue
+          if (fence !== undefined) lost.push(task.n)
+          this.#release(task, now)
         }
       }
     }
@@ -278,26 +367,28 @@ export class Engine {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
     const { policy } = queue
-    if (queue.closed !== "open") return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    // Asked again after a restart: what had entered before has entered, whatever has become of the queue.
+    const before = session.partial.size === 0 ? undefined : session.partial.get(request)
+    if (queue.closed !== "open" && before === undefined) {
+      return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
+    }
     for (let i = 0; i < payloads.length; i++) {
-      if (payloads[i]!.byteLength > policy.payloadBytesMax) {
+      if (payloads[i]!.byteLength > queue.putBytesMax) {
         const bytes = payloads[i]!.byteLength
-        const why = refusal(Code.payloadTooLarge, queue.definition.name, bytes, policy.payloadBytesMax)
+        const why = refusal(Code.payloadTooLarge, queue.definition.name, bytes, queue.putBytesMax)
         return this.#out.refused(session, request, why)
       }
     }
     if (payloads.length === 0) return this.#out.putDone(session, request, this.#nextTask, 0)
     const room = policy.capacity - queue.waiting
     const inTurn = waitMs === 0 || queue.putWaiters.length === 0
-    const again = session.partial.size > 0 && session.partial.has(request)
-    if (options === undefined && !again && payloads.length <= room && inTurn && policy.tasksMax === 0) {
+    const plain = policy.tasksMax === 0 && policy.capacityBytes === 0 && before === undefined
+    if (options === undefined && payloads.length <= room && inTurn && plain) {
       // The hot path: no id, no delay, room for all. One range answers for the whole batch.
       const first = this.#nextTask
       for (let i = 0; i < payloads.length; i++) this.#accept(queue, payloads[i]!, undefined, now)
       return this.#out.putDone(session, request, first, payloads.length)
     }
-    // Asked again after a restart: what had entered before has entered.
-    const before = session.partial.get(request)
     const batch: PutBatch = {
       home: before?.home ?? 0,
       queue: queue.definition.name,
@@ -305,17 +396,22 @@ export class Engine {
       options,
       atomic,
       tasks: [...(before?.tasks ?? [])],
-      statuses: [...(before?.statuses ?? [])]
+      statuses: [...(before?.statuses ?? [])],
+      firsts: undefined
     }
+    if (queue.closed !== "open") return this.#answerPut(session, request, queue, batch)
     this.#forgetIds(queue, now)
-    if (atomic && payloads.length > policy.capacity && this.#fresh(queue, batch) > policy.capacity) {
+    if (atomic && this.#outgrows(queue, batch)) {
       const why = refusal(Code.full, queue.definition.name, payloads.length, policy.capacity)
       return this.#out.refused(session, request, why)
     }
     if (inTurn) this.#enter(queue, batch, now)
     if (batch.tasks.length === payloads.length) this.#answerPut(session, request, queue, batch)
-    else if (waitMs === 0) this.#answerPut(session, request, queue, batch)
-    else {
+    else if (waitMs === 0 || (atomic && payloads.length > policy.capacity)) {
+      // A batch above the capacity fits only while enough of its ids are known: they may be forgotten while it waits,
+      // and it would wait for ever, before all who come later.
+      this.#answerPut(session, request, queue, batch)
+    } else {
       if (batch.tasks.length > 0) this.#out.putProgress(session, request, batch)
       queue.putWaiters.push(this.#wait(new Waiter("put", session, request, queue, 0, false, batch), waitMs, now))
     }
@@ -334,7 +430,9 @@ export class Engine {
   ): void {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
-    if (queue.ready.size > 0 && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
+    if (queue.gives && queue.ready.open(now) && (waitMs === 0 || queue.leaseWaiters.length === 0)) {
+      // Its lane may be blocked by this, and the next one be free for others.
+      this.#touched.add(queue)
       return this.#answerLease(session, request, queue, count, now)
     }
     if (this.#exhausted(queue)) return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
@@ -345,9 +443,12 @@ export class Engine {
     this.#touched.add(queue)
   }
 
-  /** Opens a stream of leases: from now on tasks are pushed while the stream has credit. */
-  subscribe(session: Session, queue: Queue, credit: number): LeaseStream {
-    const stream = new LeaseStream(this.#nextStream++, session, queue, credit)
+  /**
+   * Opens a stream of leases: from now on tasks are pushed while the stream has credit, and those of lanes with limits
+   * while it has more than `prefetch`.
+   */
+  subscribe(session: Session, queue: Queue, credit: number, prefetch = 0): LeaseStream {
+    const stream = new LeaseStream(this.#nextStream++, session, queue, credit, prefetch)
     session.leaseStreams.set(stream.id, stream)
     queue.leaseStreams.push(stream)
     this.#touched.add(queue)
@@ -392,15 +493,33 @@ export class Engine {
     }
   }
 
-  /** Renews what the session still holds and tells it what it has lost. `held` is task, fence, task, fence, ... */
-  heartbeat(session: Session, held: ReadonlyArray<number>, now: number): ReadonlyArray<number> {
+  /**
+   * Renews what the session still holds and tells it what it has lost. `held` is task, fence, task, fence, ... Tasks that
+   * were cancelled go to `cancelled` instead, if there is such a list: nothing is remembered for this, the log knows.
+   */
+  heartbeat(
+    session: Session,
+    held: ReadonlyArray<number>,
+    now: number,
+    cancelled?: Array<number>
+  ): ReadonlyArray<number> {
     const lost: Array<number> = []
     for (let i = 0; i + 1 < held.length; i += 2) {
       const task = this.#held(session, held[i]!, held[i + 1]!)
-      if (typeof task === "number") lost.push(held[i]!)
-      else this.#extend(task, now)
+      if (typeof task !== "number") this.#extend(task, now)
+      else if (cancelled !== undefined && task === Code.alreadyEnded && this.#wasCancelled(held[i]!)) {
+        cancelled.push(held[i]!)
+        // Lost, and leased to the same session again: told by the task's number, it would drop the lease that it has.
+      } else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)
     }
     return lost
+  }
+
+  #wasCancelled(n: number): boolean {
+    const owner = this.tasks.owner(n)
+    return (
+      owner !== undefined && !(owner instanceof Task) && owner.log.outcome(this.tasks.cursor(n)) === Outcome.cancelled
+    )
   }
 
   renew(session: Session, request: number, held: ReadonlyArray<number>, now: number): void {
@@ -413,7 +532,10 @@ export class Engine {
     this.#answerItems(session, request, codes)
   }
 
-  /** Ends leases in success. Each item is done or refused as one, with all that it brings about. */
+  /**
+   * Ends leases in success. Each item is done or refused as one, with all that it brings about; `together`, all items are,
+   * and the refusal says why.
+   */
   commit(
     session: Session,
     request: number,
@@ -421,11 +543,14 @@ export class Engine {
     fences: ReadonlyArray<number>,
     results: ReadonlyArray<Uint8Array>,
     effects: ReadonlyArray<CommitEffects | undefined> | undefined,
-    now: number
+    now: number,
+    together = false,
+    slowDowns?: ReadonlyArray<number | undefined> | undefined
   ): void {
+    if (together) return this.#commitTogether(session, request, tasks, fences, results, effects, now)
     let codes: Array<number> | undefined
     for (let i = 0; i < tasks.length; i++) {
-      const code = this.#commitOne(session, tasks[i]!, fences[i]!, results[i]!, effects?.[i], now)
+      const code = this.#commitOne(session, tasks[i]!, fences[i]!, results[i]!, effects?.[i], now, slowDowns?.[i])
       if (code !== 0 && codes === undefined) codes = new Array<number>(i).fill(0)
       codes?.push(code)
     }
@@ -467,21 +592,10 @@ export class Engine {
       if (typeof task === "number") continue
       this.#takeLease(task)
       task.queue.acknowledged++
-      this.#forget(task, now)
-      this.tasks.remove(task.n)
-      task.state = State.ended
+      task.queue.rates.add(RateKind.commits, 1, now)
+      this.#vanish(task, now)
       this.#out.changed("acknowledged", task)
       this.#leave(task)
-      this.#touched.add(task.queue)
-      const waiting = task.queue.outcomeWaiters.get(task.n)
-      if (waiting === undefined) continue
-      // Whoever waited for its outcome will not get one.
-      task.queue.outcomeWaiters.delete(task.n)
-      for (const waiter of waiting) {
-        this.#endWait(waiter)
-        const why = refusal(Code.taskNotFound, task.queue.definition.name, task.n)
-        this.#out.refused(waiter.session, waiter.request, why)
-      }
     }
   }
 
@@ -560,17 +674,24 @@ export class Engine {
     queue.joinWaiters.push(this.#wait(new Waiter("join", session, request, queue, 0, false, undefined), waitMs, now))
   }
 
-  /** `drain` refuses client puts; `immediate` also cancels what waits. Closing never opens again. */
+  /**
+   * `drain` refuses client puts, and takes when nothing is left; `immediate` also refuses takes and cancels what waits, a
+   * part of it at once and the rest in the rounds that follow. Closing never opens again.
+   */
   close(session: Session, request: number, queueId: number, mode: "drain" | "immediate", now: number): void {
     const queue = this.#queue(session, request, queueId)
     if (queue === undefined) return
     if (queue.closed !== "immediate") queue.closed = mode
     this.#out.queueChanged(queue)
+    this.repeats.closed(queue)
     if (mode === "immediate") {
-      for (let task = queue.ready.pop(); task !== undefined; task = queue.ready.pop()) {
-        this.#end(task, Outcome.cancelled, task.payload, now)
+      queue.sweptTo ??= 0
+      this.#sweep(queue, now)
+      // Whatever comes back from now on is cancelled: there is nothing to wait for.
+      for (const waiter of queue.leaseWaiters.splice(0)) {
+        this.#endWait(waiter)
+        this.#out.refused(waiter.session, waiter.request, refusal(Code.closed, queue.definition.name))
       }
-      for (const task of this.#delayedOf(queue)) this.#cancel(task, now)
     }
     for (const waiter of queue.putWaiters.splice(0)) {
       this.#endWait(waiter)
@@ -580,7 +701,65 @@ export class Engine {
     this.#out.done(session, request)
   }
 
+  // ---- repeats
+
+  repeat(session: Session, request: number, queueId: number, definition: RepeatDefinition, now: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const made = this.repeats.set(queue, definition, now)
+    if (made instanceof Repeat) this.#out.repeats(session, request, [made])
+    else this.#out.refused(session, request, made)
+  }
+
+  /** Answered with the repeat that was removed, or with none. */
+  removeRepeat(session: Session, request: number, queueId: number, id: string): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const removed = this.repeats.remove(queue, id)
+    this.#out.repeats(session, request, removed === undefined ? [] : [removed])
+  }
+
+  listRepeats(session: Session, request: number, queueId: number): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue !== undefined) this.#out.repeats(session, request, this.repeats.of(queue))
+  }
+
+  /** Changes what one lane may do, until it is changed again: restarts included. */
+  lane(
+    session: Session,
+    request: number,
+    queueId: number,
+    key: string,
+    change: LaneChange,
+    limits: LaneOverride | undefined,
+    forMs: number | undefined,
+    now: number
+  ): void {
+    const queue = this.#queue(session, request, queueId)
+    if (queue === undefined) return
+    const { ready } = queue
+    ready.open(now)
+    const adds = change === LaneChange.limit || change === LaneChange.pause
+    if (adds && !ready.roomForSetting(key)) {
+      const why = refusal(Code.limitExceeded, "laneSettingsMax", Limits.laneSettingsMax + 1, Limits.laneSettingsMax)
+      return this.#out.refused(session, request, why)
+    }
+    if (change === LaneChange.limit) ready.override(key, limits ?? {})
+    else if (change === LaneChange.clear) ready.clear(key)
+    else if (change === LaneChange.pause) ready.pause(key)
+    else if (change === LaneChange.resume) ready.resume(key)
+    else ready.slowDown(key, now + (forMs ?? 0))
+    this.#out.laneChanged(queue, key)
+    this.#touched.add(queue)
+    this.#out.done(session, request)
+  }
+
   // ---- time
+
+  /** How far the wall clock is ahead of engine time; only cron schedules care. Told at the start and now and then. */
+  wall(offset: number, now: number): void {
+    this.repeats.wall(offset, now)
+  }
 
   /** When `tick` must be called next, or `Infinity`. */
   get nextDeadline(): number {
@@ -599,6 +778,7 @@ export class Engine {
       this.#serve(queue, now)
       this.#publish(queue)
       this.#evict(queue, now)
+      this.#armLanes(queue)
       if (queue.unfinished === 0) this.#settle(queue)
     }
   }
@@ -635,8 +815,19 @@ export class Engine {
         const { queue } = subject
         queue.evictTimer = undefined
         // Dropped by `dispatch`, after its readers have been given what ended just now.
-        this.#touched.add(queue)
+        return void this.#touched.add(queue)
       }
+      case "Lanes": {
+        const { queue } = subject
+        queue.laneTimer = undefined
+        this.#touched.add(queue)
+        return
+      }
+      case "Repeat":
+        return this.repeats.due(subject.repeat, now)
+      case "Sweep":
+        subject.queue.sweepTimer = undefined
+        return this.#sweep(subject.queue, now)
     }
   }
 
@@ -661,14 +852,23 @@ export class Engine {
       queue.refused++
       return 0
     }
-    const n = this.#nextTask++
-    const task = new Task(n, queue, payload, options, now)
+    const task = new Task(this.#nextTask, queue, payload, options, now)
+    this.#take(task, now)
+    return task.n
+  }
+
+  /** Assumes: the task's number is the next one, and its dedupe id is free. */
+  #take(task: Task, now: number): void {
+    const { n, options, queue } = task
+    this.#nextTask++
     this.tasks.add(n, task)
+    queue.enter(task)
     queue.puts++
-    queue.payloadBytes += payload.byteLength
-    this.residentBytes += payload.byteLength
+    queue.rates.add(RateKind.puts, 1, now)
+    this.residentBytes += task.payloadBytes
     if (this.residentBytes > this.#residentBytesMax && queue.level !== Level.memory) this.#excess.push(task)
     if (options !== undefined) {
+      const { id } = options
       if (id !== undefined) queue.ids.set(id, { id, n, until: Number.POSITIVE_INFINITY, home: 0 })
       if (options.ttlMs !== undefined) task.expiry = this.timers.add(now + options.ttlMs, { _tag: "Expiry", task })
     }
@@ -677,17 +877,16 @@ export class Engine {
     this.#out.changed("put", task)
     this.#touched.add(queue)
     if (queue.closed === "immediate") this.#cancel(task, now) // a child: what waits in this queue is cancelled
-    return n
   }
 
   /** Takes in as much of the batch as there is room for; all or nothing of an atomic one. */
   #enter(queue: Queue, batch: PutBatch, now: number): void {
-    const { capacity, tasksMax } = queue.policy
+    const { tasksMax } = queue.policy
     this.#forgetIds(queue, now)
     if (batch.atomic) {
       // A put whose id is there already needs no room: asking again must not wait for what it has.
       const fresh = this.#fresh(queue, batch)
-      if (fresh > capacity - queue.waiting) return
+      if (queue.overflow === undefined && !queue.hasRoom(fresh, this.#freshBytes(queue, batch))) return
       if (tasksMax > 0 && fresh > 0 && queue.puts + fresh > tasksMax) {
         queue.refused += batch.payloads.length
         for (let i = 0; i < batch.payloads.length; i++) {
@@ -699,9 +898,15 @@ export class Engine {
     }
     for (let i = batch.tasks.length; i < batch.payloads.length; i++) {
       const options = batch.options?.[i]
+      const payload = batch.payloads[i]!
       const known = options?.id !== undefined && queue.ids.has(options.id)
-      if (!known && queue.waiting >= capacity) return
-      const n = this.#accept(queue, batch.payloads[i]!, options, now)
+      if (!known && queue.overflow === undefined && !queue.hasRoom(1, payload.byteLength)) return
+      const n = this.#accept(queue, payload, options, now)
+      if (n > 0 && queue.overflow !== undefined) this.#dropOldest(queue, now)
+      else if (n < 0) {
+        batch.firsts ??= new Array<Standing>(batch.payloads.length).fill(0)
+        batch.firsts[i] = this.operations.standing(queue, -n)
+      }
       batch.tasks.push(Math.abs(n))
       batch.statuses.push(n > 0 ? PutStatus.accepted : n < 0 ? PutStatus.duplicate : PutStatus.spent)
     }
@@ -715,6 +920,36 @@ export class Engine {
       if (id === undefined || !queue.ids.has(id)) fresh++
     }
     return fresh
+  }
+
+  /** Payload bytes of these; 0 where nothing bounds them. */
+  #freshBytes(queue: Queue, batch: PutBatch): number {
+    let bytes = 0
+    if (queue.policy.capacityBytes === 0) return bytes
+    for (let i = 0; i < batch.payloads.length; i++) {
+      const id = batch.options?.[i]?.id
+      if (id === undefined || !queue.ids.has(id)) bytes += batch.payloads[i]!.byteLength
+    }
+    return bytes
+  }
+
+  /** Whether the batch as a whole would never fit. */
+  #outgrows(queue: Queue, batch: PutBatch): boolean {
+    const { capacity, capacityBytes } = queue.policy
+    if (batch.payloads.length > capacity && this.#fresh(queue, batch) > capacity) return true
+    return capacityBytes > 0 && this.#freshBytes(queue, batch) > capacityBytes
+  }
+
+  /** Makes room for what has just entered: the oldest waiting tasks of the lowest urgency end. */
+  #dropOldest(queue: Queue, now: number): void {
+    while (queue.overfull) {
+      const task = queue.overflow!.next()
+      if (task === undefined) return
+      this.#unlistTask(task)
+      queue.dropped++
+      this.#addReason(task, Reason.dropped, "the queue was full, and newer tasks came")
+      this.#end(task, Outcome.dead, task.payload, now)
+    }
   }
 
   #answerPut(session: Session, request: number, queue: Queue, batch: PutBatch): void {
@@ -733,7 +968,7 @@ export class Engine {
       batch.tasks.push(0)
       batch.statuses.push(queue.closed === "open" ? PutStatus.full : PutStatus.spent)
     }
-    this.#out.putItems(session, request, batch.tasks, batch.statuses)
+    this.#out.putItems(session, request, batch.tasks, batch.statuses, batch.firsts)
   }
 
   #delay(task: Task, at: number): void {
@@ -751,17 +986,25 @@ export class Engine {
 
   /** Assumes: the task waits, ready or delayed. */
   #cancel(task: Task, now: number): void {
-    if (task.state === State.delayed) this.#undelay(task)
-    else task.queue.ready.remove(task)
+    this.#unlistTask(task)
     this.#end(task, Outcome.cancelled, task.payload, now)
   }
 
-  #delayedOf(queue: Queue): ReadonlyArray<Task> {
-    const found: Array<Task> = []
-    for (const { subject } of this.timers.entries()) {
-      if (subject._tag === "Due" && subject.task.queue === queue) found.push(subject.task)
-    }
-    return found.sort((a, b) => a.n - b.n)
+  /** Takes a living task out of the list that its state puts it in. */
+  #unlistTask(task: Task): void {
+    if (task.state === State.leased) this.#takeLease(task)
+    else if (task.state === State.delayed) this.#undelay(task)
+    else task.queue.ready.remove(task)
+  }
+
+  /** Cancels a part of what waits in a queue that was closed at once, and goes on in the next round. */
+  #sweep(queue: Queue, now: number): void {
+    if (queue.sweptTo === undefined || queue.sweepTimer !== undefined) return
+    const { last, tasks } = this.tasks.after(queue, queue.sweptTo, Limits.sweepTasksMax)
+    for (const task of tasks) if (task.state !== State.leased) this.#cancel(task, now)
+    // What is leased is cancelled when it comes back, and so is what is put from now on.
+    queue.sweptTo = last
+    if (last !== undefined) queue.sweepTimer = this.timers.add(now, { _tag: "Sweep", queue })
   }
 
   #grant(task: Task, session: Session, now: number): void {
@@ -772,6 +1015,7 @@ export class Engine {
     task.holder = session
     task.at = now + queue.policy.leaseMs
     session.leased++
+    queue.rates.add(RateKind.leases, 1, now)
     queue.leaseAppend(task)
     if (queue.leaseTimer === undefined) this.#armLeases(queue)
     this.#out.changed("leased", task)
@@ -783,10 +1027,29 @@ export class Engine {
     }
   }
 
-  /** Takes the task out of the lease list; the caller says what it becomes. */
+  /** Keeps one timer on the next lane to open. One that rings too early does no harm: it is set again. */
+  #armLanes(queue: Queue): void {
+    const at = queue.ready.nextDeadline
+    const { laneTimer } = queue
+    if (laneTimer !== undefined) {
+      if (laneTimer.at <= at) return
+      this.timers.remove(laneTimer)
+    }
+    queue.laneTimer = at === Number.POSITIVE_INFINITY ? undefined : this.timers.add(at, { _tag: "Lanes", queue })
+  }
+
+  #slowDown(task: Task, forMs: number | undefined, now: number): void {
+    const key = task.options?.key
+    if (forMs === undefined || key === undefined) return
+    task.queue.ready.slowDown(key, now + forMs)
+    this.#out.laneChanged(task.queue, key)
+  }
+
+  /** Takes the task out of the lease list, and ends its share of its lane; the caller says what it becomes. */
   #takeLease(task: Task): void {
     task.queue.leaseRemove(task)
     if (this.#oldFences.size > 0) this.#oldFences.delete(task.n)
+    task.queue.ready.ended(task)
     if (task.holder !== undefined) task.holder.leased--
     task.holder = undefined
   }
@@ -809,6 +1072,12 @@ export class Engine {
     return owner === undefined ? Code.leaseLost : Code.alreadyEnded
   }
 
+  /** Under whatever fence. */
+  #holds(session: Session, n: number): boolean {
+    const owner = this.tasks.owner(n)
+    return owner instanceof Task && owner.holder === session
+  }
+
   #leasesOf(queue: Queue, session: Session): ReadonlyArray<Task> {
     const found: Array<Task> = []
     for (let task = queue.leaseHead; task !== undefined; task = task.next) if (task.holder === session) found.push(task)
@@ -821,30 +1090,117 @@ export class Engine {
     fence: number,
     result: Uint8Array,
     effects: CommitEffects | undefined,
-    now: number
+    now: number,
+    slowDownMs: number | undefined
   ): number {
     const task = this.#held(session, n, fence)
     if (typeof task === "number") return task
-    if (result.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
-    if (effects !== undefined) {
-      if (effects.others > 0) return Code.unsupported
-      for (const put of effects.puts) {
-        const queue = this.queues[put.queue]
-        if (queue === undefined) return Code.queueNotFound
-        if (put.payload.byteLength > queue.policy.payloadBytesMax) return Code.payloadTooLarge
-      }
-      // Children always enter: a crawl that waited for its own children's room would stand still for ever.
-      for (const put of effects.puts) this.#accept(this.queues[put.queue]!, put.payload, put.options, now)
+    if (effects === undefined) {
+      if (result.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
+    } else {
+      this.objects.beginCheck()
+      const why = this.#effectsFault(result, effects) ?? this.#durabilityFault([task.queue], [effects])
+      if (why !== undefined) return why.code
+      this.#apply(effects, now)
     }
+    this.#slowDown(task, slowDownMs, now)
     this.#takeLease(task)
+    task.queue.rates.add(RateKind.commits, 1, now)
     this.#end(task, Outcome.success, result, now)
     return 0
   }
 
+  #commitTogether(
+    session: Session,
+    request: number,
+    tasks: ReadonlyArray<number>,
+    fences: ReadonlyArray<number>,
+    results: ReadonlyArray<Uint8Array>,
+    effects: ReadonlyArray<CommitEffects | undefined> | undefined,
+    now: number
+  ): void {
+    const found: Array<Task> = []
+    this.objects.beginCheck()
+    for (let i = 0; i < tasks.length; i++) {
+      const task = this.#held(session, tasks[i]!, fences[i]!)
+      // The same lease twice: the second time it would be over.
+      if (typeof task === "number" || found.includes(task)) {
+        const code = typeof task === "number" && task === Code.leaseLost ? Code.leaseLost : Code.alreadyEnded
+        return this.#out.refused(session, request, refusal(code, "", tasks[i]!))
+      }
+      const why = this.#effectsFault(results[i]!, effects?.[i])
+      if (why !== undefined) return this.#out.refused(session, request, why)
+      found.push(task)
+    }
+    const mixed = this.#durabilityFault(
+      found.map(({ queue }) => queue),
+      effects ?? []
+    )
+    if (mixed !== undefined) return this.#out.refused(session, request, mixed)
+    for (let i = 0; i < found.length; i++) {
+      const brought = effects?.[i]
+      if (brought !== undefined) this.#apply(brought, now)
+      this.#takeLease(found[i]!)
+      this.#end(found[i]!, Outcome.success, results[i]!, now)
+    }
+    this.#out.done(session, request)
+  }
+
+  /** Why one item of a commit cannot be. Changes nothing: what is refused leaves no trace. */
+  #effectsFault(result: Uint8Array, effects: CommitEffects | undefined): Refusal | undefined {
+    const bytes = result.byteLength
+    if (bytes > Limits.payloadBytesMax) return refusal(Code.payloadTooLarge, "", bytes, Limits.payloadBytesMax)
+    if (effects === undefined) return undefined
+    for (const { payload, queue: id } of effects.puts) {
+      const queue = this.queues[id]
+      if (queue === undefined) return refusal(Code.queueNotFound, `#${id}`, id)
+      const { payloadBytesMax } = queue.policy
+      if (payload.byteLength <= payloadBytesMax) continue
+      return refusal(Code.payloadTooLarge, queue.definition.name, payload.byteLength, payloadBytesMax)
+    }
+    return this.objects.fault(effects)
+  }
+
+  /** One commit is as durable as all that it touches: what is only in memory does not mix with what is stored. */
+  #durabilityFault(
+    queues: ReadonlyArray<Queue>,
+    effects: ReadonlyArray<CommitEffects | undefined>
+  ): Refusal | undefined {
+    const inMemory = queues[0]?.definition.durability === "memory"
+    const differs = (of: { readonly durability: string }): boolean => (of.durability === "memory") !== inMemory
+    for (const { definition } of queues) if (differs(definition)) return mixed(definition.name)
+    for (const each of effects) {
+      if (each === undefined) continue
+      for (const { queue } of each.puts) {
+        const { definition } = this.queues[queue]!
+        if (differs(definition)) return mixed(definition.name)
+      }
+      for (const list of [each.sets, each.counts, each.writes]) {
+        for (const { object } of list) {
+          const shared = this.objects.all[object]!
+          if (differs(shared)) return mixed(shared.name)
+        }
+      }
+    }
+    return undefined
+  }
+
+  /** Assumes: no fault was found in these effects. */
+  #apply(effects: CommitEffects, now: number): void {
+    this.objects.apply(effects)
+    const { added } = this.objects
+    // Children always enter: a crawl that waited for its own children's room would stand still for ever.
+    for (const { ifNew, options, payload, queue } of effects.puts) {
+      if (ifNew === undefined || added[ifNew] === true) this.#accept(this.queues[queue]!, payload, options, now)
+    }
+  }
+
   #fail(task: Task, failure: Failure, now: number): void {
     const { queue } = task
+    this.#slowDown(task, failure.slowDownMs, now)
     this.#takeLease(task)
     this.#addReason(task, failure.reason, failure.text)
+    queue.rates.add(RateKind.failures, 1, now)
     const final = failure.reason === Reason.killed || failure.reason === Reason.undecodable
     if (final || task.attempt >= queue.policy.maxAttempts) {
       if (failure.error !== undefined) return this.#end(task, Outcome.failure, failure.error, now)
@@ -856,6 +1212,7 @@ export class Engine {
     // A back-off gives up its place: whatever is put until then goes first.
     task.place = this.#nextTask
     this.#delay(task, now + wait)
+    queue.overflow?.add(task)
     this.#out.changed("delayed", task)
     this.#touched.add(queue)
   }
@@ -874,6 +1231,7 @@ export class Engine {
   #lose(task: Task, now: number): void {
     this.#takeLease(task)
     if (task.started) {
+      task.queue.rates.add(RateKind.failures, 1, now)
       this.#addReason(task, Reason.leaseLost, "the worker was lost, or outstayed its lease, while the handler ran")
       if (++task.lossesWhileStarted >= Limits.lossesWhileStartedMax) {
         this.#addReason(task, Reason.quarantined, `lost ${task.lossesWhileStarted} times while its handler ran`)
@@ -890,6 +1248,7 @@ export class Engine {
     if (task.expired) return this.#expire(task, now)
     if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
     queue.ready.giveBack(task)
+    queue.overflow?.add(task)
     this.#out.changed("ready", task)
     this.#touched.add(queue)
   }
@@ -906,6 +1265,7 @@ export class Engine {
   #end(task: Task, outcome: Outcome, body: Uint8Array | undefined, now: number): void {
     const { queue } = task
     task.state = State.ended
+    queue.leave(task)
     const ofPayload = outcome === Outcome.dead || outcome === Outcome.cancelled
     const bytes = ofPayload ? task.payloadBytes : (body?.byteLength ?? 0)
     const kept = ofPayload ? task.payload : body
@@ -916,9 +1276,7 @@ export class Engine {
     else if (outcome === Outcome.cancelled) queue.cancelled++
     else {
       queue.dead++
-      queue.deadLetters.set(task.n, { task, diedAt: now })
-      queue.deadLetterBytes += task.payloadBytes
-      this.#boundDeadLetters(queue)
+      queue.deadLetters.add(task, cursor, now)
     }
     this.#forget(task, now)
     this.#out.changed("ended", task)
@@ -934,26 +1292,33 @@ export class Engine {
     this.#touched.add(queue)
   }
 
-  #boundDeadLetters(queue: Queue): void {
-    for (const [oldest, letter] of queue.deadLetters) {
-      const over = queue.deadLetters.size > Limits.deadLettersKeptMax
-      if (!over && queue.deadLetterBytes <= Limits.deadLettersKeptBytes) break
-      queue.deadLetters.delete(oldest)
-      queue.deadLetterBytes -= letter.task.payloadBytes
-    }
+  /** An ended task no longer counts as resident: a dead letter keeps its payload within the bounds of the letters. */
+  #leave(task: Task): void {
+    if (task.payload !== undefined) this.residentBytes -= task.payloadBytes
   }
 
-  /** An ended task no longer counts as resident; a dead letter whose payload the log has lets go of it. */
-  #leave(task: Task): void {
-    if (task.payload === undefined) return
-    this.residentBytes -= task.payloadBytes
-    if (task.home > 0) task.payload = undefined
+  /** Assumes: the task is in no list. It is gone, without an outcome; whoever waits for one is told so. */
+  #vanish(task: Task, now: number): void {
+    const { queue } = task
+    task.state = State.ended
+    queue.leave(task)
+    this.#forget(task, now)
+    this.tasks.remove(task.n)
+    this.#touched.add(queue)
+    const waiting = queue.outcomeWaiters.get(task.n)
+    if (waiting === undefined) return
+    queue.outcomeWaiters.delete(task.n)
+    for (const waiter of waiting) {
+      this.#endWait(waiter)
+      const why = refusal(Code.taskNotFound, queue.definition.name, task.n)
+      this.#out.refused(waiter.session, waiter.request, why)
+    }
   }
 
   /** Drops timers of an ended task and starts the retention of its dedupe id. */
   #forget(task: Task, now: number): void {
     const { options, queue } = task
-    queue.payloadBytes -= task.payloadBytes
+    if (this.repeats.running.size > 0) this.repeats.ended(task.n)
     if (task.expiry !== undefined) {
       this.timers.remove(task.expiry)
       task.expiry = undefined
@@ -1094,29 +1459,39 @@ export class Engine {
   }
 
   #handOut(queue: Queue, now: number): void {
-    while (queue.ready.size > 0 && queue.leaseWaiters.length > 0) {
+    const { ready } = queue
+    if (!queue.gives) {
+      // What opens meanwhile is seen all the same: its time would stay the next deadline, and call for rounds without end.
+      ready.open(now)
+      return
+    }
+    while (ready.open(now) && queue.leaseWaiters.length > 0) {
       const waiter = queue.leaseWaiters.shift()!
       this.#endWait(waiter)
       this.#answerLease(waiter.session, waiter.request, queue, waiter.count, now)
     }
-    while (queue.ready.size > 0) {
+    while (ready.open(now)) {
       let open = 0
+      let given = 0
       for (const stream of queue.leaseStreams) if (stream.credit > 0 && !stream.session.congested) open++
       if (open === 0) break
       // An even share each, in one run: every stream gets work, and its tasks travel in one message.
-      const share = Math.ceil(queue.ready.size / open)
-      for (let i = 0; i < queue.leaseStreams.length && queue.ready.size > 0; i++) {
+      const share = Math.ceil(ready.leasable / open)
+      for (let i = 0; i < queue.leaseStreams.length && ready.leasable > 0; i++) {
         queue.leaseTurn = (queue.leaseTurn + 1) % queue.leaseStreams.length
         const stream = queue.leaseStreams[queue.leaseTurn]!
         if (stream.session.congested) continue
         for (let give = Math.min(share, stream.credit); give > 0 && !stream.session.congested; give--) {
-          const task = queue.ready.pop()
+          const task = ready.pop(now, stream.credit <= stream.prefetch)
           if (task === undefined) break
+          given++
           stream.credit--
           this.#grant(task, stream.session, now)
           this.#out.deliver(stream, task)
         }
       }
+      // The next task's lane has limits: it waits for a free handler, here rather than behind a busy one.
+      if (given === 0) break
     }
   }
 
@@ -1153,14 +1528,12 @@ export class Engine {
     const tasks: Array<Task> = []
     let bytes = 0
     while (tasks.length < count && bytes < Limits.batchBytesMax) {
-      const task = queue.ready.pop()
+      const task = queue.ready.first(now)
       if (task === undefined) break
       bytes += task.payloadBytes
       // The first may be as large as a queue allows; with others beside it, it would not fit one frame.
-      if (tasks.length > 0 && bytes > Limits.batchBytesMax) {
-        queue.ready.giveBack(task)
-        break
-      }
+      if (tasks.length > 0 && bytes > Limits.batchBytesMax) break
+      queue.ready.pop(now)
       this.#grant(task, session, now)
       tasks.push(task)
     }
@@ -1169,7 +1542,7 @@ export class Engine {
   }
 
   #exhausted(queue: Queue): boolean {
-    return queue.closed !== "open" && queue.unfinished === 0
+    return queue.closed === "immediate" || (queue.closed === "drain" && queue.unfinished === 0)
   }
 
   #answerItems(session: Session, request: number, codes: ReadonlyArray<number>): void {
@@ -1187,6 +1560,8 @@ export class Engine {
     return this.#random / 0x1_0000_0000
   }
 }
+
+const mixed = (name: string): Refusal => refusal(Code.durabilityMixed, name)
 
 const removeFrom = <A>(list: Array<A>, item: A): void => {
   const at = list.indexOf(item)

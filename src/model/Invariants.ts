@@ -6,6 +6,8 @@
  */
 import * as Limits from "../Limits.ts"
 import type { Engine } from "./Engine.ts"
+import { checkLanes } from "./LaneInvariants.ts"
+import { Standing, standingOf } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { Waiter } from "./Session.ts"
 import { State, Task } from "./Task.ts"
@@ -20,12 +22,17 @@ export const check = (engine: Engine): ReadonlyArray<string> => {
     conservation(queue, say)
     readyTasks(engine, queue, say)
     leasedTasks(engine, queue, say)
+    livingTasks(engine, queue, say)
+    deadLetters(queue, say)
     dedupeIds(engine, queue, say)
     outcomeLog(engine, queue, say)
     streams(engine, queue, say)
     nobodyStuck(queue, say)
   }
+  sharedObjects(engine, say)
   timers(engine, say)
+  repeats(engine, say)
+  bytes(engine, say)
   sessions(engine, say)
   return found
 }
@@ -35,8 +42,8 @@ type Say = (holds: boolean, text: () => string) => void
 const nameOf = (queue: Queue): string => `queue "${queue.definition.name}"`
 
 const conservation = (queue: Queue, say: Say): void => {
-  const { acknowledged, cancelled, dead, delayed, done, leased, puts, ready } = queue
-  const parts = { ready: ready.size, delayed, leased, done, dead, cancelled, acknowledged }
+  const { acknowledged, cancelled, dead, delayed, done, leased, purged, puts, ready } = queue
+  const parts = { ready: ready.size, delayed, leased, done, dead, cancelled, acknowledged, purged }
   const sum = Object.values(parts).reduce((a, b) => a + b, 0)
   say(puts === sum, () => `${nameOf(queue)}: ${puts} puts are not the sum of ${JSON.stringify(parts)}`)
   for (const [name, count] of Object.entries(parts)) {
@@ -57,41 +64,30 @@ const living = (engine: Engine, queue: Queue, task: Task, state: State, say: Say
 
 const readyTasks = (engine: Engine, queue: Queue, say: Say): void => {
   const { ready } = queue
-  let count = 0
-  for (const { head, priority, returned, tail } of ready.lists()) {
-    let before: Task | undefined
-    // A corrupt list may be a ring.
-    for (let task = head; task !== undefined && count <= ready.size; task = task.next) {
-      const { n, place } = task
-      const previous = before
-      count++
-      living(engine, queue, task, State.ready, say)
-      say(task.prev === previous, () => `task ${n}: the ready list of priority ${priority} is not linked back`)
-      say(task.priority === priority, () => `task ${n}: in the ready list of priority ${priority}`)
-      say(previous === undefined || previous.place < place, () => `task ${n}: place ${place} out of order`)
-      before = task
-    }
-    const last = before
-    say(tail === last, () => `${nameOf(queue)}: the ready list of priority ${priority} does not end at its tail`)
-    returned.forEach((task, i) => {
-      count++
-      living(engine, queue, task, State.ready, say)
-      say(task.priority === priority, () => `task ${task.n}: returned to priority ${priority}`)
-      const parent = i === 0 ? undefined : returned[(i - 1) >> 1]
-      const ordered = parent === undefined || parent.place < task.place
-      say(ordered || parent.place === task.place, () => `task ${task.n}: the heap of returned tasks is out of order`)
-    })
+  checkLanes(
+    ready,
+    (holds, text) => say(holds, () => `${nameOf(queue)}: ${text()}`),
+    (task) => living(engine, queue, task, State.ready, say)
+  )
+  const running = new Map<string | undefined, number>()
+  let guard = queue.leased
+  for (let task = queue.leaseHead; task !== undefined && guard-- > 0; task = task.next) {
+    running.set(task.options?.key, (running.get(task.options?.key) ?? 0) + 1)
   }
-  const listed = count
-  say(listed === ready.size, () => `${nameOf(queue)}: ready.size is ${ready.size}, ${listed} are listed`)
-  const order = ready.peek(ready.size)
-  say(order.length === ready.size, () => `${nameOf(queue)}: ${order.length} of ${ready.size} ready tasks can be leased`)
-  for (let i = 1; i < order.length; i++) {
-    const a = order[i - 1]!
-    const b = order[i]!
-    const rising = a.priority < b.priority || (a.priority === b.priority && a.place <= b.place)
-    say(rising, () => `${nameOf(queue)}: task ${b.n} is leased after task ${a.n}`)
+  const { lanes, plain } = ready.inside()
+  for (const lane of [plain, ...lanes.values()]) {
+    const count = running.get(lane.key) ?? 0
+    running.delete(lane.key)
+    say(count === lane.running, () => `${nameOf(queue)}: lane "${lane.key}" counts ${lane.running} leases of ${count}`)
+    // Limits may have been lowered below what was granted under the queue's own.
+    const { concurrency } = lane.limits
+    const within = concurrency === 0 || lane.override !== undefined || lane.running <= queue.policy.laneConcurrency
+    say(within || queue.policy.laneConcurrency === 0, () => `${nameOf(queue)}: ${lane.running} leases of "${lane.key}"`)
   }
+  for (const [key, count] of running) say(false, () => `${nameOf(queue)}: ${count} leases of unknown lane "${key}"`)
+  const { laneTimer } = queue
+  const watched = laneTimer === undefined ? Number.POSITIVE_INFINITY : laneTimer.at
+  say(watched <= ready.nextOpenAt, () => `${nameOf(queue)}: no timer watches the next lane to open`)
 }
 
 const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
@@ -115,6 +111,62 @@ const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
   say(
     leaseHead === undefined || (leaseTimer !== undefined && leaseTimer.at <= leaseHead.at),
     () => `${nameOf(queue)}: no timer watches the next lease to expire`
+  )
+}
+
+/** The table has every living task once, in put order, and the bytes are theirs. */
+const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
+  const { leasedBytes, livingBytes, unfinished } = queue
+  const tasks: Array<Task> = []
+  for (let after: number | undefined = 0; after !== undefined; ) {
+    const walked = engine.tasks.after(queue, after, 100)
+    tasks.push(...walked.tasks)
+    after = walked.last
+  }
+  const counts = { ready: 0, delayed: 0, leased: 0 }
+  let bytes = 0
+  let leased = 0
+  for (const [i, task] of tasks.entries()) {
+    const { n, payloadBytes, state } = task
+    say(i === 0 || tasks[i - 1]!.n < n, () => `task ${n} is out of put order`)
+    say(engine.tasks.owner(n) === task && state !== State.ended, () => `task ${n} is listed as living and does not`)
+    if (state === State.ended) continue
+    const standing = standingOf(task)
+    if (standing === Standing.ready) counts.ready++
+    else if (standing === Standing.delayed) counts.delayed++
+    else counts.leased++
+    bytes += payloadBytes
+    if (standing === Standing.leased) leased += payloadBytes
+  }
+  const expected = { ready: queue.ready.size, delayed: queue.delayed, leased: queue.leased }
+  const [found, wanted] = [JSON.stringify(counts), JSON.stringify(expected)]
+  say(
+    tasks.length === unfinished && found === wanted,
+    () => `${nameOf(queue)}: ${found} are listed as living of ${wanted}`
+  )
+  say(bytes === livingBytes, () => `${nameOf(queue)}: livingBytes is ${livingBytes}, living tasks have ${bytes}`)
+  say(leased === leasedBytes, () => `${nameOf(queue)}: leasedBytes is ${leasedBytes}, leased tasks have ${leased}`)
+}
+
+const deadLetters = (queue: Queue, say: Say): void => {
+  const letters = queue.deadLetters.all()
+  const bytes = letters.reduce((sum, { task }) => sum + task.payloadBytes + (task.checkpoint?.byteLength ?? 0), 0)
+  say(bytes === queue.deadLetters.bytes, () => `${nameOf(queue)}: dead letters count ${queue.deadLetters.bytes} bytes`)
+  const listed = queue.deadLetters.after(0, letters.length + 1)
+  const same = listed.length === letters.length && letters.every((letter, i) => listed[i] === letter)
+  say(
+    same,
+    () => `${nameOf(queue)}: ${listed.length} of ${letters.length} dead letters are in the order of their deaths`
+  )
+  for (const { cursor, task } of letters) {
+    say(task.state === State.ended, () => `task ${task.n} is a dead letter and lives`)
+    const { log } = queue
+    const right = cursor < log.first || (cursor < log.next && log.task(cursor) === task.n)
+    say(right, () => `task ${task.n}: its dead letter leads to another outcome`)
+  }
+  say(
+    queue.deadLetters.size + queue.redriven <= queue.dead,
+    () => `${nameOf(queue)}: ${queue.deadLetters.size} dead letters and ${queue.redriven} redriven of ${queue.dead}`
   )
 }
 
@@ -167,22 +219,44 @@ const streams = (engine: Engine, queue: Queue, say: Say): void => {
   }
 }
 
+const sharedObjects = (engine: Engine, say: Say): void => {
+  for (const [i, object] of engine.objects.all.entries()) {
+    const name = `${object.kind} "${object.name}"`
+    say(object.id === i && engine.objects.find(object.name) === object, () => `${name} is not where it is looked for`)
+    if (object.kind === "counter") {
+      say(Number.isSafeInteger(object.value), () => `${name}: its value is ${object.value}`)
+      continue
+    }
+    for (const fault of object.kind === "set" ? object.table.faults() : object.faults())
+      say(false, () => `${name}: ${fault}`)
+    if (object.kind === "dict") {
+      say(object.size <= Limits.dictKeysMax, () => `${name}: ${object.size} keys`)
+      say(object.bytes <= Limits.dictBytesMax, () => `${name}: ${object.bytes} bytes`)
+    } else say(object.size <= Limits.setEntriesMax, () => `${name}: ${object.size} keys`)
+  }
+}
+
 /** A wish and what would grant it do not both wait. */
 const nobodyStuck = (queue: Queue, say: Say): void => {
-  if (queue.ready.size > 0) {
+  if (queue.ready.leasable > 0 && queue.gives) {
     say(queue.leaseWaiters.length === 0, () => `${nameOf(queue)}: a lease request waits beside a ready task`)
-    const hungry = queue.leaseStreams.find((stream) => stream.credit > 0 && !stream.session.congested)
+    const limited = queue.ready.nextIsLimited
+    const hungry = queue.leaseStreams.find(
+      ({ credit, prefetch, session }) => credit > (limited ? prefetch : 0) && !session.congested
+    )
     say(hungry === undefined, () => `${nameOf(queue)}: stream ${hungry?.id} has credit beside a ready task`)
   }
   const first = queue.putWaiters[0]?.put
   if (first !== undefined) {
     const room = queue.policy.capacity - queue.waiting
-    const wanted = first.atomic ? first.payloads.length : 1
-    say(room < wanted, () => `${nameOf(queue)}: a put of ${wanted} waits beside room for ${room}`)
+    const wanted = first.atomic ? first.payloads : first.payloads.slice(first.tasks.length, first.tasks.length + 1)
+    const bytes = wanted.reduce((sum, payload) => sum + payload.byteLength, 0)
+    const stuck = queue.hasRoom(wanted.length, bytes) || queue.overflow !== undefined
+    say(!stuck, () => `${nameOf(queue)}: a put of ${wanted.length} waits beside room for ${room}`)
   }
   say(queue.joinWaiters.length === 0 || queue.unfinished > 0, () => `${nameOf(queue)}: a join waits for an empty queue`)
   say(
-    queue.closed === "open" || queue.unfinished > 0 || queue.leaseWaiters.length === 0,
+    queue.closed === "open" || (queue.closed === "drain" && queue.unfinished > 0) || queue.leaseWaiters.length === 0,
     () => `${nameOf(queue)}: a lease request waits for a queue that is closed and done`
   )
 }
@@ -216,14 +290,71 @@ const timers = (engine: Engine, say: Say): void => {
         break
       case "Outcomes":
         say(subject.queue.evictTimer === timer, () => `${nameOf(subject.queue)}: a stray eviction timer`)
+        break
+      case "Repeat":
+        say(subject.repeat.timer === timer, () => `a stray timer of repeat "${subject.repeat.definition.id}"`)
+        break
+      case "Sweep":
+        say(subject.queue.sweepTimer === timer, () => `${nameOf(subject.queue)}: a stray sweep timer`)
+        break
+      case "Lanes":
+        say(subject.queue.laneTimer === timer, () => `${nameOf(subject.queue)}: a stray lane timer`)
     }
   }
   for (const queue of engine.queues) {
     const count = delayed.get(queue) ?? 0
     say(count === queue.delayed, () => `${nameOf(queue)}: delayed is ${queue.delayed}, ${count} have a timer`)
-    for (const timer of [queue.leaseTimer, queue.evictTimer]) {
+    say(
+      (queue.sweptTo !== undefined) === (queue.sweepTimer !== undefined),
+      () => `${nameOf(queue)}: what waits will not be cancelled`
+    )
+    for (const timer of [queue.leaseTimer, queue.evictTimer, queue.sweepTimer, queue.laneTimer]) {
       say(timer === undefined || heap[timer.slot] === timer, () => `${nameOf(queue)}: a timer that will never ring`)
     }
+  }
+}
+
+/** A repeat waits for its time or for its task: not for both, and not for neither. */
+const repeats = (engine: Engine, say: Say): void => {
+  const heap = engine.timers.entries()
+  const all = engine.repeats.all()
+  let running = 0
+  for (const repeat of all) {
+    const { queue, task, timer } = repeat
+    const name = `repeat "${repeat.definition.id}" of ${nameOf(queue)}`
+    say((timer === undefined) === (task !== 0), () => `${name}: timer ${timer?.at ?? "none"} beside task ${task}`)
+    say(timer === undefined || heap[timer.slot] === timer, () => `${name}: a timer that will never ring`)
+    say(queue.closed === "open", () => `${name}: the queue is closed`)
+    if (task === 0) continue
+    running++
+    const owner = engine.tasks.owner(task)
+    say(owner instanceof Task && owner.queue === queue, () => `${name}: its task ${task} is gone`)
+    say(engine.repeats.running.get(task) === repeat, () => `${name}: its task ${task} will not be missed`)
+  }
+  const known = running
+  say(known === engine.repeats.running.size, () => `${engine.repeats.running.size} occurrences run, ${known} are known`)
+  say(all.length <= Limits.repeatsMax, () => `${all.length} repeats`)
+  for (const queue of engine.queues) {
+    say(engine.repeats.count(queue) <= Limits.repeatsPerQueueMax, () => `${nameOf(queue)}: too many repeats`)
+  }
+}
+
+/** The sums that `stats` shows are those of the tasks. */
+const bytes = (engine: Engine, say: Say): void => {
+  const waiting = new Map<Queue, number>()
+  const add = (task: Task): void => void waiting.set(task.queue, (waiting.get(task.queue) ?? 0) + task.payloadBytes)
+  for (const { subject } of engine.timers.entries()) if (subject._tag === "Due") add(subject.task)
+  engine.tasks.forEach((task) => {
+    if (task.state === State.ready) add(task)
+  })
+  for (const queue of engine.queues) {
+    let leased = 0
+    let guard = queue.leased
+    for (let task = queue.leaseHead; task !== undefined && guard-- > 0; task = task.next) leased += task.payloadBytes
+    const held = leased
+    const rest = waiting.get(queue) ?? 0
+    say(queue.leasedBytes === held, () => `${nameOf(queue)}: leasedBytes is ${queue.leasedBytes}, not ${held}`)
+    say(queue.waitingBytes === rest, () => `${nameOf(queue)}: waitingBytes is ${queue.waitingBytes}, not ${rest}`)
   }
 }
 

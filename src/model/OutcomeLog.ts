@@ -36,11 +36,17 @@ export class OutcomeLog {
   #segments: Array<Segment> = []
   /** The segment number of `#segments[0]`. */
   #base = 0
-  readonly #keepCount: number
-  readonly #keepBytes: number
-  readonly #keepMs: number
+  #keepCount: number
+  #keepBytes: number
+  #keepMs: number
 
   constructor(keepCount: number, keepBytes: number, keepMs: number) {
+    this.#keepCount = keepCount
+    this.#keepBytes = keepBytes
+    this.#keepMs = keepMs
+  }
+
+  bound(keepCount: number, keepBytes: number, keepMs: number): void {
     this.#keepCount = keepCount
     this.#keepBytes = keepBytes
     this.#keepMs = keepMs

@@ -9,6 +9,19 @@ import * as Limits from "../Limits.ts"
 /** How sure an answer to a mutation is: on disk, handed to the operating system, or in memory only. */
 export type Durability = "fsync" | "buffered" | "memory"
 
+/** From the least to the best. A policy's number is the index plus 1. */
+const durabilities: ReadonlyArray<Durability> = ["memory", "buffered", "fsync"]
+
+/** The number of a policy that asks for this level; undefined: for the store's own. */
+export const durabilityNumber = (level: Durability | undefined): number =>
+  level === undefined ? 0 : durabilities.indexOf(level) + 1
+
+/** What a queue of this policy gets from a store that gives `best`: what it asks for, and never more than there is. */
+export const durabilityOf = (policy: Policy, best: Durability): Durability => {
+  const asked = policy.durability === 0 ? durabilities.length : policy.durability
+  return durabilities[Math.min(asked - 1, durabilities.indexOf(best))]!
+}
+
 export interface Policy {
   /** Waiting tasks (ready + delayed) above which client puts wait or fail. Children of a commit always enter. */
   readonly capacity: number
@@ -27,7 +40,23 @@ export interface Policy {
   readonly outcomesKeptMs: number
   readonly dedupeKept: number
   readonly dedupeKeptMs: number
+  /** Payload bytes of waiting tasks above which client puts wait or fail. 0 = no bound. */
+  readonly capacityBytes: number
+  /** What a put does where there is no room: one of `overflows`. */
+  readonly overflow: number
+  /** Leases of one lane at once, and a minute. 0 = no bound. */
+  readonly laneConcurrency: number
+  readonly laneRatePerMinute: number
+  /** Leases that a rested lane is granted in one go, where there is a rate; 0 is 1. */
+  readonly laneBurst: number
+  /** Between two grants of one lane. 0 = none. */
+  readonly laneGapMs: number
+  /** What the queue asks of the store: 0 the store's own level, else an index into `durabilities` plus 1. */
+  readonly durability: number
 }
+
+/** `dropOldest`: the put enters, and the oldest waiting tasks of the lowest urgency end as dead until there is room. */
+export const overflows = { wait: 0, dropOldest: 1 } as const
 
 export const defaults: Policy = {
   capacity: Limits.capacityDefault,
@@ -42,7 +71,14 @@ export const defaults: Policy = {
   outcomesKept: Limits.outcomesKeptMax,
   outcomesKeptMs: Limits.outcomesKeptMs,
   dedupeKept: Limits.dedupeKeptMax,
-  dedupeKeptMs: Limits.dedupeKeptMs
+  dedupeKeptMs: Limits.dedupeKeptMs,
+  capacityBytes: 0,
+  overflow: overflows.wait,
+  laneConcurrency: 0,
+  laneRatePerMinute: 0,
+  laneBurst: 0,
+  laneGapMs: 0,
+  durability: 0
 }
 
 /** Field, smallest and largest value, in the order in which a policy travels. */
@@ -59,7 +95,14 @@ export const ranges: ReadonlyArray<readonly [field: keyof Policy, min: number, m
   ["outcomesKept", 0, Limits.outcomesKeptMax],
   ["outcomesKeptMs", 0, Limits.delayMsMax],
   ["dedupeKept", 0, Limits.dedupeKeptMax],
-  ["dedupeKeptMs", 0, Limits.delayMsMax]
+  ["dedupeKeptMs", 0, Limits.delayMsMax],
+  ["capacityBytes", 0, Number.MAX_SAFE_INTEGER],
+  ["overflow", 0, overflows.dropOldest],
+  ["laneConcurrency", 0, Limits.concurrencyMax],
+  ["laneRatePerMinute", 0, Limits.laneRatePerMinuteMax],
+  ["laneBurst", 0, Limits.laneBurstMax],
+  ["laneGapMs", 0, Limits.laneGapMsMax],
+  ["durability", 0, 3]
 ]
 
 export interface PolicyFault {

@@ -13,7 +13,10 @@
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "../wire/Bytes.ts"
 import { formatVersion, type Row } from "./Journal.ts"
+import type { LaneSetting } from "./Lanes.ts"
+import type { ObjectKind } from "./Objects.ts"
 import { type Durability, fromNumbers, type Policy } from "./Policy.ts"
+import type { RepeatState } from "./Repeat.ts"
 import type { AttemptReason, Outcome, Reason, TaskOptions } from "./Task.ts"
 
 export const Kind = {
@@ -32,7 +35,19 @@ export const Kind = {
   answer: 13,
   answersSeen: 14,
   putProgress: 15,
-  namespace: 16
+  namespace: 16,
+  repeat: 17,
+  repeatRemoved: 18,
+  purged: 19,
+  redriven: 20,
+  checkpoint: 21,
+  object: 22,
+  setAdded: 23,
+  setRemoved: 24,
+  counter: 25,
+  dictEntry: 26,
+  dictDeleted: 27,
+  lane: 28
 } as const
 
 /** Bytes that stay in the row: where they begin, and how many. */
@@ -51,6 +66,7 @@ export interface QueueRecord {
   readonly policy: Policy
   readonly durability: Durability
   readonly closed: number
+  readonly paused: boolean
   /** See `queueCounters`. */
   readonly counters: ReadonlyArray<number>
 }
@@ -60,6 +76,9 @@ export interface PutRecord {
   readonly queue: number
   /** Delayed until; 0: ready. */
   readonly dueAt: number
+  /** The dead letter that this task was put again from; 0: none. */
+  readonly origin: number
+  readonly checkpoint: Uint8Array | undefined
   readonly options: TaskOptions | undefined
   readonly payload: Span
 }
@@ -71,7 +90,9 @@ export interface TaskRecord {
   readonly putAt: number
   /** Delayed: due at. Ended (a dead letter): died at. */
   readonly at: number
+  /** Of a dead letter: the cursor of its outcome. */
   readonly place: number
+  readonly origin: number
   readonly attempt: number
   readonly leases: number
   readonly releases: number
@@ -104,6 +125,8 @@ export interface ReturnedRecord {
 export interface EndedRecord {
   readonly kind: typeof Kind.ended
   readonly n: number
+  /** Of itself: the full record of its task may have been cleaned. */
+  readonly queue: number
   readonly cursor: number
   readonly outcome: Outcome
   readonly attempts: number
@@ -112,8 +135,14 @@ export interface EndedRecord {
   readonly body: Span | undefined
 }
 export interface AcknowledgedRecord {
-  readonly kind: typeof Kind.acknowledged
+  readonly kind: typeof Kind.acknowledged | typeof Kind.purged | typeof Kind.redriven
   readonly n: number
+  readonly queue: number
+}
+export interface CheckpointRecord {
+  readonly kind: typeof Kind.checkpoint
+  readonly n: number
+  readonly bytes: Uint8Array
 }
 export interface OutcomeRecord {
   readonly kind: typeof Kind.outcome
@@ -165,15 +194,83 @@ export interface PutProgressRecord {
   readonly statuses: ReadonlyArray<number>
 }
 
+export interface RepeatRecord {
+  readonly kind: typeof Kind.repeat
+  readonly queue: number
+  readonly state: RepeatState
+}
+export interface RepeatRemovedRecord {
+  readonly kind: typeof Kind.repeatRemoved
+  readonly queue: number
+  readonly id: string
+}
 /** Numbers that are never given twice. */
 export interface NamespaceRecord {
   readonly kind: typeof Kind.namespace
   readonly nextTask: number
   readonly nextSession: number
+  /** The secret that fingerprints of sets rest on. */
+  readonly objectsKey: Uint8Array
+}
+/** What is kept of a lane; undefined: nothing any more. */
+export interface LaneRecord {
+  readonly kind: typeof Kind.lane
+  readonly queue: number
+  readonly key: string
+  readonly setting: LaneSetting | undefined
+}
+export interface ObjectRecord {
+  readonly kind: typeof Kind.object
+  readonly id: number
+  readonly name: string
+  readonly object: ObjectKind
+  readonly durability: Durability
+}
+/** `at`: where in the row the key lies, its length first. */
+export interface SetAddedRecord {
+  readonly kind: typeof Kind.setAdded
+  readonly id: number
+  readonly fingerprint: Uint32Array
+  readonly at: number
+  readonly key: Span
+}
+export interface SetRemovedRecord {
+  readonly kind: typeof Kind.setRemoved
+  readonly id: number
+  readonly fingerprint: Uint32Array
+}
+export interface CounterRecord {
+  readonly kind: typeof Kind.counter
+  readonly id: number
+  readonly value: number
+  readonly version: number
+}
+export interface DictEntryRecord {
+  readonly kind: typeof Kind.dictEntry
+  readonly id: number
+  readonly key: string
+  readonly version: number
+  readonly born: number
+  readonly value: Uint8Array
+}
+export interface DictDeletedRecord {
+  readonly kind: typeof Kind.dictDeleted
+  readonly id: number
+  readonly key: string
+  readonly version: number
 }
 
 export type Record =
   | NamespaceRecord
+  | ObjectRecord
+  | LaneRecord
+  | SetAddedRecord
+  | SetRemovedRecord
+  | CounterRecord
+  | DictEntryRecord
+  | DictDeletedRecord
+  | RepeatRecord
+  | RepeatRemovedRecord
   | QueueRecord
   | PutRecord
   | TaskRecord
@@ -181,6 +278,7 @@ export type Record =
   | ReturnedRecord
   | EndedRecord
   | AcknowledgedRecord
+  | CheckpointRecord
   | OutcomeRecord
   | DedupeRecord
   | SessionRecord
@@ -275,6 +373,28 @@ export const readOptions = (r: Reader): TaskOptions => ({
   trace: r.strOrNil(bytesMax)
 })
 
+const setting = (r: Reader): LaneSetting => {
+  const paused = r.bool()
+  const slowedUntil = r.uint()
+  if (r.nil()) return { paused, slowedUntil, override: undefined }
+  r.array(0)
+  const concurrency = r.uintOrNil()
+  const ratePerMinute = r.uintOrNil()
+  const burst = r.uintOrNil()
+  const gapMs = r.uintOrNil()
+  return { paused, slowedUntil, override: { concurrency, ratePerMinute, burst, gapMs, weight: r.uintOrNil() } }
+}
+
+/** A fingerprint: four words. */
+const words = (r: Reader): Uint32Array => Uint32Array.from({ length: 4 }, () => r.uint())
+
+/** Options after a mark, or nil. */
+const optionsOrNil = (r: Reader): TaskOptions | undefined => {
+  if (r.nil()) return undefined
+  r.array(0)
+  return readOptions(r)
+}
+
 // ---- decoding
 
 const decode = (r: Reader): Record => {
@@ -291,12 +411,31 @@ const decode = (r: Reader): Record => {
         policy: fromNumbers(list(r, () => r.uint())),
         durability: durabilities[r.uint(2)]!,
         closed: r.uint(2),
+        paused: r.bool(),
         counters: list(r, () => r.uint())
       }
     case Kind.put:
-      return { kind, n: r.uint(), queue: r.uint(), dueAt: 0, options: undefined, payload: span(r) }
+      return {
+        kind,
+        n: r.uint(),
+        queue: r.uint(),
+        dueAt: 0,
+        origin: 0,
+        checkpoint: undefined,
+        options: undefined,
+        payload: span(r)
+      }
     case Kind.putWith:
-      return { kind, n: r.uint(), queue: r.uint(), dueAt: r.uint(), options: readOptions(r), payload: span(r) }
+      return {
+        kind,
+        n: r.uint(),
+        queue: r.uint(),
+        dueAt: r.uint(),
+        origin: r.uint(),
+        checkpoint: r.nil() ? undefined : copy(r),
+        options: optionsOrNil(r),
+        payload: span(r)
+      }
     case Kind.task:
       return {
         kind,
@@ -306,6 +445,7 @@ const decode = (r: Reader): Record => {
         putAt: r.uint(),
         at: r.uint(),
         place: r.uint(),
+        origin: r.uint(),
         attempt: r.uint(),
         leases: r.uint(),
         releases: r.uint(),
@@ -315,7 +455,7 @@ const decode = (r: Reader): Record => {
         fence: r.uint(),
         reasons: readReasons(r),
         checkpoint: r.nil() ? undefined : copy(r),
-        options: r.nil() ? undefined : (r.array(0), readOptions(r)),
+        options: optionsOrNil(r),
         payload: span(r)
       }
     case Kind.leased:
@@ -336,6 +476,7 @@ const decode = (r: Reader): Record => {
       return {
         kind,
         n: r.uint(),
+        queue: r.uint(),
         cursor: r.uint(),
         outcome: r.uint(3) as Outcome,
         attempts: r.uint(),
@@ -343,7 +484,9 @@ const decode = (r: Reader): Record => {
         body: r.nil() ? undefined : span(r)
       }
     case Kind.acknowledged:
-      return { kind, n: r.uint() }
+    case Kind.purged:
+    case Kind.redriven:
+      return { kind, n: r.uint(), queue: r.uint() }
     case Kind.outcome:
       return {
         kind,
@@ -380,7 +523,62 @@ const decode = (r: Reader): Record => {
         statuses: list(r, () => r.uint())
       }
     case Kind.namespace:
-      return { kind, nextTask: r.uint(), nextSession: r.uint() }
+      return { kind, nextTask: r.uint(), nextSession: r.uint(), objectsKey: copy(r) }
+    case Kind.checkpoint:
+      return { kind, n: r.uint(), bytes: copy(r) }
+    case Kind.repeat:
+      return {
+        kind,
+        queue: r.uint(),
+        state: {
+          definition: {
+            id: r.str(bytesMax),
+            everyMs: r.uintOrNil(),
+            cron: r.strOrNil(bytesMax),
+            zone: r.str(bytesMax),
+            payload: copy(r),
+            options: optionsOrNil(r)
+          },
+          nextAt: r.uint(),
+          cronAfter: r.uint(),
+          task: r.uint(),
+          lastAt: r.uint(),
+          occurrences: r.uint()
+        }
+      }
+    case Kind.repeatRemoved:
+      return { kind, queue: r.uint(), id: r.str(bytesMax) }
+    case Kind.lane: {
+      const queue = r.uint()
+      const key = r.str(bytesMax)
+      return { kind, queue, key, setting: r.nil() ? undefined : setting(r) }
+    }
+    case Kind.object:
+      return {
+        kind,
+        id: r.uint(),
+        name: r.str(bytesMax),
+        object: r.uint(2) as ObjectKind,
+        durability: durabilities[r.uint(2)]!
+      }
+    case Kind.setAdded: {
+      const id = r.uint()
+      const fingerprint = words(r)
+      const at = r.position
+      return { kind, id, fingerprint, at, key: span(r) }
+    }
+    case Kind.setRemoved:
+      return { kind, id: r.uint(), fingerprint: words(r) }
+    case Kind.counter: {
+      const id = r.uint()
+      const negative = r.bool()
+      const value = r.uint()
+      return { kind, id, value: negative ? -value : value, version: r.uint() }
+    }
+    case Kind.dictEntry:
+      return { kind, id: r.uint(), key: r.str(bytesMax), version: r.uint(), born: r.uint(), value: copy(r) }
+    case Kind.dictDeleted:
+      return { kind, id: r.uint(), key: r.str(bytesMax), version: r.uint() }
     default:
       throw new Malformed(`record kind ${kind} is not known to this version`)
   }

@@ -3,28 +3,33 @@
  *
  * While rows are read nothing is linked: tasks lie in the task table with their state as data. `finish` links them into
  * ready lists, timers and lease lists, gives every lease a full new term, and drops what the bounds no longer allow.
+ * A cleaned log names queues and sessions before it defines them: their records have moved to its end.
  * Payloads and outcome bodies stay in the log and are read when they are needed.
  *
  * Ensures: the engine's durable state equals that of the engine that wrote the rows.
  */
 import { Malformed } from "../wire/Bytes.ts"
+import type { DeadLetter } from "./DeadLetters.ts"
 import { type Engine, fenceBase } from "./Engine.ts"
 import type { Row } from "./Journal.ts"
-import type { Queue, QueueDefinition } from "./Queue.ts"
+import { type Durability, defaults, durabilityOf } from "./Policy.ts"
+import type { DedupeId, Queue, QueueDefinition } from "./Queue.ts"
 import {
   closedStates,
   type EndedRecord,
   Kind,
+  type LaneRecord,
   type OutcomeRecord,
   type PutRecord,
   type QueueRecord,
   type Record,
+  type RepeatRecord,
   readRow,
   type TaskRecord,
   type Visitor
 } from "./Records.ts"
-import { type PutStatus, Remembered, type Session } from "./Session.ts"
-import { Outcome, State, Task } from "./Task.ts"
+import { forgetAnswers, type PutProgress, type PutStatus, Remembered, type Session } from "./Session.ts"
+import { Outcome, Reason, State, Task } from "./Task.ts"
 
 export interface RestoreOptions {
   readonly session: (id: number, token: Uint8Array, principal: string) => Session
@@ -32,6 +37,27 @@ export interface RestoreOptions {
   readonly answer: (message: Uint8Array) => unknown
   /** The manager's own definition of a queue, which wins over the one in the log. */
   readonly definition: (name: string) => QueueDefinition | undefined
+  /** The best level that the store gives in this life. */
+  readonly durability: Durability
+}
+
+/** A session as far as the rows have told. */
+class RestoredSession {
+  token: Uint8Array | undefined = undefined
+  principal = ""
+  home = 0
+  readonly answers = new Map<number, Remembered>()
+  readonly partial = new Map<number, PutProgress>()
+}
+
+/** Stands for a queue that is named before it is defined. */
+const undefinedYet: QueueDefinition = {
+  name: "",
+  fingerprint: new Uint8Array(),
+  schema: "",
+  accepts: [],
+  policy: defaults,
+  durability: "fsync"
 }
 
 export class Restorer implements Visitor {
@@ -41,7 +67,13 @@ export class Restorer implements Visitor {
   /** The first row there is; 0: none. */
   firstSeq = 0
   namespaceHome = 0
-  readonly sessions = new Map<number, Session>()
+  /** Filled by `finish`. */
+  readonly sessions: Array<Session> = []
+  readonly #sessions = new Map<number, RestoredSession>()
+  /** The session of each leased task. */
+  readonly #holders = new Map<number, number>()
+  /** Dedupe ids of tasks that ended: when. */
+  readonly #idsEnded = new Map<DedupeId, number>()
   readonly #engine: Engine
   readonly #options: RestoreOptions
   #nextTask = 1
@@ -49,7 +81,17 @@ export class Restorer implements Visitor {
   #seq = 0
   #epoch = 0
   #now = 0
+  /** Rows with the names of shared objects. */
+  readonly objectHomes = new Map<number, number>()
+  /** Rows with checkpoints that are in no full record. */
+  readonly checkpointHomes = new Map<Task, number>()
+  /** Dead letters by their task. */
+  readonly #letters = new Map<number, DeadLetter>()
   readonly #fences = new Map<number, number>()
+  readonly #lanes = new Map<string, { readonly record: LaneRecord; readonly home: number }>()
+  /** Rows with the settings of lanes. Filled by `finish`. */
+  readonly laneHomes = new Map<Queue, Map<string, number>>()
+  readonly #repeats = new Map<string, { readonly record: RepeatRecord; readonly home: number }>()
 
   constructor(engine: Engine, options: RestoreOptions) {
     this.#engine = engine
@@ -80,7 +122,29 @@ export class Restorer implements Visitor {
         this.#nextTask = Math.max(this.#nextTask, record.nextTask)
         this.#nextSession = Math.max(this.#nextSession, record.nextSession)
         this.namespaceHome = this.#seq
+        this.#engine.objects.restoreKey(record.objectsKey)
         return
+      case Kind.lane: {
+        const name = `${record.queue} ${record.key}`
+        if (record.setting === undefined) this.#lanes.delete(name)
+        else this.#lanes.set(name, { record, home: this.#seq })
+        return
+      }
+      case Kind.object:
+        this.objectHomes.set(record.id, this.#seq)
+        return this.#engine.objects.restoreObject(record.id, record.name, record.object, record.durability)
+      case Kind.setAdded:
+        return this.#engine.objects.restoreSetEntry(record.id, record.fingerprint, this.#seq, record.at)
+      case Kind.setRemoved:
+        return this.#engine.objects.restoreSetRemoval(record.id, record.fingerprint)
+      case Kind.counter:
+        return this.#engine.objects.restoreCounter(record.id, record.value, record.version)
+      case Kind.dictEntry: {
+        const { born, id, key, value, version } = record
+        return this.#engine.objects.restoreDictEntry(id, key, value, version, born)
+      }
+      case Kind.dictDeleted:
+        return this.#engine.objects.restoreDictDeletion(record.id, record.key, record.version)
       case Kind.queue:
         return this.#queueRecord(record)
       case Kind.put:
@@ -94,7 +158,7 @@ export class Restorer implements Visitor {
         task.state = State.leased
         task.attempt++
         task.leases++
-        task.holder = this.sessions.get(record.session)
+        this.#holders.set(record.n, record.session)
         this.#fences.set(record.n, this.#epoch * fenceBase + task.leases)
         return
       }
@@ -103,7 +167,7 @@ export class Restorer implements Visitor {
         if (!(task instanceof Task)) return
         task.state = record.state === State.delayed ? State.delayed : State.ready
         this.#fences.delete(record.n)
-        task.holder = undefined
+        this.#holders.delete(record.n)
         task.at = record.at
         task.place = record.place
         task.attempt = record.attempt
@@ -114,10 +178,26 @@ export class Restorer implements Visitor {
       }
       case Kind.ended:
         return this.#ended(record)
-      case Kind.acknowledged: {
+      case Kind.redriven: {
+        const queue = this.#queue(record.queue)
+        queue.redriven++
+        this.#letters.delete(record.n)
+        return
+      }
+      case Kind.checkpoint: {
         const task = tasks.owner(record.n)
         if (!(task instanceof Task)) return
-        task.queue.acknowledged++
+        task.checkpoint = record.bytes
+        this.checkpointHomes.set(task, this.#seq)
+        return
+      }
+      case Kind.acknowledged:
+      case Kind.purged: {
+        const queue = this.#queue(record.queue)
+        if (record.kind === Kind.purged) queue.purged++
+        else queue.acknowledged++
+        const task = tasks.owner(record.n)
+        if (!(task instanceof Task)) return
         this.#endId(task)
         this.#fences.delete(task.n)
         tasks.remove(task.n)
@@ -132,42 +212,41 @@ export class Restorer implements Visitor {
         const entry = known ?? { id: record.id, n: record.n, until: record.until, home: this.#seq }
         entry.until = record.until
         entry.home = this.#seq
+        this.#idsEnded.delete(entry)
         queue.ids.set(record.id, entry)
         return
       }
       case Kind.session: {
-        const known = this.sessions.get(record.id)
-        const session = known ?? this.#options.session(record.id, record.token, record.principal)
+        const session = this.#session(record.id)
+        session.token = record.token
+        session.principal = record.principal
         session.home = this.#seq
-        this.sessions.set(record.id, session)
         this.#nextSession = Math.max(this.#nextSession, record.id + 1)
         return
       }
       case Kind.sessionEnded:
-        this.sessions.delete(record.id)
+        this.#sessions.delete(record.id)
         return
       case Kind.answer: {
-        const session = this.sessions.get(record.session)
-        if (session === undefined) return
+        const session = this.#session(record.session)
         const answer = new Remembered(this.#options.answer(record.message))
         answer.home = this.#seq
         session.answers.set(record.request, answer)
         session.partial.delete(record.request)
         return
       }
-      case Kind.answersSeen: {
-        const session = this.sessions.get(record.session)
-        if (session === undefined) return
-        session.seen(record.ranges)
+      case Kind.answersSeen:
+        return forgetAnswers(this.#session(record.session).answers, record.ranges)
+      case Kind.repeat:
+        this.#repeats.set(`${record.queue} ${record.state.definition.id}`, { record, home: this.#seq })
         return
-      }
+      case Kind.repeatRemoved:
+        this.#repeats.delete(`${record.queue} ${record.id}`)
+        return
       case Kind.putProgress: {
+        const { request, tasks } = record
         const statuses = record.statuses as ReadonlyArray<PutStatus>
-        this.sessions.get(record.session)?.partial.set(record.request, {
-          home: this.#seq,
-          tasks: record.tasks,
-          statuses
-        })
+        this.#session(record.session).partial.set(request, { home: this.#seq, tasks, statuses })
         return
       }
     }
@@ -177,42 +256,80 @@ export class Restorer implements Visitor {
   finish(now: number): void {
     const engine = this.#engine
     engine.restoreNumbers(this.#nextTask, this.#nextSession)
-    for (const session of this.sessions.values()) engine.sessions.add(session)
+    const sessions = new Map<number, Session>()
+    for (const [id, { answers, home, partial, principal, token }] of this.#sessions) {
+      if (token === undefined) continue
+      const session = this.#options.session(id, token, principal)
+      session.home = home
+      for (const [request, answer] of answers) session.answers.set(request, answer)
+      for (const [request, progress] of partial) session.partial.set(request, progress)
+      engine.sessions.add(session)
+      sessions.set(id, session)
+      this.sessions.push(session)
+    }
     for (const queue of engine.queues) {
+      if (queue?.definition === undefinedYet || queue === undefined)
+        throw new Malformed("a queue is named and not defined")
+    }
+    for (const queue of engine.queues) {
+      for (const entry of queue.ids.values()) {
+        const at = this.#idsEnded.get(entry)
+        if (at !== undefined) entry.until = at + queue.policy.dedupeKeptMs
+      }
       const ended: Array<number> = []
       queue.log.restored((n) => ended.push(n))
       for (const n of ended) engine.tasks.remove(n)
       // In the order in which they ended, whatever the order in which the cleaner wrote them again.
       const ids = [...queue.ids.values()].filter(({ until }) => until !== Number.POSITIVE_INFINITY)
       queue.idsEnded.push(...ids.sort((a, b) => a.until - b.until || a.n - b.n))
-      const letters = [...queue.deadLetters].sort(([, a], [, b]) => a.diedAt - b.diedAt || a.task.n - b.task.n)
-      queue.deadLetters.clear()
-      for (const [n, letter] of letters) {
-        queue.deadLetters.set(n, letter)
-        queue.deadLetterBytes += letter.task.payloadBytes
-      }
+    }
+    for (const { cursor, diedAt, task } of [...this.#letters.values()].sort((a, b) => a.cursor - b.cursor)) {
+      task.queue.deadLetters.add(task, cursor, diedAt)
+    }
+    engine.tasks.sort()
+    for (const queue of engine.queues) queue.ready.restart(now)
+    for (const { home, record } of this.#lanes.values()) {
+      const queue = this.#queue(record.queue)
+      if (record.setting !== undefined) queue.ready.restore(record.key, record.setting)
+      const homes = this.laneHomes.get(queue) ?? new Map<string, number>()
+      this.laneHomes.set(queue, homes.set(record.key, home))
     }
     engine.tasks.forEach((task) => {
+      const holder = this.#holders.get(task.n)
+      if (holder !== undefined) task.holder = sessions.get(holder)
       engine.restoreTask(task, this.#fences.get(task.n), now)
     })
+    const lives = (n: number): boolean => engine.tasks.owner(n) instanceof Task
+    for (const { home, record } of this.#repeats.values()) {
+      engine.repeats.restore(this.#queue(record.queue), record.state, lives, now).home = home
+    }
     for (const queue of engine.queues) engine.restored(queue, now)
   }
 
   #queue(id: number): Queue {
-    const queue = this.#engine.queues[id]
-    if (queue === undefined) throw new Malformed(`row ${this.#seq} names queue ${id}, which no row defines`)
-    return queue
+    return this.#engine.queues[id] ?? this.#engine.restoreQueue(id, undefinedYet)
+  }
+
+  #session(id: number): RestoredSession {
+    let session = this.#sessions.get(id)
+    if (session === undefined) {
+      session = new RestoredSession()
+      this.#sessions.set(id, session)
+    }
+    return session
   }
 
   #queueRecord(record: QueueRecord): void {
-    let queue = this.#engine.queues[record.id]
-    if (queue === undefined) {
-      if (record.id !== this.#engine.queues.length) throw new Malformed(`row ${this.#seq} skips queues`)
-      const { accepts, durability, fingerprint, name, policy, schema } = record
-      const own = this.#options.definition(name)
-      queue = this.#engine.restoreQueue(record.id, own ?? { accepts, durability, fingerprint, name, policy, schema })
-    }
+    const queue = this.#queue(record.id)
+    const { accepts, durability, fingerprint, name, policy, schema } = record
+    const { definition, durability: best } = this.#options
+    const known = definition(name) ?? { accepts, fingerprint, name, policy, schema }
+    const asked = durabilityOf(known.policy, best)
+    // Its tasks are in the log: were their ends no longer written, the next life would find them alive again.
+    const level = asked === "memory" && durability !== "memory" ? "buffered" : asked
+    this.#engine.redefine(queue, { ...known, durability: level })
     queue.closed = closedStates[record.closed]!
+    queue.paused = record.paused
     queue.home = this.#seq
     if (record.counters.length > 0) queue.restoreCounters(record.counters)
   }
@@ -222,6 +339,8 @@ export class Restorer implements Visitor {
     const task = new Task(record.n, queue, undefined, record.options, this.#now, record.payload.size)
     task.home = this.#seq
     task.homeAt = record.payload.at
+    task.origin = record.origin
+    task.checkpoint = record.checkpoint
     if (record.dueAt > 0) {
       task.state = State.delayed
       task.at = record.dueAt
@@ -242,12 +361,14 @@ export class Restorer implements Visitor {
     task.state = record.state as State
     task.at = record.at
     task.place = record.place
+    task.origin = record.origin
     task.attempt = record.attempt
     task.leases = record.leases
     task.releases = record.releases
     task.lossesWhileStarted = record.losses
     task.expired = record.expired
-    task.holder = record.holder === 0 ? undefined : this.sessions.get(record.holder)
+    if (record.holder > 0) this.#holders.set(n, record.holder)
+    else this.#holders.delete(n)
     task.reasons = record.reasons.length === 0 ? undefined : [...record.reasons]
     task.checkpoint = record.checkpoint
     task.home = this.#seq
@@ -256,9 +377,10 @@ export class Restorer implements Visitor {
     if (record.fence > 0) this.#fences.set(n, record.fence)
     if (task.state === State.ended) {
       // A dead letter: it lives on beside its outcome.
-      queue.deadLetters.set(n, { task, diedAt: record.at })
+      this.#letters.set(n, { task, diedAt: record.at, cursor: record.place })
       return
     }
+    if (owner instanceof Task) this.checkpointHomes.delete(owner)
     if (owner instanceof Task) tasks.replace(n, task)
     else tasks.add(n, task)
     const id = options?.id
@@ -267,25 +389,32 @@ export class Restorer implements Visitor {
 
   #ended(record: EndedRecord): void {
     const { tasks } = this.#engine
-    const task = tasks.owner(record.n)
-    if (!(task instanceof Task)) return
-    const { queue } = task
-    const size = record.body?.size ?? task.payloadBytes
-    const { attempts, cursor, n, outcome, reasons } = record
-    queue.log.restore(cursor, n, outcome, reasons, attempts, this.#now, size)
-    if (record.body === undefined) queue.log.place(cursor, this.#seq, task.home, task.homeAt)
-    else queue.log.place(cursor, this.#seq, this.#seq, record.body.at)
-    this.#fences.delete(n)
-    tasks.end(n, queue, cursor)
-    task.state = State.ended
-    task.attempt = attempts
-    task.holder = undefined
-    task.reasons = reasons.length === 0 ? undefined : [...reasons]
+    const { attempts, body, cursor, n, outcome, reasons } = record
+    const queue = this.#queue(record.queue)
+    const owner = tasks.owner(n)
+    const task = owner instanceof Task ? owner : undefined
     if (outcome === Outcome.success) queue.done++
     else if (outcome === Outcome.cancelled) queue.cancelled++
-    else {
-      queue.dead++
-      queue.deadLetters.set(n, { task, diedAt: this.#now })
+    else queue.dead++
+    if (reasons.at(-1)?.reason === Reason.dropped) queue.dropped++
+    // Without its task, a body that is the payload is gone; if the outcome still lives, a full record follows.
+    queue.log.next = Math.max(queue.log.next, cursor + 1)
+    if (body !== undefined || task !== undefined) {
+      queue.log.restore(cursor, n, outcome, reasons, attempts, this.#now, body?.size ?? task!.payloadBytes)
+      if (body !== undefined) queue.log.place(cursor, this.#seq, this.#seq, body.at)
+      else queue.log.place(cursor, this.#seq, task!.home, task!.homeAt)
+      if (owner === undefined) tasks.addEnded(n, queue, cursor)
+      else tasks.end(n, queue, cursor)
+    }
+    this.#nextTask = Math.max(this.#nextTask, n + 1)
+    if (task === undefined) return
+    this.#fences.delete(n)
+    this.#holders.delete(n)
+    task.state = State.ended
+    task.attempt = attempts
+    task.reasons = reasons.length === 0 ? undefined : [...reasons]
+    if (outcome === Outcome.failure || outcome === Outcome.dead) {
+      this.#letters.set(n, { task, diedAt: this.#now, cursor })
     }
     this.#endId(task)
   }
@@ -305,7 +434,8 @@ export class Restorer implements Visitor {
     const id = task.options?.id
     const entry = id === undefined ? undefined : task.queue.ids.get(id)
     if (entry === undefined || entry.n !== task.n) return
-    entry.until = this.#now + task.queue.policy.dedupeKeptMs
+    // Until when is known with the queue's policy.
+    this.#idsEnded.set(entry, this.#now)
     entry.home = task.home
   }
 }

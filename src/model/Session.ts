@@ -4,6 +4,7 @@
  * The engine knows nothing of connections. Without one a session waits for nothing and has no streams, and its leases run
  * out; the manager says when (`detach`, `resume`, `goodbye`).
  */
+import type { Standing } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { TaskOptions } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
@@ -55,14 +56,17 @@ export class Session {
 
   /** The client has these answers: from, to, from, to, ..., both included. */
   seen(ranges: ReadonlyArray<number>): void {
-    const { answers } = this
-    for (let i = 0; i + 1 < ranges.length; i += 2) {
-      const from = ranges[i]!
-      const to = ranges[i + 1]!
-      // Whoever says the widest range there is must not make us count through it.
-      if (to - from < 2 * answers.size) for (let n = from; n <= to; n++) answers.delete(n)
-      else for (const n of answers.keys()) if (n >= from && n <= to) answers.delete(n)
-    }
+    forgetAnswers(this.answers, ranges)
+  }
+}
+
+export const forgetAnswers = (answers: Map<number, Remembered>, ranges: ReadonlyArray<number>): void => {
+  for (let i = 0; i + 1 < ranges.length; i += 2) {
+    const from = ranges[i]!
+    const to = ranges[i + 1]!
+    // Whoever says the widest range there is must not make us count through it.
+    if (to - from < 2 * answers.size) for (let n = from; n <= to; n++) answers.delete(n)
+    else for (const n of answers.keys()) if (n >= from && n <= to) answers.delete(n)
   }
 }
 
@@ -79,12 +83,15 @@ export class LeaseStream {
   readonly session: Session
   readonly queue: Queue
   credit: number
+  /** The part of the credit that is no free handler: tasks of lanes with limits are not delivered on it. */
+  readonly prefetch: number
 
-  constructor(id: number, session: Session, queue: Queue, credit: number) {
+  constructor(id: number, session: Session, queue: Queue, credit: number, prefetch: number) {
     this.id = id
     this.session = session
     this.queue = queue
     this.credit = credit
+    this.prefetch = prefetch
   }
 }
 
@@ -149,6 +156,8 @@ export interface PutBatch {
   /** Filled from the front: the number of each task that entered, and whether it was there before. */
   readonly tasks: Array<number>
   readonly statuses: Array<PutStatus>
+  /** Where the first stood when a duplicate arrived, by position in the batch; undefined while there was none. */
+  firsts: Array<Standing> | undefined
 }
 
 /** What became of one item of a put; the numbers are the protocol's. */

@@ -2,12 +2,13 @@
  * One task as the engine holds it, and the words for what may become of it.
  *
  * A task is mutable and owned by exactly one engine. `prev` and `next` link it into the one list that its state puts
- * it in: the ready list of its priority, or the lease list of its queue. Legal moves:
+ * it in: the ready list of its lane and priority, or the lease list of its queue. Legal moves:
  *
  *     put -> ready | delayed        delayed -> ready | dead | cancelled     ready -> leased | dead | cancelled
  *     leased -> done | dead | ready (released, lost) | delayed (failed, backing off) | cancelled
  *
- * `done`, `dead` and `cancelled` are final: the record leaves the engine, its outcome stays in the log.
+ * `done`, `dead` and `cancelled` are final: the record leaves the engine, its outcome stays in the log. `Life.ts` has the
+ * whole table.
  */
 import type { Queue } from "./Queue.ts"
 import type { Session } from "./Session.ts"
@@ -80,6 +81,8 @@ export class Task {
   expired = false
   reasons: Array<AttemptReason> | undefined = undefined
   checkpoint: Uint8Array | undefined = undefined
+  /** Number of the dead letter that was put again as this task; 0: none. */
+  origin = 0
   /** The dense number of the task: its identity inside the namespace, and its first place in the order. */
   readonly n: number
   readonly queue: Queue

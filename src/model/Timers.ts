@@ -3,6 +3,7 @@
  * with it. Nothing stale stays behind, however long the time-outs that clients choose.
  */
 import type { Queue } from "./Queue.ts"
+import type { Repeat } from "./Repeat.ts"
 import type { Waiter } from "./Session.ts"
 import type { Task } from "./Task.ts"
 
@@ -12,6 +13,9 @@ export type TimerSubject =
   | { readonly _tag: "Wait"; readonly waiter: Waiter }
   | { readonly _tag: "Leases"; readonly queue: Queue }
   | { readonly _tag: "Outcomes"; readonly queue: Queue }
+  | { readonly _tag: "Repeat"; readonly repeat: Repeat }
+  | { readonly _tag: "Sweep"; readonly queue: Queue }
+  | { readonly _tag: "Lanes"; readonly queue: Queue }
 
 export class Timer {
   slot = -1

@@ -22,7 +22,18 @@ export const pbkdf2Sha256 = (password: Uint8Array, salt: Uint8Array, iterations:
 export const timingSafeEqual = (a: Uint8Array, b: Uint8Array): boolean =>
   a.byteLength === b.byteLength && crypto.timingSafeEqual(a, b)
 
-export const randomBytes = (size: number): Uint8Array => crypto.randomBytes(size)
+let source: (size: number) => Uint8Array = crypto.randomBytes
+
+export const randomBytes = (size: number): Uint8Array => source(size)
+
+/** Replaces the source of random bytes, for a simulation; returns what puts the old one back. */
+export const useRandomBytes = (replacement: (size: number) => Uint8Array): (() => void) => {
+  const before = source
+  source = replacement
+  return () => {
+    source = before
+  }
+}
 
 /** An incremental SHA-256, for files that are hashed while they stream. */
 export const sha256Stream = (): { readonly update: (data: Uint8Array) => void; readonly hex: () => string } => {

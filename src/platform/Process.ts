@@ -16,6 +16,9 @@ export const hostname = (): string => os.hostname()
 export const environment = (name: string): string | undefined => process.env[name] || undefined
 
 export const stdoutIsTerminal = (): boolean => process.stdout.isTTY === true
+
+/** Whether there is someone who can be asked. */
+export const stdinIsTerminal = (): boolean => process.stdin.isTTY === true
 export const writeOut = (text: string): void => void process.stdout.write(text)
 export const terminalColumns = (): number => process.stdout.columns || 80
 

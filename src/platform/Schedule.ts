@@ -4,4 +4,15 @@
  */
 import { setImmediate } from "node:timers"
 
-export const soon = (run: () => void): void => void setImmediate(run)
+let turn: (run: () => void) => void = (run) => void setImmediate(run)
+
+export const soon = (run: () => void): void => turn(run)
+
+/** Replaces the event loop, for a simulation; returns what puts the old one back. */
+export const useTurns = (replacement: (run: () => void) => void): (() => void) => {
+  const before = turn
+  turn = replacement
+  return () => {
+    turn = before
+  }
+}

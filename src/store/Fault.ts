@@ -26,7 +26,7 @@ export const remedies = {
   restart:
     "look at the disk and the system's log, then start again: what was answered is read back from the file, what was under way may be there or not",
   restore:
-    "keep a copy of the folder; put a backup of it back and open it with acceptLoss, or name another directory to begin anew",
+    "keep a copy of the folder; put a backup of it back and open it with acceptLoss (serve --accept-loss), or name another directory to begin anew",
   vanished:
-    "put back the file that belongs here; to go on with what the file has, and lose the rest for good, open it with acceptLoss"
+    "put back the file that belongs here; to go on with what the file has, and lose the rest for good, open it with acceptLoss (serve --accept-loss)"
 } as const

@@ -140,7 +140,7 @@ const open = (options: SqliteOptions): Effect.Effect<StoreShape, StoreOpenError,
     const { opened } = yield* Effect.acquireRelease(Effect.mapError(ask({ ask: "open" }), errorOf), () => close)
     const { epoch, instance, sqliteVersion } = opened!
 
-    yield* Effect.logInfo("the store is open").pipe(
+    yield* Effect.logDebug("the store is open").pipe(
       Effect.annotateLogs({ room: "store", directory, durability, epoch, sqlite: sqliteVersion })
     )
     if (Folder.openToOthers(directory)) {

@@ -6,8 +6,11 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, Reader, type Writer } from "./Bytes.ts"
-import { head, list, uints } from "./pieces.ts"
-import { ClientType as T, type TaskOptions } from "./Vocabulary.ts"
+
+import * as Objects from "./ObjectMessages.ts"
+import * as Operations from "./Operations.ts"
+import { head, isName, list, uints } from "./pieces.ts"
+import { type LaneChange, type LaneLimits, ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
 export interface Hello {
   readonly type: typeof T.hello
@@ -75,6 +78,8 @@ export interface Subscribe {
   readonly request: number
   readonly queue: number
   readonly credit: number
+  /** The part of the credit that is no free handler. */
+  readonly prefetch: number
 }
 export interface Credit {
   readonly type: typeof T.credit
@@ -96,14 +101,14 @@ export interface Unsubscribe {
   readonly request: number
   readonly stream: number
 }
-export interface CommitEffects {
+export interface CommitEffects extends Objects.ObjectEffects {
   readonly puts: ReadonlyArray<{
     readonly queue: number
     readonly payload: Uint8Array
     readonly options: TaskOptions | undefined
+    /** Which of the set additions must be new for this put to happen. */
+    readonly ifNew?: number | undefined
   }>
-  /** How many set, counter and dict writes came along; protocol 1 reserves their fields. */
-  readonly others: number
 }
 export interface Commit {
   readonly type: typeof T.commit
@@ -112,6 +117,10 @@ export interface Commit {
   readonly fences: ReadonlyArray<number>
   readonly results: ReadonlyArray<Uint8Array>
   readonly effects: ReadonlyArray<CommitEffects | undefined> | undefined
+  /** All items or none. Default false. */
+  readonly together?: boolean | undefined
+  /** For how long the lane of each task is slowed down. */
+  readonly slowDowns?: ReadonlyArray<number | undefined> | undefined
 }
 export interface Release {
   readonly type: typeof T.release
@@ -123,6 +132,8 @@ export interface Failure {
   readonly error: Uint8Array | undefined
   readonly text: string
   readonly retryAfterMs: number | undefined
+  /** For how long the lane of the task is slowed down. */
+  readonly slowDownMs?: number | undefined
 }
 export interface Fail {
   readonly type: typeof T.fail
@@ -167,6 +178,17 @@ export interface Close {
   readonly queue: number
   readonly immediate: boolean
 }
+export interface Lane {
+  readonly type: typeof T.lane
+  readonly request: number
+  readonly queue: number
+  readonly key: string
+  readonly change: LaneChange
+  /** Of a change to the limits. */
+  readonly limits: LaneLimits | undefined
+  /** Of a slow-down. */
+  readonly forMs: number | undefined
+}
 export interface Outcome {
   readonly type: typeof T.outcome
   readonly request: number
@@ -180,6 +202,36 @@ export interface Follow {
   readonly queue: number
   readonly cursor: number
   readonly credit: number
+}
+/** Why a task does not run; without a task, what limits the queue. */
+export interface Explain {
+  readonly type: typeof T.explain
+  readonly request: number
+  readonly queue: number
+  readonly task: number | undefined
+}
+/** Makes a repeat or changes it. Either `everyMs` or `cron`. */
+export interface Repeat {
+  readonly type: typeof T.repeat
+  readonly request: number
+  readonly queue: number
+  readonly id: string
+  readonly everyMs: number | undefined
+  readonly cron: string | undefined
+  readonly zone: string
+  readonly payload: Uint8Array
+  readonly options: TaskOptions | undefined
+}
+export interface Repeats {
+  readonly type: typeof T.repeats
+  readonly request: number
+  readonly queue: number
+}
+export interface RemoveRepeat {
+  readonly type: typeof T.removeRepeat
+  readonly request: number
+  readonly queue: number
+  readonly id: string
 }
 
 export type HandshakeMessage = Hello | AuthFirst | AuthFinal | SessionOpen
@@ -197,8 +249,15 @@ export type Request =
   | Stats
   | Join
   | Close
+  | Lane
   | Outcome
   | Follow
+  | Explain
+  | Repeat
+  | Repeats
+  | RemoveRepeat
+  | Operations.Request
+  | Objects.ObjectRequest
 export type ClientMessage =
   | HandshakeMessage
   | Request
@@ -268,10 +327,11 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uintOrNil(m.waitMs)
       return w.bool(m.get)
     case T.subscribe:
-      head(w, 4, m.type)
+      head(w, 5, m.type)
       w.uint(m.request)
       w.uint(m.queue)
-      return w.uint(m.credit)
+      w.uint(m.credit)
+      return w.uint(m.prefetch)
     case T.credit:
       head(w, 3, m.type)
       w.uint(m.stream)
@@ -287,18 +347,21 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.request)
       return w.uint(m.stream)
     case T.commit: {
-      head(w, 3, m.type)
+      head(w, 4, m.type)
       w.uint(m.request)
       w.array(m.tasks.length)
       for (let i = 0; i < m.tasks.length; i++) {
         const effects = m.effects?.[i]
-        w.array(effects === undefined ? 3 : 4)
+        const slowDownMs = m.slowDowns?.[i]
+        w.array(slowDownMs !== undefined ? 5 : effects === undefined ? 3 : 4)
         w.uint(m.tasks[i]!)
         w.uint(m.fences[i]!)
         w.bin(m.results[i]!)
         if (effects !== undefined) encodeEffects(w, effects)
+        else if (slowDownMs !== undefined) w.nil()
+        if (slowDownMs !== undefined) w.uint(slowDownMs)
       }
-      return
+      return w.bool(m.together ?? false)
     }
     case T.release:
       head(w, 3, m.type)
@@ -310,13 +373,14 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.array(m.tasks.length)
       for (let i = 0; i < m.tasks.length; i++) {
         const failure = m.failures[i]!
-        w.array(6)
+        w.array(failure.slowDownMs === undefined ? 6 : 7)
         w.uint(m.tasks[i]!)
         w.uint(m.fences[i]!)
         w.uint(failure.reason)
         w.binOrNil(failure.error)
         w.str(failure.text)
         w.uintOrNil(failure.retryAfterMs)
+        if (failure.slowDownMs !== undefined) w.uint(failure.slowDownMs)
       }
       return
     }
@@ -347,6 +411,22 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.request)
       w.uint(m.queue)
       return w.bool(m.immediate)
+    case T.lane:
+      head(w, 7, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.str(m.key)
+      w.uint(m.change)
+      if (m.limits === undefined) w.nil()
+      else {
+        w.array(5)
+        w.uintOrNil(m.limits.concurrency)
+        w.uintOrNil(m.limits.ratePerMinute)
+        w.uintOrNil(m.limits.burst)
+        w.uintOrNil(m.limits.gapMs)
+        w.uintOrNil(m.limits.weight)
+      }
+      return w.uintOrNil(m.forMs)
     case T.outcome:
       head(w, 5, m.type)
       w.uint(m.request)
@@ -359,6 +439,38 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.queue)
       w.uint(m.cursor)
       return w.uint(m.credit)
+    case T.cancel:
+    case T.pause:
+    case T.purge:
+    case T.browse:
+    case T.redrive:
+    case T.checkpoint:
+      return Operations.encodeRequest(w, m)
+    case T.explain:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.uintOrNil(m.task)
+    case T.repeat:
+      head(w, 8, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      w.str(m.id)
+      w.uintOrNil(m.everyMs)
+      w.strOrNil(m.cron)
+      w.str(m.zone)
+      return putItem(w, m.payload, m.options)
+    case T.repeats:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      return w.uint(m.queue)
+    case T.removeRepeat:
+      head(w, 4, m.type)
+      w.uint(m.request)
+      w.uint(m.queue)
+      return w.str(m.id)
+    default:
+      return Objects.encodeRequest(w, m)
   }
 }
 
@@ -375,12 +487,12 @@ const sizes: Readonly<Record<number, number>> = {
   [T.open]: 7,
   [T.put]: 6,
   [T.lease]: 6,
-  [T.subscribe]: 4,
+  [T.subscribe]: 5,
   [T.credit]: 3,
   [T.abandon]: 2,
   [T.answered]: 2,
   [T.unsubscribe]: 3,
-  [T.commit]: 3,
+  [T.commit]: 4,
   [T.release]: 3,
   [T.fail]: 3,
   [T.started]: 2,
@@ -390,8 +502,15 @@ const sizes: Readonly<Record<number, number>> = {
   [T.stats]: 3,
   [T.join]: 4,
   [T.close]: 4,
+  [T.lane]: 7,
   [T.outcome]: 5,
-  [T.follow]: 5
+  [T.follow]: 5,
+  [T.explain]: 4,
+  [T.repeat]: 8,
+  [T.repeats]: 3,
+  [T.removeRepeat]: 4,
+  ...Operations.requestSizes,
+  ...Objects.requestSizes
 }
 
 /** The type of the message that a body begins with; nothing else of it is looked at. Throws `Malformed`. */
@@ -475,7 +594,13 @@ const body = (r: Reader, type: number): ClientMessage => {
         get: r.bool()
       }
     case T.subscribe:
-      return { type, request: r.uint(), queue: r.uint(), credit: r.uint(Limits.creditMax) }
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        credit: r.uint(Limits.creditMax),
+        prefetch: r.uint(Limits.creditMax)
+      }
     case T.credit:
       return { type, stream: r.uint(), credit: r.uint(Limits.creditMax) }
     case T.abandon:
@@ -494,19 +619,27 @@ const body = (r: Reader, type: number): ClientMessage => {
       const fences: Array<number> = []
       const results: Array<Uint8Array> = []
       let effects: Array<CommitEffects | undefined> | undefined
+      let slowDowns: Array<number | undefined> | undefined
       for (let i = 0; i < count; i++) {
         const length = r.array(32)
         if (length < 3) throw new Malformed("a commit item has a task, a fence and a result")
         tasks.push(r.uint())
         fences.push(r.uint())
         results.push(r.bin(Limits.payloadBytesMax))
-        if (length > 3) {
+        if (length > 3 && !(length > 4 && r.nil())) {
           effects ??= new Array<CommitEffects | undefined>(count).fill(undefined)
           effects[i] = decodeEffects(r)
-          r.skip(length - 4)
+        }
+        if (length > 4) {
+          const slowDownMs = r.uintOrNil(Limits.delayMsMax)
+          slowDowns ??= new Array<number | undefined>(count).fill(undefined)
+          slowDowns[i] = slowDownMs
+          r.skip(length - 5)
         }
       }
-      return { type, request, tasks, fences, results, effects }
+      const together = r.bool()
+      if (slowDowns !== undefined) return { type, request, tasks, fences, results, effects, together, slowDowns }
+      return { type, request, tasks, fences, results, effects, together }
     }
     case T.release:
       return { type, request: r.uint(), held: held(r) }
@@ -521,13 +654,17 @@ const body = (r: Reader, type: number): ClientMessage => {
         if (length < 6) throw new Malformed("a failure item has six elements")
         tasks.push(r.uint())
         fences.push(r.uint())
-        failures.push({
+        const failure: Failure = {
           reason: r.uint(15),
           error: r.binOrNil(Limits.payloadBytesMax),
           text: r.str(Limits.reasonBytesMax),
           retryAfterMs: r.uintOrNil(Limits.delayMsMax)
-        })
-        r.skip(length - 6)
+        }
+        if (length === 6) failures.push(failure)
+        else {
+          failures.push({ ...failure, slowDownMs: r.uintOrNil(Limits.delayMsMax) })
+          r.skip(length - 7)
+        }
       }
       return { type, request, tasks, fences, failures }
     }
@@ -544,12 +681,39 @@ const body = (r: Reader, type: number): ClientMessage => {
       return { type, request: r.uint(), queue: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
     case T.close:
       return { type, request: r.uint(), queue: r.uint(), immediate: r.bool() }
+    case T.lane:
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        key: r.str(Limits.taskKeyBytesMax),
+        change: r.uint(4) as LaneChange,
+        limits: r.nil() ? undefined : laneLimits(r),
+        forMs: r.uintOrNil(Limits.delayMsMax)
+      }
     case T.outcome:
       return { type, request: r.uint(), queue: r.uint(), task: r.uint(), waitMs: r.uintOrNil(Limits.waitMsMax) }
     case T.follow:
       return { type, request: r.uint(), queue: r.uint(), cursor: r.uint(), credit: r.uint(Limits.creditMax) }
+    case T.explain:
+      return { type, request: r.uint(), queue: r.uint(), task: r.uintOrNil() }
+    case T.repeat:
+      return {
+        type,
+        request: r.uint(),
+        queue: r.uint(),
+        id: r.str(Limits.repeatIdBytesMax),
+        everyMs: r.uintOrNil(),
+        cron: r.strOrNil(Limits.cronBytesMax),
+        zone: r.str(Limits.zoneBytesMax),
+        ...readItem(r)
+      }
+    case T.repeats:
+      return { type, request: r.uint(), queue: r.uint() }
+    case T.removeRepeat:
+      return { type, request: r.uint(), queue: r.uint(), id: r.str(Limits.repeatIdBytesMax) }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return type < 0x60 ? Operations.decodeRequest(r, type) : Objects.decodeRequest(r, type)
   }
 }
 
@@ -569,16 +733,28 @@ const fingerprint = (r: Reader): Uint8Array => {
   return bytes
 }
 
-const isName = /^[A-Za-z0-9._:-]{1,200}$/
-
 const name = (r: Reader): string => {
   const text = r.str(Limits.nameCharsMax)
   if (!isName.test(text)) throw new Malformed("a name has 1 to 200 characters of A-Z a-z 0-9 . _ : -")
   return text
 }
 
+const laneLimits = (r: Reader): LaneLimits => {
+  const length = r.array(32)
+  if (length < 5) throw new Malformed("the limits of a lane are five numbers")
+  const limits: LaneLimits = {
+    concurrency: r.uintOrNil(Limits.concurrencyMax),
+    ratePerMinute: r.uintOrNil(Limits.laneRatePerMinuteMax),
+    burst: r.uintOrNil(Limits.laneBurstMax),
+    gapMs: r.uintOrNil(Limits.laneGapMsMax),
+    weight: r.uintOrNil(Limits.laneWeightMax)
+  }
+  r.skip(length - 5)
+  return limits
+}
+
 /** An item without options is its payload alone; trailing options that are not set are left out. */
-const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefined): void => {
+export const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefined): void => {
   if (options === undefined) return w.bin(payload)
   w.array(8)
   w.bin(payload)
@@ -593,6 +769,13 @@ const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | undefine
     for (const label of options.labels) w.str(label)
   }
   w.strOrNil(options.trace)
+}
+
+/** A payload alone, or an item with options. */
+export const readItem = (r: Reader): { readonly payload: Uint8Array; readonly options: TaskOptions | undefined } => {
+  const length = r.atBin ? 0 : r.array(32)
+  const payload = r.bin(Limits.payloadBytesCeiling)
+  return { payload, options: length === 0 ? undefined : taskOptions(r, length) }
 }
 
 /** Assumes: the payload, the first of `length` elements, has been read. */
@@ -611,18 +794,17 @@ const taskOptions = (r: Reader, length: number): TaskOptions => {
   return options
 }
 
-/** [puts, set additions, counter increments, dict writes]: the last three are empty in protocol 1. */
+/** [puts, set additions, counter increments, dict writes]; a put without a condition has two elements. */
 const encodeEffects = (w: Writer, effects: CommitEffects): void => {
   w.array(4)
   w.array(effects.puts.length)
   for (const put of effects.puts) {
-    w.array(2)
+    w.array(put.ifNew === undefined ? 2 : 3)
     w.uint(put.queue)
     putItem(w, put.payload, put.options)
+    if (put.ifNew !== undefined) w.uint(put.ifNew)
   }
-  w.array(0)
-  w.array(0)
-  w.array(0)
+  Objects.encodeEffects(w, effects)
 }
 
 const decodeEffects = (r: Reader): CommitEffects => {
@@ -635,14 +817,14 @@ const decodeEffects = (r: Reader): CommitEffects => {
     const size = r.atBin ? 0 : r.array(32)
     const payload = r.bin(Limits.payloadBytesCeiling)
     const options = size === 0 ? undefined : taskOptions(r, size)
-    r.skip(length - 2)
-    return { queue, payload, options }
+    const ifNew = length > 2 ? r.uintOrNil(Limits.commitEffectsMax) : undefined
+    if (length > 3) r.skip(length - 3)
+    return ifNew === undefined ? { queue, payload, options } : { queue, payload, options, ifNew }
   })
-  let others = 0
-  for (let i = 1; i < length; i++) {
-    const count = r.array(Limits.commitEffectsMax)
-    r.skip(count)
-    others += count
+  const others = Objects.decodeEffects(r)
+  if (length > 4) r.skip(length - 4)
+  for (const { ifNew } of puts) {
+    if (ifNew !== undefined && ifNew >= others.sets.length) throw new Malformed(`no set addition ${ifNew}`)
   }
-  return { puts, others }
+  return { puts, ...others }
 }

@@ -6,12 +6,18 @@
  */
 import * as Limits from "../Limits.ts"
 import { Malformed, type Reader, type Writer } from "./Bytes.ts"
+import { putItem, readItem } from "./ClientMessages.ts"
+import * as Objects from "./ObjectMessages.ts"
+import * as Operations from "./Operations.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
+  type Fact,
+  type LaneCount,
   type Outcome as OutcomeItem,
   type QueueStats,
   type Reason,
+  type Repeat,
   ManagerType as T
 } from "./Vocabulary.ts"
 
@@ -52,10 +58,12 @@ export interface Heartbeat {
   /** Tasks whose handlers must be interrupted. */
   readonly cancelled: ReadonlyArray<number>
 }
-/** Unsolicited: kind 1 = the manager drains. Others are reserved; a client passes over what it does not know. */
+/** Unsolicited, a `ControlKind`. Others are reserved; a client passes over what it does not know. */
 export interface Control {
   readonly type: typeof T.control
   readonly kind: number
+  /** Of kind 2: those whose handlers must stop. */
+  readonly tasks: ReadonlyArray<number>
 }
 /** The last word on a connection. */
 export interface Closing {
@@ -95,6 +103,8 @@ export interface PutItems {
   readonly request: number
   readonly tasks: ReadonlyArray<number>
   readonly statuses: ReadonlyArray<number>
+  /** Where the first task of a duplicate stood, per item; empty if there is no duplicate. */
+  readonly firsts: ReadonlyArray<number>
 }
 export interface Leased {
   readonly type: typeof T.leased
@@ -145,6 +155,17 @@ export interface Gap {
   readonly cursor: number
   readonly oldest: number
 }
+/** The first fact of a task says what it is; the others what holds it, or the queue, back. */
+export interface Explained {
+  readonly type: typeof T.explained
+  readonly request: number
+  readonly facts: ReadonlyArray<Fact>
+}
+export interface Repeats {
+  readonly type: typeof T.repeats
+  readonly request: number
+  readonly items: ReadonlyArray<Repeat>
+}
 
 export type Answer =
   | Done
@@ -158,6 +179,10 @@ export type Answer =
   | Peeked
   | Stats
   | Outcome
+  | Explained
+  | Repeats
+  | Operations.Answer
+  | Objects.ObjectAnswer
 export type ManagerMessage =
   | Hello
   | AuthChallenge
@@ -205,8 +230,9 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       uints(w, m.lost)
       return uints(w, m.cancelled)
     case T.control:
-      head(w, 2, m.type)
-      return w.uint(m.kind)
+      head(w, 3, m.type)
+      w.uint(m.kind)
+      return uints(w, m.tasks)
     case T.closing:
       head(w, 3, m.type)
       w.uint(m.code)
@@ -234,10 +260,11 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.first)
       return w.uint(m.count)
     case T.putItems:
-      head(w, 4, m.type)
+      head(w, 5, m.type)
       w.uint(m.request)
       uints(w, m.tasks)
-      return uints(w, m.statuses)
+      uints(w, m.statuses)
+      return uints(w, m.firsts)
     case T.leased:
     case T.peeked:
       head(w, 3, m.type)
@@ -277,6 +304,32 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.uint(m.stream)
       w.uint(m.cursor)
       return w.uint(m.oldest)
+    case T.counted:
+    case T.browsed:
+    case T.redriven:
+    case T.standings:
+      return Operations.encodeAnswer(w, m)
+    case T.explained:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      w.array(m.facts.length)
+      for (const { at, kind, limit, subject, value } of m.facts) {
+        w.array(5)
+        w.uint(kind)
+        w.str(subject)
+        w.uint(at)
+        w.uint(value)
+        w.uint(limit)
+      }
+      return
+    case T.repeats:
+      head(w, 3, m.type)
+      w.uint(m.request)
+      w.array(m.items.length)
+      for (const item of m.items) repeat(w, item)
+      return
+    default:
+      return Objects.encodeAnswer(w, m)
   }
 }
 
@@ -357,13 +410,13 @@ const sizes: Readonly<Record<number, number>> = {
   [T.authOk]: 2,
   [T.sessionOpened]: 8,
   [T.heartbeat]: 4,
-  [T.control]: 2,
+  [T.control]: 3,
   [T.closing]: 3,
   [T.done]: 2,
   [T.refused]: 6,
   [T.opened]: 6,
   [T.putDone]: 4,
-  [T.putItems]: 4,
+  [T.putItems]: 5,
   [T.leased]: 3,
   [T.streaming]: 3,
   [T.items]: 3,
@@ -372,7 +425,11 @@ const sizes: Readonly<Record<number, number>> = {
   [T.outcome]: 3,
   [T.deliver]: 3,
   [T.outcomes]: 4,
-  [T.gap]: 4
+  [T.gap]: 4,
+  [T.explained]: 3,
+  [T.repeats]: 3,
+  ...Operations.answerSizes,
+  ...Objects.answerSizes
 }
 
 /** The next message. Throws `Malformed`. */
@@ -422,7 +479,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
         cancelled: uintList(r, Limits.creditMax)
       }
     case T.control:
-      return { type, kind: r.uint() }
+      return { type, kind: r.uint(), tasks: uintList(r, Limits.creditMax) }
     case T.closing:
       return { type, code: r.uint(), text: r.str(Limits.reasonBytesMax) }
     case T.done:
@@ -452,7 +509,8 @@ const body = (r: Reader, type: number): ManagerMessage => {
         type,
         request: r.uint(),
         tasks: uintList(r, Limits.batchItemsMax),
-        statuses: uintList(r, Limits.batchItemsMax)
+        statuses: uintList(r, Limits.batchItemsMax),
+        firsts: uintList(r, Limits.batchItemsMax)
       }
     case T.leased:
     case T.peeked:
@@ -471,8 +529,12 @@ const body = (r: Reader, type: number): ManagerMessage => {
       return { type, stream: r.uint(), next: r.uint(), items: list(r, Limits.creditMax, () => decodeOutcome(r)) }
     case T.gap:
       return { type, stream: r.uint(), cursor: r.uint(), oldest: r.uint() }
+    case T.explained:
+      return { type, request: r.uint(), facts: list(r, Limits.factsMax, () => decodeFact(r)) }
+    case T.repeats:
+      return { type, request: r.uint(), items: list(r, Limits.repeatsPerQueueMax, () => decodeRepeat(r)) }
     default:
-      throw new Malformed(`unknown message type ${type}`)
+      return type < 0x60 ? Operations.decodeAnswer(r, type) : Objects.decodeAnswer(r, type)
   }
 }
 
@@ -536,22 +598,126 @@ const statsFields = [
   "workers"
 ] as const
 
+/** Those that a later version added: a manager without them leaves them out, and they read as 0. */
+const statsAdded = [
+  "nextDueMs",
+  "nextLeaseEndMs",
+  "waitingBytes",
+  "outcomeBytes",
+  "deadLetterBytes",
+  "deadLetters",
+  "waitingPuts",
+  "waitingTakers",
+  "readers",
+  "repeats",
+  "puts1s",
+  "puts10s",
+  "puts60s",
+  "leases1s",
+  "leases10s",
+  "leases60s",
+  "commits1s",
+  "commits10s",
+  "commits60s",
+  "failures1s",
+  "failures10s",
+  "failures60s"
+] as const
+
+/** Those after the lanes, added later still. */
+const statsOfOperations = ["purged", "dropped", "redriven", "capacityBytes"] as const
+
 const queueStats = (w: Writer, stats: QueueStats): void => {
-  w.array(3 + statsFields.length)
+  w.array(3 + statsFields.length + 1 + statsAdded.length + 1 + statsOfOperations.length)
   w.str(stats.name)
   w.str(stats.durability)
   w.str(stats.closed)
   for (const field of statsFields) w.uint(stats[field])
+  w.bool(stats.paused)
+  for (const field of statsAdded) w.uint(stats[field])
+  w.array(stats.lanes.length)
+  for (const [key, waiting, leased, blockedMs] of stats.lanes) {
+    w.array(4)
+    w.str(key)
+    w.uint(waiting)
+    w.uint(leased)
+    w.uint(blockedMs)
+  }
+  for (const field of statsOfOperations) w.uint(stats[field])
 }
 
 const decodeQueueStats = (r: Reader): QueueStats => {
   const length = r.array(64)
-  if (length < 3 + statsFields.length) throw new Malformed("the counts of a queue are incomplete")
+  let left = length - 3 - statsFields.length
+  if (left < 0) throw new Malformed("the counts of a queue are incomplete")
   const words = { name: r.str(Limits.nameCharsMax), durability: r.str(16), closed: r.str(16) }
   const counts = Object.fromEntries(statsFields.map((field) => [field, r.uint()])) as Record<
     (typeof statsFields)[number],
     number
   >
-  r.skip(length - 3 - statsFields.length)
-  return { ...words, ...counts }
+  const paused = left-- > 0 ? r.bool() : false
+  const added = Object.fromEntries(statsAdded.map((field) => [field, left-- > 0 ? r.uint() : 0])) as Record<
+    (typeof statsAdded)[number],
+    number
+  >
+  const lanes = left-- > 0 ? list(r, Limits.topLanesMax, () => decodeLane(r)) : []
+  const operations = Object.fromEntries(statsOfOperations.map((field) => [field, left-- > 0 ? r.uint() : 0])) as Record<
+    (typeof statsOfOperations)[number],
+    number
+  >
+  if (left > 0) r.skip(left)
+  return { ...words, ...counts, paused, ...added, lanes, ...operations }
+}
+
+const decodeLane = (r: Reader): LaneCount => {
+  const length = r.array(32)
+  if (length < 4) throw new Malformed("the counts of a lane have four elements")
+  const lane: LaneCount = [r.str(Limits.taskKeyBytesMax), r.uint(), r.uint(), r.uint()]
+  r.skip(length - 4)
+  return lane
+}
+
+const decodeFact = (r: Reader): Fact => {
+  const length = r.array(32)
+  if (length < 5) throw new Malformed("a fact has five elements")
+  const fact: Fact = {
+    kind: r.uint(),
+    subject: r.str(Limits.reasonBytesMax),
+    at: r.uint(),
+    value: r.uint(),
+    limit: r.uint()
+  }
+  r.skip(length - 5)
+  return fact
+}
+
+const repeat = (w: Writer, item: Repeat): void => {
+  w.array(9)
+  w.str(item.id)
+  w.uintOrNil(item.everyMs)
+  w.strOrNil(item.cron)
+  w.str(item.zone)
+  w.uint(item.nextAtMs)
+  w.uintOrNil(item.task)
+  w.uintOrNil(item.lastAtMs)
+  w.uint(item.occurrences)
+  putItem(w, item.payload, item.options)
+}
+
+const decodeRepeat = (r: Reader): Repeat => {
+  const length = r.array(32)
+  if (length < 9) throw new Malformed("a repeat has nine elements")
+  const item: Repeat = {
+    id: r.str(Limits.repeatIdBytesMax),
+    everyMs: r.uintOrNil(),
+    cron: r.strOrNil(Limits.cronBytesMax),
+    zone: r.str(Limits.zoneBytesMax),
+    nextAtMs: r.uint(),
+    task: r.uintOrNil(),
+    lastAtMs: r.uintOrNil(),
+    occurrences: r.uint(),
+    ...readItem(r)
+  }
+  r.skip(length - 9)
+  return item
 }

@@ -2,8 +2,8 @@
  * The words of protocol version 1: message types, and the pieces that several messages share.
  *
  * Types below 0x40 go from client to manager, types from 0x40 to 0x5f from manager to client (0x5f is
- * kept for `Moved{namespace, addresses, epoch}`). 0x60-0x6f are reserved
- * for shared objects, 0x70-0x7f for actors, from 0x80 on for streams. `docs/protocol.md` is the contract; a message may
+ * kept for `Moved{namespace, addresses, epoch}`). 0x60-0x6f are about shared objects: up to 0x67 from client to manager,
+ * from 0x68 on from manager to client. 0x70-0x7f for actors, from 0x80 on for streams. `docs/protocol.md` is the contract; a message may
  * grow at its end, and a reader passes over elements that it does not know.
  */
 export const magic = "millrace"
@@ -36,7 +36,25 @@ export const ClientType = {
   outcome: 0x20,
   follow: 0x21,
   abandon: 0x22,
-  answered: 0x34
+  cancel: 0x23,
+  pause: 0x24,
+  purge: 0x25,
+  browse: 0x26,
+  redrive: 0x27,
+  checkpoint: 0x28,
+  explain: 0x2c,
+  repeat: 0x2d,
+  repeats: 0x2e,
+  removeRepeat: 0x2f,
+  lane: 0x30,
+  answered: 0x34,
+  openObject: 0x60,
+  setKeys: 0x61,
+  count: 0x62,
+  countSet: 0x63,
+  dictGet: 0x64,
+  dictWrite: 0x65,
+  listObject: 0x66
 } as const
 
 export const ManagerType = {
@@ -60,7 +78,20 @@ export const ManagerType = {
   outcome: 0x51,
   deliver: 0x52,
   outcomes: 0x53,
-  gap: 0x54
+  gap: 0x54,
+  counted: 0x55,
+  browsed: 0x56,
+  redriven: 0x57,
+  standings: 0x58,
+  explained: 0x59,
+  repeats: 0x5a,
+  objectOpened: 0x68,
+  bits: 0x69,
+  counter: 0x6a,
+  entries: 0x6b,
+  written: 0x6c,
+  keys: 0x6d,
+  pairs: 0x6e
 } as const
 
 /**
@@ -72,7 +103,15 @@ export const isRemembered = (type: number): boolean =>
   type === ManagerType.putDone ||
   type === ManagerType.putItems ||
   type === ManagerType.leased ||
-  type === ManagerType.items
+  type === ManagerType.items ||
+  type === ManagerType.counted ||
+  type === ManagerType.redriven ||
+  type === ManagerType.standings ||
+  type === ManagerType.repeats ||
+  type === ManagerType.objectOpened ||
+  type === ManagerType.bits ||
+  type === ManagerType.counter ||
+  type === ManagerType.written
 
 /** What a producer may say about a task; the same shape as the engine's. */
 export interface TaskOptions {
@@ -93,6 +132,19 @@ export const optionsBytes = (options: TaskOptions | undefined): number => {
   return 64 + 3 * (labels?.reduce((sum, label) => sum + label.length + 4, characters) ?? characters)
 }
 
+/** What may be done to a lane; the same numbers as the engine's. */
+export const LaneChange = { limit: 0, clear: 1, pause: 2, resume: 3, slowDown: 4 } as const
+export type LaneChange = (typeof LaneChange)[keyof typeof LaneChange]
+
+/** Limits of one lane; what is left out is as the queue's policy says, and 0 is no bound. */
+export interface LaneLimits {
+  readonly concurrency?: number | undefined
+  readonly ratePerMinute?: number | undefined
+  readonly burst?: number | undefined
+  readonly gapMs?: number | undefined
+  readonly weight?: number | undefined
+}
+
 /** A task as a worker receives it. */
 export interface Delivery {
   readonly task: number
@@ -108,6 +160,40 @@ export interface Reason {
   readonly attempt: number
   readonly reason: number
   readonly text: string
+}
+
+/** What an unsolicited `control` says. */
+export const ControlKind = { draining: 1, cancelled: 2 } as const
+
+/** Which tasks a browse, purge or redrive means; what is not given fits every task. */
+export interface Filter {
+  readonly key?: string | undefined
+  readonly label?: string | undefined
+  readonly id?: string | undefined
+  readonly priorityMin?: number | undefined
+  readonly priorityMax?: number | undefined
+}
+
+/** A task as a browse shows it. */
+export interface Browsed {
+  readonly task: number
+  /** A standing. */
+  readonly state: number
+  readonly attempt: number
+  readonly priority: number
+  readonly putAtMs: number
+  /** Delayed: due at. Leased: lease ends at. Dead: died at. Ready: 0. */
+  readonly atMs: number
+  /** Number of the session that has the lease. */
+  readonly holder: number | undefined
+  /** The dead letter that was put again as this task. */
+  readonly origin: number | undefined
+  readonly payload: Uint8Array | undefined
+  readonly id: string | undefined
+  readonly key: string | undefined
+  readonly labels: ReadonlyArray<string>
+  readonly reasons: ReadonlyArray<Reason>
+  readonly checkpointBytes: number
 }
 
 /** What became of a task, as it travels. */
@@ -139,4 +225,59 @@ export interface QueueStats {
   readonly outcomesFirst: number
   readonly outcomesNext: number
   readonly workers: number
+  readonly paused: boolean
+  readonly nextDueMs: number
+  readonly nextLeaseEndMs: number
+  readonly waitingBytes: number
+  readonly outcomeBytes: number
+  readonly deadLetterBytes: number
+  readonly deadLetters: number
+  readonly waitingPuts: number
+  readonly waitingTakers: number
+  readonly readers: number
+  readonly repeats: number
+  readonly puts1s: number
+  readonly puts10s: number
+  readonly puts60s: number
+  readonly leases1s: number
+  readonly leases10s: number
+  readonly leases60s: number
+  readonly commits1s: number
+  readonly commits10s: number
+  readonly commits60s: number
+  readonly failures1s: number
+  readonly failures10s: number
+  readonly failures60s: number
+  readonly lanes: ReadonlyArray<LaneCount>
+  readonly purged: number
+  readonly dropped: number
+  readonly redriven: number
+  readonly capacityBytes: number
+}
+
+/** Key, tasks that wait and that are leased, ms until its limit lets one go. */
+export type LaneCount = readonly [key: string, waiting: number, leased: number, blockedMs: number]
+
+/** One fact of an explanation; its kind decides what the other fields mean. */
+export interface Fact {
+  readonly kind: number
+  readonly subject: string
+  readonly at: number
+  readonly value: number
+  readonly limit: number
+}
+
+/** A repeat as the manager has it. */
+export interface Repeat {
+  readonly id: string
+  readonly everyMs: number | undefined
+  readonly cron: string | undefined
+  readonly zone: string
+  readonly nextAtMs: number
+  /** The task of the occurrence under way. */
+  readonly task: number | undefined
+  readonly lastAtMs: number | undefined
+  readonly occurrences: number
+  readonly payload: Uint8Array
+  readonly options: TaskOptions | undefined
 }

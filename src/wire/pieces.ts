@@ -1,6 +1,9 @@
 /** What the messages of both directions are made of. */
 import type { Reader, Writer } from "./Bytes.ts"
 
+/** Names of queues, shared objects and namespaces. */
+export const isName = /^[A-Za-z0-9._:-]{1,200}$/
+
 /** The beginning of a message: how many elements follow, the type first. */
 export const head = (w: Writer, length: number, type: number): void => {
   w.array(length)

@@ -8,21 +8,24 @@
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type { ClientShape } from "../client/Client.ts"
+import type { ClientShape, OpenableQueue } from "../client/Client.ts"
 import { CodecFault } from "../client/Codec.ts"
+import { Collected, type Collecting } from "../client/CommitEffects.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
-import { ConnectFailed, ConnectionLost, Draining, LimitExceeded } from "../Errors.ts"
+import { ConnectFailed, ConnectionLost, Draining, MixedDurability } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
 import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
 import type { Delivery } from "../wire/Vocabulary.ts"
-import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
-import { type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
+
+import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { boundedMs, type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
 
 export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control | PutChildError, Env>
 
@@ -34,8 +37,10 @@ export interface RunnerOptions {
 interface Running {
   readonly task: number
   readonly fence: number
-  readonly effects: Array<CommitEffects["puts"][number]>
-  effectBytes: number
+  /** What joins the commit; made by the first use. */
+  collected: Collected | undefined
+  /** What the handler asked for its lane. */
+  slowDownMs: number | undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   /** The lease is lost: whatever the handler ends with is not reported. */
   lost: boolean
@@ -43,7 +48,13 @@ interface Running {
 
 /** How a task ended, until the manager has answered. */
 type End = { readonly task: number; readonly fence: number } & (
-  | { readonly _tag: "Commit"; readonly result: Uint8Array; readonly effects: CommitEffects | undefined }
+  | {
+      readonly _tag: "Commit"
+      readonly result: Uint8Array
+      readonly effects: CommitEffects | undefined
+      readonly effectBytes: number
+      slowDownMs?: number
+    }
   | { readonly _tag: "Fail"; readonly failure: Failure }
   | { readonly _tag: "Release" }
 )
@@ -96,7 +107,9 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     const credit = Math.max(0, Math.min(Limits.creditMax, free))
     // What becomes free from here on, be it before the answer, is credit that this subscription has not counted.
     this.#creditDue = 0
-    link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit }, (answer) => {
+    // Of the credit this much is no free handler: a task of a lane with limits would only wait in the buffer.
+    const prefetch = Math.max(0, Math.min(this.#options.prefetch, Limits.creditMax - this.#options.concurrency))
+    link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit, prefetch }, (answer) => {
       if (!(answer instanceof Error) && answer.type === M.streaming) {
         this.#stream = answer.stream
         if (this.#creditDue > 0) this.#schedule()
@@ -231,7 +244,14 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       return this.#end({ ...failureOf(item, Reason.undecodable, text) })
     }
     const { fence, task } = item
-    const running: Running = { task, fence, effects: [], effectBytes: 0, fiber: undefined, lost: false }
+    const running: Running = {
+      task,
+      fence,
+      collected: undefined,
+      slowDownMs: undefined,
+      fiber: undefined,
+      lost: false
+    }
     // Suspended: a handler that throws before it has made its effect ends as a defect like any other.
     const fiber = this.#run(Effect.suspend(() => this.#handler(this.#taskOf(item, payload.value, running))))
     const exit = fiber.pollUnsafe()
@@ -251,7 +271,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #taskOf(item: Delivery, payload: P, running: Running): Task<P> {
-    return new RunningTask(this.#client, item, payload, running)
+    return new RunningTask(this.#client, this.#queue, item, payload, running)
   }
 
   #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
@@ -265,7 +285,16 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #endOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
-    const { effects, fence, task } = running
+    const end = this.#endingOf(running, exit)
+    const { slowDownMs } = running
+    if (slowDownMs === undefined || end._tag === "Release") return end
+    if (end._tag === "Commit") return { ...end, slowDownMs }
+    const longest = Math.max(slowDownMs, end.failure.slowDownMs ?? 0)
+    return { ...end, failure: { ...end.failure, slowDownMs: longest } }
+  }
+
+  #endingOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
+    const { collected, fence, task } = running
     if (Exit.isSuccess(exit)) {
       const result = this.#queue.result.encode(exit.value)
       if (result instanceof CodecFault) {
@@ -287,7 +316,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
         task,
         fence,
         result,
-        effects: effects.length === 0 ? undefined : { puts: effects, others: 0 }
+        effects: collected?.effects,
+        effectBytes: collected?.bytes ?? 0
       }
     }
     const { cause } = exit
@@ -302,7 +332,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     if (error instanceof Kill) return failureOf(running, Reason.killed, error.reason, this.#typed(error.error))
     if (error instanceof Release) return { _tag: "Release", task, fence }
     if (error instanceof RetryAfter) {
-      return failureOf(running, Reason.failed, error.reason, this.#typed(error.error), error.ms)
+      const end = failureOf(running, Reason.failed, error.reason, this.#typed(error.error), error.ms)
+      return error.lane === true ? { ...end, failure: { ...end.failure, slowDownMs: error.ms } } : end
     }
     if (isLostContact(error)) return { _tag: "Release", task, fence }
     const bytes = this.#queue.error.encode(error as E)
@@ -356,7 +387,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       if (end._tag === "Fail") fails.push(end)
       else if (end._tag === "Release") releases.push(end)
       else {
-        const size = end.result.byteLength + (end.effects === undefined ? 0 : effectBytes(end.effects))
+        const size = end.result.byteLength + end.effectBytes
         if (commits.length > 0 && (commits.length >= Limits.batchItemsMax || bytes + size > Limits.batchBytesMax)) {
           this.#commit(commits)
           commits = []
@@ -391,6 +422,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   #commit(ends: ReadonlyArray<Extract<End, { _tag: "Commit" }>>): void {
     const { link } = this.#client
     const anyEffects = ends.some(({ effects }) => effects !== undefined)
+    const slowDowns = ends.some(({ slowDownMs }) => slowDownMs !== undefined)
     link.ask(
       {
         type: C.commit,
@@ -398,7 +430,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
         tasks: ends.map(({ task }) => task),
         fences: ends.map(({ fence }) => fence),
         results: ends.map(({ result }) => result),
-        effects: anyEffects ? ends.map(({ effects }) => effects) : undefined
+        effects: anyEffects ? ends.map(({ effects }) => effects) : undefined,
+        slowDowns: slowDowns ? ends.map(({ slowDownMs }) => slowDownMs) : undefined
       },
       this.#settling(ends)
     )
@@ -436,8 +469,12 @@ export class Runner<P, R, E, QC, Env> implements Resident {
         for (let i = 0; i < ends.length; i++) {
           const code = answer.codes[i] ?? 0
           if (code === 0 || code === Code.leaseLost || code === Code.alreadyEnded) continue
-          // We still hold the lease, and no other attempt will be taken better: say so, or it would only run out.
-          this.#ends.push(failureOf(ends[i]!, Reason.defect, `the manager refused the report with code ${code}`))
+          // We still hold the lease: say so, or it would only run out. After a conflict another attempt reads anew.
+          const conflict = code === Code.conflict
+          const text = conflict
+            ? "a dict entry has another version"
+            : `the manager refused the report with code ${code}`
+          this.#ends.push(failureOf(ends[i]!, conflict ? Reason.failed : Reason.defect, text))
           this.#schedule()
         }
         this.#log(`${refused.length} reports came too late or were refused (codes ${[...new Set(refused)].join(", ")})`)
@@ -471,9 +508,6 @@ const failureOf = (
   failure: { reason, error, text: text.slice(0, Limits.reasonBytesMax / 4), retryAfterMs }
 })
 
-const effectBytes = (effects: CommitEffects): number =>
-  effects.puts.reduce((bytes, { options, payload }) => bytes + payload.byteLength + 16 + optionsBytes(options), 0)
-
 /** Lost contact is not failure: the task did nothing wrong. */
 const isLostContact = (error: unknown): boolean =>
   error instanceof ConnectionLost || error instanceof ConnectFailed || error instanceof Draining
@@ -484,10 +518,12 @@ class RunningTask<P> implements Task<P> {
   readonly attempt: number
   readonly key: string | undefined
   readonly trace: string | undefined
+  readonly #queue: OpenableQueue
   readonly #client: ClientShape
   readonly #running: Running
 
-  constructor(client: ClientShape, item: Delivery, payload: P, running: Running) {
+  constructor(client: ClientShape, queue: OpenableQueue, item: Delivery, payload: P, running: Running) {
+    this.#queue = queue
     this.payload = payload
     this.attempt = item.attempt
     this.key = item.key
@@ -500,27 +536,44 @@ class RunningTask<P> implements Task<P> {
     return taskIdOf(this.#client.link.session?.prefix ?? "", this.#running.task)
   }
 
+  get slowDown(): Task<P>["slowDown"] {
+    const running = this.#running
+    return (duration: Duration.Input) =>
+      Effect.sync(() => {
+        running.slowDownMs = Math.max(running.slowDownMs ?? 0, boundedMs(duration))
+      })
+  }
+
   get put(): Task<P>["put"] {
     const client = this.#client
-    const running = this.#running
+    const own = this.#queue
+    const { put } = this.#collected
     return (queue, payload, options) =>
-      Effect.flatMap(client.open(queue), (opened): Effect.Effect<void, PutChildError> => {
-        const bytes = queue.encodePayload(opened, payload)
-        if (bytes instanceof Error) return Effect.fail(bytes)
-        const wire = queue.wireOptions(payload, options)
-        const fault = queue.optionsFault(wire)
-        if (fault !== undefined) return Effect.fail(fault)
-        running.effectBytes += bytes.byteLength + 16 + optionsBytes(wire)
-        const over = (limit: string, value: number, max: number): Effect.Effect<never, LimitExceeded> =>
-          Effect.fail(new LimitExceeded({ limit, value, max }))
-        if (running.effects.length >= Limits.commitEffectsMax) {
-          return over("commitEffectsMax", running.effects.length + 1, Limits.commitEffectsMax)
-        }
-        if (running.effectBytes > Limits.batchBytesMax) {
-          return over("batchBytesMax", running.effectBytes, Limits.batchBytesMax)
-        }
-        running.effects.push({ queue: opened.id, payload: bytes, options: wire })
-        return Effect.void
+      Effect.flatMap(client.open(queue), (opened) => {
+        const ours = client.opened(own)?.durability ?? opened.durability
+        return (ours === "memory") === (opened.durability === "memory")
+          ? put(queue, payload, options)
+          : Effect.fail(new MixedDurability({ queue: own.definition.name, child: queue.name }))
       })
+  }
+  get putIfNew(): Collecting["putIfNew"] {
+    return this.#collected.putIfNew
+  }
+  get addToSet(): Collecting["addToSet"] {
+    return this.#collected.addToSet
+  }
+  get increment(): Collecting["increment"] {
+    return this.#collected.increment
+  }
+  get set(): Collecting["set"] {
+    return this.#collected.set
+  }
+  get delete(): Collecting["delete"] {
+    return this.#collected.delete
+  }
+
+  get #collected(): Collected {
+    this.#running.collected ??= new Collected(this.#client)
+    return this.#running.collected
   }
 }

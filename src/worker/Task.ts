@@ -1,17 +1,16 @@
 /**
  * A task as its handler sees it, and the ways out of a handler besides its result and its typed errors.
  *
- * What a handler adds with `put` joins the commit: it happens together with the result, or not at all. What it puts with
- * `queue.put` happens at once.
+ * What a handler adds with `task.put`, `task.putIfNew`, `task.addToSet`, `task.increment`, `task.set` and `task.delete`
+ * joins the commit: it happens together with the result, or not at all. What it puts with `queue.put` happens at once.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { PutOptions, TaskQueue } from "../client/TaskQueue.ts"
-import type { LimitExceeded, PayloadInvalid, PayloadTooLarge, RequestError } from "../Errors.ts"
+import type { CollectError, Collecting } from "../client/CommitEffects.ts"
 import * as Limits from "../Limits.ts"
 
-export interface Task<P> {
+export interface Task<P> extends Collecting {
   readonly id: string
   readonly payload: P
   /** Counts from 1. */
@@ -20,19 +19,18 @@ export interface Task<P> {
   readonly key: string | undefined
   /** W3C traceparent of whoever put the task. */
   readonly trace: string | undefined
-  /** Puts a child with this task's commit: exactly once if the task succeeds, never if it does not. */
-  readonly put: <Q, R, E, C>(
-    queue: TaskQueue<Q, R, E, C>,
-    payload: Q,
-    options?: Omit<PutOptions, "timeout">
-  ) => Effect.Effect<void, PutChildError>
+  /**
+   * Nothing more of this task's lane is leased for `duration`, counted from when this attempt is committed or has
+   * failed: what a server's `Retry-After` asks for. Not reported if the task is released. Without a key it does nothing.
+   */
+  readonly slowDown: (duration: Duration.Input) => Effect.Effect<void>
 }
 
 /**
- * What `task.put` may fail with. A handler may let it pass: a lost connection gives the task back, the others are
+ * What `task.put` and its like may fail with. A handler may let it pass: a lost connection gives the task back, the others are
  * mistakes of the program and fail the attempt as a defect does.
  */
-export type PutChildError = RequestError | PayloadInvalid | PayloadTooLarge | LimitExceeded
+export type PutChildError = CollectError
 
 /** Ends a task as dead, at once; with an error of the queue's Schema the outcome is a failure with that error. */
 export class Kill extends Schema.TaggedError<Kill>()("millrace/Kill", {
@@ -43,6 +41,8 @@ export class Kill extends Schema.TaggedError<Kill>()("millrace/Kill", {
 export class RetryAfter extends Schema.TaggedError<RetryAfter>()("millrace/RetryAfter", {
   ms: Schema.Int,
   reason: Schema.String,
+  /** Whether the whole lane waits as long. */
+  lane: Schema.optionalKey(Schema.Boolean),
   error: Schema.optionalKey(Schema.Unknown)
 }) {}
 /** Gives the task back, uncounted. */
@@ -54,15 +54,23 @@ export type Control = Kill | RetryAfter | Release
 export const kill = (reason: string, error?: unknown): Effect.Effect<never, Kill> =>
   Effect.fail(error === undefined ? new Kill({ reason }) : new Kill({ reason, error }))
 
-/** Fails this attempt; the next one comes after `duration`. After the last attempt the outcome is as for `kill`. */
+/**
+ * Fails this attempt; the next one comes after `duration`. After the last attempt the outcome is as for `kill`. With
+ * `lane: true` nothing else of the task's lane is leased before that either.
+ */
 export const retryAfter = (
   duration: Duration.Input,
   reason = "retry later",
-  error?: unknown
+  error?: unknown,
+  options: { readonly lane?: boolean | undefined } = {}
 ): Effect.Effect<never, RetryAfter> => {
-  const ms = Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(duration))))
-  return Effect.fail(error === undefined ? new RetryAfter({ ms, reason }) : new RetryAfter({ ms, reason, error }))
+  const fields = { ms: boundedMs(duration), reason, lane: options.lane === true }
+  return Effect.fail(error === undefined ? new RetryAfter(fields) : new RetryAfter({ ...fields, error }))
 }
+
+/** @internal Whole milliseconds that the protocol can carry. */
+export const boundedMs = (duration: Duration.Input): number =>
+  Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(Duration.toMillis(duration))))
 
 /** Gives the task back as if it had never been leased. */
 export const release: Effect.Effect<never, Release> = Effect.fail(new Release())

@@ -305,7 +305,7 @@ describe("a hostile peer", () => {
             options: undefined
           },
           { type: C.lease, request: 2, queue, count: 1, waitMs: 0, get: true },
-          { type: C.subscribe, request: 3, queue, credit: 1 },
+          { type: C.subscribe, request: 3, queue, credit: 1, prefetch: 0 },
           { type: C.follow, request: 4, queue, cursor: 0, credit: 1 },
           { type: C.peek, request: 5, queue, count: 1 },
           { type: C.stats, request: 6, queue },
@@ -369,7 +369,8 @@ describe("a hostile peer", () => {
         )
         yield* work
         yield* work
-        assert.isBelow(process.memoryUsage().arrayBuffers - before, 200 * 1_048_576)
+        // A writer that doubles to 128 MiB leaves as much behind, collected or not; one that took it all leaves 512.
+        assert.isBelow(process.memoryUsage().arrayBuffers - before, 300 * 1_048_576)
       })
     )
   })

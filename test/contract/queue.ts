@@ -26,6 +26,8 @@ const texts = (policy: TaskQueue.PolicyOptions) =>
 
 const now = { timeout: 0 } as const
 
+const tag = ({ _tag }: { readonly _tag: string }): string => _tag
+
 /** Fails the test, typed, unless the effect fails with this tag; returns the error. */
 export const failure = <A, E extends { readonly _tag: string }, R, T extends E["_tag"]>(
   effect: Effect.Effect<A, E, R>,
@@ -485,6 +487,118 @@ export const suite = (provided: Layer.Layer<Client.Client, unknown>): void => {
           // Taken, or still there.
           if (Exit.isFailure(exit)) assert.strictEqual(yield* q.get({ timeout: "20 seconds" }), i)
         }
+      })
+    )
+
+    it.effect("explains a task in each state of its life, and what limits its queue", () =>
+      Effect.gen(function* () {
+        const q = numbers({ backoff: { base: "1 hour", cap: "1 hour", jitter: 0 } })
+        assert.deepStrictEqual((yield* q.explain()).blockers.map(tag), ["Empty", "NoWorker"])
+        const { taskId } = yield* q.put(1)
+        const other = yield* q.put(2, { delay: "1 hour" })
+        const ready = yield* q.explain(taskId)
+        assert.deepStrictEqual(ready._tag === "Ready" ? ready.blockers.map(tag) : ready, ["NoWorker"])
+        const delayed = yield* q.explain(other.taskId)
+        assert.strictEqual(delayed._tag === "Delayed" && delayed.why, "delay")
+        const [lease] = yield* q.lease()
+        const leased = yield* q.explain(taskId)
+        assert(leased._tag === "Leased", leased.text)
+        assert.match(leased.holder, /^\S+ \(session \d+, .+\)$/)
+        assert.deepStrictEqual([leased.attempt, leased.started], [1, false])
+        yield* q.fail(lease!, new Failed({ why: "rain" }))
+        const backOff = yield* q.explain(taskId)
+        assert.strictEqual(backOff._tag === "Delayed" && backOff.why, "back-off")
+        assert.match(backOff.text, /\(back-off\) after 1 of 5 attempts/)
+        yield* q.close({ mode: "immediate" })
+        const ended = yield* q.explain(taskId)
+        assert.strictEqual(ended._tag === "Ended" && ended.outcome, "cancelled")
+        assert.include((yield* q.explain()).blockers.map(tag), "Closed")
+        assert.strictEqual((yield* q.explain("0".repeat(32)))._tag, "NotFound")
+        assert.strictEqual((yield* q.explain("nonsense"))._tag, "NotFound")
+      })
+    )
+
+    it.effect("stats have bytes, ages and rates besides counts", () =>
+      Effect.gen(function* () {
+        const q = texts({})
+        yield* q.put("x".repeat(97))
+        yield* q.put("x".repeat(47), { delay: "1 hour" })
+        const first = yield* q.stats
+        assert.deepInclude(first, { waitingBytes: 150, paused: false, repeats: 0, lanes: [], durability: "memory" })
+        assert.isAbove(first.nextDueMs, 3_000_000)
+        yield* q.get()
+        const later = yield* eventually(
+          Effect.map(
+            q.stats,
+            ({ commits10s, leases10s, puts10s }) => puts10s === 2 && leases10s === 1 && commits10s === 1
+          ),
+          "rates of what has been done"
+        ).pipe(Effect.andThen(q.stats))
+        assert.deepInclude(later, { waitingBytes: 50, failures60s: 0 })
+      })
+    )
+
+    it.effect("a repeat puts its payload one occurrence at a time, until it is removed", () =>
+      Effect.gen(function* () {
+        const q = numbers({ capacity: 1 })
+        yield* q.put(0)
+        const made = yield* q.repeat("tick", { every: "1 second" }, 7, { priority: 0, labels: ["a"] })
+        assert.deepInclude(made, { id: "tick", payload: 7, occurrences: 0, taskId: undefined, lastAtMs: undefined })
+        // A full queue does not hold it back, and its priority does what priorities do.
+        const [lease] = yield* Effect.andThen(
+          eventually(
+            Effect.map(q.size, (size) => size === 2),
+            "the first occurrence"
+          ),
+          q.lease()
+        )
+        assert.strictEqual(lease!.payload, 7)
+        const [running] = yield* q.repeats
+        assert.deepInclude(running, { occurrences: 1, taskId: lease!.taskId, schedule: { everyMs: 1_000 } })
+        assert.strictEqual((yield* q.stats).repeats, 1)
+        yield* q.commit(lease!, "")
+        const [second] = yield* Effect.andThen(
+          eventually(
+            Effect.map(q.size, (size) => size === 2),
+            "the second occurrence"
+          ),
+          q.lease()
+        )
+        assert.strictEqual(second!.payload, 7)
+        assert.isTrue(yield* q.removeRepeat("tick"))
+        assert.isFalse(yield* q.removeRepeat("tick"))
+        assert.isFalse(yield* q.removeRepeat("x".repeat(300)))
+        assert.deepStrictEqual(yield* q.repeats, [])
+        yield* q.commit(second!, "")
+      })
+    )
+
+    it.effect("a repeat by calendar has its next time in its zone; what cannot be is refused with the remedy", () =>
+      Effect.gen(function* () {
+        const q = numbers()
+        const made = yield* q.repeat("nightly", { cron: "30 3 * * *", zone: "Asia/Kathmandu" }, 1)
+        assert.match(new Date(made.nextAtMs).toISOString(), /T21:45:00.000Z$/)
+        const again = yield* q.repeat("nightly", { cron: "30 3 * * *", zone: "Asia/Kathmandu" }, 2)
+        assert.deepStrictEqual([again.nextAtMs, again.payload], [made.nextAtMs, 2])
+        const bad = yield* failure(q.repeat("x", { cron: "* * *" }, 1), "DefinitionInvalid")
+        assert.deepStrictEqual([bad.queue, bad.field, bad.value], [q.name, "cron", '"* * *"'])
+        assert.match(bad.remedy, /^use five fields: minute hour/)
+        const zone = yield* failure(q.repeat("x", { cron: "* * * * *", zone: "Moon" }, 1), "DefinitionInvalid")
+        assert.deepStrictEqual([zone.field, zone.value], ["zone", '"Moon"'])
+        const fast = yield* failure(q.repeat("x", { every: "999 millis" }, 1), "DefinitionInvalid")
+        assert.deepStrictEqual([fast.field, fast.value], ["every", "999 ms"])
+        yield* failure(q.repeat("x", { every: Number.NaN }, 1), "DefinitionInvalid")
+        yield* failure(q.repeat("x", { every: "1 hour" }, 1.5), "PayloadInvalid")
+        yield* failure(q.repeat("x", { every: "1 hour" }, 1, { priority: 256 }), "LimitExceeded")
+        yield* failure(q.repeat("x".repeat(257), { every: "1 hour" }, 1), "LimitExceeded")
+        yield* failure(q.repeat("x", { cron: "*".repeat(257) }, 1), "LimitExceeded")
+        assert.deepStrictEqual(
+          (yield* q.repeats).map(({ id }) => id),
+          ["nightly"]
+        )
+        yield* q.close()
+        assert.deepStrictEqual(yield* q.repeats, [])
+        yield* failure(q.repeat("x", { every: "1 hour" }, 1), "Closed")
       })
     )
 

@@ -69,7 +69,10 @@ describe.concurrent("human errors end with code 1 and one line", () => {
   })
 
   it("the port is in use", async () => {
-    assertOneLine(await run(["serve", "--port", port]), /Cannot listen on 127\.0\.0\.1:\d+: the address is in use/)
+    assertOneLine(
+      await run(["serve", "--memory", "--port", port]),
+      /Cannot listen on 127\.0\.0\.1:\d+: the address is in use/
+    )
   })
 
   it("ports that do not exist", async () => {
@@ -83,7 +86,10 @@ describe.concurrent("human errors end with code 1 and one line", () => {
   })
 
   it("a wide bind without --insecure-network", async () => {
-    assertOneLine(await run(["serve", "--host", "0.0.0.0", "--port", "0"]), /0\.0\.0\.0.*--insecure-network/)
+    assertOneLine(
+      await run(["serve", "--memory", "--host", "0.0.0.0", "--port", "0"]),
+      /0\.0\.0\.0.*--insecure-network/
+    )
   })
 
   it("a folder that cannot be written to, for crawls and for workers", async () => {
@@ -334,15 +340,101 @@ describe("put, get and stats", () => {
 
   it("stats are a table for people and a line of JSON a queue for machines", async () => {
     assert.strictEqual((await at("put", "counted", "--create", "1", "2")).code, 0)
-    const table = await at("stats", "counted")
-    assert.strictEqual(table.code, 0)
-    const [head = "", row = "", ...rest] = table.stdout.trim().split("\n")
-    assert.match(head, /^queue +durability +ready +delayed +leased +done +dead +cancelled +workers$/)
-    assert.match(row, /^counted +memory +2 +0 +0 +0 +0 +0 +0$/)
-    assert.lengthOf(rest, 0)
-    const all = (await at("stats", "--json")).stdout.trim().split("\n")
-    const counted = all.map((line) => JSON.parse(line)).find(({ name }) => name === "counted")
-    assert.strictEqual(counted.ready, 2)
-    assert.strictEqual(counted.durability, "memory")
+    const all = await at("stats")
+    assert.strictEqual(all.code, 0)
+    const [head = "", ...rows] = all.stdout.trim().split("\n")
+    const columns = head.split(/ {2,}/)
+    assert.deepStrictEqual(
+      columns,
+      "queue durability state ready delayed leased done dead cancelled workers puts/s commits/s failures/s oldest waiting".split(
+        " "
+      )
+    )
+    const row = rows.find((line) => line.startsWith("counted"))!
+    assert.match(row, /^counted +memory +open +2 +0 +0 +0 +0 +0 +0 +\S+ +0 +0 +[\d.]+ \w+ +4 B$/)
+    const one = await at("stats", "counted")
+    assert.match(one.stdout, /^queue .*\ncounted .*\n\nper second \(last 1, 10, 60 s\) +puts /)
+    assert.match(one.stdout, /\ncapacity +2 of 1000000; 0 puts wait for room\n/)
+    const lines = (await at("stats", "--json")).stdout.trim().split("\n")
+    const counted = lines.map((line) => JSON.parse(line)).find(({ name }) => name === "counted")
+    assert.deepInclude(counted, { ready: 2, durability: "memory", paused: false, closed: "open", waitingBytes: 4 })
+    assert.isAtLeast(counted.puts60s + 2, 2)
+  })
+
+  it("stats --watch shows them again and again, and ends with code 0 when it is asked to", async () => {
+    assert.strictEqual((await at("put", "watched", "--create", "1")).code, 0)
+    const watching = millrace(["stats", "watched", "--watch", "--port", port])
+    await watching.said(/^watched .*[\s\S]*^watched /m)
+    watching.kill("SIGINT")
+    const ended = await watching.ended(5_000)
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    assertOneLine(await at("stats", "never-made", "--watch"), /queue is "never-made"/)
+  })
+})
+
+describe("explain and repeat", () => {
+  const at = (...args: ReadonlyArray<string>) => run([...args, "--port", port])
+
+  it("explain says why a task does not run and what limits its queue, for people and for machines", async () => {
+    const { taskId } = JSON.parse((await at("put", "explained", "1", "--create", "--json")).stdout)
+    const task = await at("explain", "explained", taskId)
+    assert.deepStrictEqual(task, {
+      code: 0,
+      signal: null,
+      stdout: "ready, next in line: no worker is there and nobody waits to take\n",
+      stderr: ""
+    })
+    const json = JSON.parse((await at("explain", "explained", taskId, "--json")).stdout)
+    assert.deepInclude(json, { _tag: "Ready", ahead: 0, ready: 1 })
+    assert.strictEqual((await at("explain", "explained")).stdout, "no worker is there and nobody waits to take\n")
+    assert.match((await at("explain", "explained", "nonsense")).stdout, /^not found: /)
+    assertOneLine(await at("explain", "never-made"), /queue is "never-made"/)
+  })
+
+  it("repeat sets, lists and removes, and says what is wrong with a schedule", async () => {
+    const set = await at(
+      "repeat",
+      "nightly",
+      "clean",
+      '{"n":1}',
+      "--cron",
+      "0 3 * * *",
+      "--zone",
+      "Europe/Berlin",
+      "--create"
+    )
+    assert.strictEqual(set.code, 0, set.stderr)
+    assert.match(
+      set.stdout,
+      /^clean {2}0 3 \* \* \* \(Europe\/Berlin\) {2}next \S+T0[12]:00:00.000Z {2}0 so far {2}\{"n":1\}\n$/
+    )
+    assert.strictEqual((await at("repeat", "nightly", "often", "2", "--every", "5 minutes")).code, 0)
+    const listed = (await at("repeat", "nightly", "--json")).stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+    assert.deepStrictEqual(
+      listed.map(({ id, payload, schedule }) => [id, schedule, payload]),
+      [
+        ["clean", { cron: "0 3 * * *", zone: "Europe/Berlin" }, { n: 1 }],
+        ["often", { everyMs: 300_000 }, 2]
+      ]
+    )
+    assert.strictEqual((await at("repeat", "nightly", "often", "--remove")).code, 0)
+    assertOneLine(
+      await at("repeat", "nightly", "often", "--remove"),
+      /id is "often": queue "nightly" has no such repeat/
+    )
+    const bad = await at("repeat", "nightly", "x", "1", "--cron", "61 * * * *")
+    assertOneLine(bad, /Queue "nightly": cron is "61 \* \* \* \*"; use five fields/)
+    assertOneLine(
+      await at("repeat", "nightly", "x", "1", "--cron", "* * * * *", "--zone", "Moon"),
+      /zone is "Moon"; use/
+    )
+    assertOneLine(await at("repeat", "nightly", "x", "1", "--every", "often"), /--every is "often": use a number/)
+    assertOneLine(await at("repeat", "nightly", "x", "1", "--every", "1 millis"), /every is 1 ms; use 1000/)
+    assertOneLine(await at("repeat", "nightly", "x", "1"), /the schedule is missing: give either/)
+    assertOneLine(await at("repeat", "nightly", "x", "--every", "1 hour"), /payload is missing/)
+    assert.match((await at("stats", "nightly")).stdout, /\nrepeats +1\n/)
   })
 })

@@ -35,9 +35,10 @@ const reportIn = (out: string): ReadonlyArray<Line> =>
     .split("\n")
     .map((line) => JSON.parse(line) as Line)
 
+/** What the crawl has brought: without the queues, which it keeps in a folder beside. */
 const filesIn = (out: string): ReadonlyArray<string> =>
   readdirSync(out, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
+    .filter((entry) => entry.isFile() && basename(entry.parentPath) !== ".millrace")
     .map((entry) => join(entry.parentPath, entry.name))
 
 const temporariesIn = (out: string): ReadonlyArray<string> =>

@@ -4,20 +4,16 @@
  * `MILLRACE_KILLS` sets the number of kills (default 10).
  */
 import { execFileSync, spawnSync } from "node:child_process"
-import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Stream } from "effect"
 import { Store } from "millrace"
 import { Random } from "../unit/random.ts"
-import { fixture, start, stopAll, temporaryFolder } from "./support.ts"
+import { fixture, mountDisk, start, stopAll, temporaryFolder } from "./support.ts"
 
-const mounts: Array<string> = []
-afterAll(async () => {
-  for (const mount of mounts) spawnSync("umount", [mount])
-  await stopAll()
-})
+afterAll(stopAll)
 
 const kills = Number(process.env["MILLRACE_KILLS"] ?? 10)
 
@@ -77,19 +73,8 @@ describe("a store whose process is killed", () => {
 })
 
 describe("a full disk", () => {
-  /** A file system of this size, or why there is none. */
-  const mount = (mebibytes: number): { readonly at: string } | { readonly reason: string } => {
-    if (process.platform !== "linux" || process.geteuid?.() !== 0) return { reason: "mounting needs Linux and root" }
-    const at = join(temporaryFolder(), "disk")
-    mkdirSync(at)
-    const { status, stderr } = spawnSync("mount", ["-t", "tmpfs", "-o", `size=${mebibytes}m`, "tmpfs", at])
-    if (status !== 0) return { reason: `mount failed: ${stderr}` }
-    mounts.push(at)
-    return { at }
-  }
-
   it("stops puts, lets commits through by the ballast, refuses definitely in the end, and recovers", async (context) => {
-    const disk = mount(48)
+    const disk = mountDisk(48)
     if ("reason" in disk) {
       console.log(`skipped: ${disk.reason}`)
       return context.skip()
@@ -184,7 +169,7 @@ describe("a full disk", () => {
   }, 60_000)
 
   it("can be opened and given out from when it is full", async (context) => {
-    const disk = mount(8)
+    const disk = mountDisk(8)
     if ("reason" in disk) {
       console.log(`skipped: ${disk.reason}`)
       return context.skip()

@@ -3,8 +3,8 @@
  *
  * Every file of this folder that starts one calls `stopAll` in `afterAll`, which also ends what a failed test left.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import * as net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -146,16 +146,18 @@ export const millrace = (args: ReadonlyArray<string>, options?: StartOptions): P
 
 /** The `millrace` program, to its end. */
 export const run = (args: ReadonlyArray<string>, options?: StartOptions): Promise<Ended> =>
-  millrace(args, options).ended()
+  millrace(args, options).ended(60_000)
 
 export interface Serving {
   readonly program: Program
   readonly port: number
 }
 
-/** `millrace serve`, listening. */
+/** `millrace serve`, listening; in memory unless a folder is named. */
 export const serve = async (args: ReadonlyArray<string> = [], options?: StartOptions): Promise<Serving> => {
-  const program = millrace(["serve", ...(args.includes("--port") ? [] : ["--port", "0"]), ...args], options)
+  const port0 = args.includes("--port") ? [] : ["--port", "0"]
+  const memory = args.includes("--data") || args.includes("--memory") ? [] : ["--memory"]
+  const program = millrace(["serve", ...port0, ...memory, ...args], options)
   const [, port] = await program.said(/listening on \S+:(\d+)/)
   return { program, port: Number(port) }
 }
@@ -241,11 +243,25 @@ export const assertOneLine = (ended: Ended, pattern: RegExp): void => {
   assert.notMatch(ended.stderr, /internal error|\n\s+at |\.\.$/m)
 }
 
+const mounts: Array<string> = []
+
+/** A file system of this size, or why there is none. */
+export const mountDisk = (mebibytes: number): { readonly at: string } | { readonly reason: string } => {
+  if (process.platform !== "linux" || process.geteuid?.() !== 0) return { reason: "mounting needs Linux and root" }
+  const at = join(temporaryFolder(), "disk")
+  mkdirSync(at)
+  const { status, stderr } = spawnSync("mount", ["-t", "tmpfs", "-o", `size=${mebibytes}m`, "tmpfs", at])
+  if (status !== 0) return { reason: `mount failed: ${stderr}` }
+  mounts.push(at)
+  return { at }
+}
+
 /** Kills what still runs and removes the folders. */
 export const stopAll = async (): Promise<void> => {
   const left = [...running]
   for (const program of left) program.kill("SIGKILL")
   await Promise.all(left.map((program) => program.ended(5_000)))
+  for (const mount of mounts.splice(0)) spawnSync("umount", [mount])
   for (const folder of folders) rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
   folders.clear()
 }

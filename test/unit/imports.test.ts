@@ -17,6 +17,7 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   manager: ["auth", "wire", "store", "model", ...ports, ...common],
   client: ["wire", "auth", "model", ...ports, ...common],
   worker: ["client", "wire", "model", ...common],
+  actor: ["client", "worker", "model", "wire", ...common],
   crawl: ["worker", "client", "platform/Crypto", "platform/Undici", "TaskQueue", "Task", "Worker", "Client", ...common],
   platform: common,
   testing: ["model", "wire", "auth", "store", "manager", "client", "worker", "platform", ...common],
@@ -24,7 +25,19 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   Limits: []
 }
 
-const free = new Set(["cli", "index", "Client", "Manager", "Store", "Task", "TaskQueue", "Worker"])
+const free = new Set([
+  "cli",
+  "index",
+  "Client",
+  "Manager",
+  "SharedCounter",
+  "SharedDict",
+  "SharedSet",
+  "Store",
+  "Task",
+  "TaskQueue",
+  "Worker"
+])
 const pure = new Set(["model", "wire", "auth"])
 
 /** The room of a file below `src`, or its own name for a file at the top. */

@@ -12,6 +12,7 @@ import * as Scram from "../../../src/auth/Scram.ts"
 import { facts } from "../../../src/Errors.ts"
 import * as Limits from "../../../src/Limits.ts"
 import { Core } from "../../../src/manager/Core.ts"
+import { FactKind } from "../../../src/model/Explain.ts"
 import * as Policy from "../../../src/model/Policy.ts"
 import { Code } from "../../../src/model/Refusal.ts"
 import { PutStatus } from "../../../src/model/Session.ts"
@@ -269,6 +270,7 @@ describe("tables of docs/protocol.md", () => {
     assert.deepStrictEqual(listed("### Put statuses"), PutStatus)
     assert.deepStrictEqual(listed("### Reasons"), Reason)
     assert.deepStrictEqual(listed("### Outcome kinds"), Outcome)
+    assert.deepStrictEqual(listed("### Kinds of facts"), FactKind)
   })
 
   it("list the counts of a queue in the order in which they travel", () => {

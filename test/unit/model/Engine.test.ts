@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type CommitEffects, Engine, type Failure } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { Standing } from "../../../src/model/Life.ts"
 import { Session } from "../../../src/model/Session.ts"
 import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { Collected, definition } from "./collected.ts"
-import { type Item, type QueuePolicy, Reference } from "./Reference.ts"
+import { Disk } from "./disk.ts"
+import { type Item, type QueuePolicy, type RefEffects, Reference, type RefWrite, type Wanted } from "./Reference.ts"
 
 const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 300)
 const opsPerSeed = 200
@@ -22,9 +24,12 @@ const optionsOf = ({ bytes: _, ...options }: Item): TaskOptions | undefined =>
 class Run {
   readonly #random: Random
   readonly #out = new Collected()
+  readonly #disk = new Disk(1)
   readonly #engine: Engine
   readonly #reference: Reference
   readonly #policies: ReadonlyArray<QueuePolicy>
+  /** One lane for all tasks, or none: put order holds within a lane. Order between lanes is the lanes' own test. */
+  readonly #key: string | undefined
   readonly #sessions: Array<{ session: Session; attached: boolean; number: number }> = []
   readonly #expiries = new Set<number>()
   readonly ops: Array<string> = []
@@ -36,6 +41,7 @@ class Run {
   constructor(seed: number, make = (policies: ReadonlyArray<QueuePolicy>) => new Reference(policies)) {
     this.#random = new Random(seed)
     const r = this.#random
+    this.#key = r.pick([undefined, "a", "b"])
     this.#policies = [0, 1, 2].map(() => ({
       capacity: r.pick([2, 3, 5, 20]),
       tasksMax: r.chance(15) ? 15 + r.int(20) : 0,
@@ -48,14 +54,24 @@ class Run {
       outcomesKept: r.pick([0, 2, 5, 1_000]),
       outcomesKeptMs: r.pick([500, 3_000, 86_400_000]),
       dedupeKept: r.pick([0, 1, 3, 1_000]),
-      dedupeKeptMs: r.pick([700, 86_400_000])
+      dedupeKeptMs: r.pick([700, 86_400_000]),
+      capacityBytes: r.pick([0, 0, 6, 20]),
+      overflow: r.chance(25) ? 1 : 0
     }))
-    this.#engine = new Engine({ epoch: 1, seed, out: this.#out })
+    this.#out.disk = this.#disk
+    this.#disk.recorder.journal.begin(this.#now)
+    this.#engine = new Engine({ epoch: 1, seed, out: this.#out, keepTexts: false })
     this.#reference = make(this.#policies)
     this.#policies.forEach(({ backoffFactor, ...policy }, i) => {
-      this.#engine.declare(definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 }))
+      const base = definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 })
+      this.#engine.declare({ ...base, durability: "fsync" })
     })
     for (let i = 0; i < 4; i++) this.#connect(i)
+    const { session } = this.#sessions[0]!
+    for (const [i, kind] of ([0, 1, 2, 2] as const).entries()) {
+      this.#engine.objects.open(session, -1 - i, `o${i}`, kind, true, i === 3 ? "memory" : "fsync")
+    }
+    this.#out.answers.clear()
   }
 
   go(count: number): void {
@@ -65,6 +81,8 @@ class Run {
       if (this.#random.chance(60)) this.#advance(100 * (1 + this.#random.int(this.#random.chance(20) ? 40 : 8)))
     }
     this.#advance(200_000)
+    this.#disk.verify(this.#engine, this.#now)
+    this.#count("restored")
   }
 
   #connect(slot: number): void {
@@ -78,11 +96,23 @@ class Run {
     for (;;) {
       const next = Math.min(this.#engine.nextDeadline, this.#reference.nextDeadline())
       this.#now = Math.min(end, Math.max(next, this.#now + 1))
+      this.#out.occurrences = []
+      this.#disk.recorder.journal.begin(this.#now)
       this.#engine.tick(this.#now)
-      this.#reference.tick(this.#now)
+      this.#reference.tick(this.#now, this.#out.occurrences)
+      for (const _ of this.#out.occurrences) this.#count("occurrence")
       this.#settle()
       if (this.#now === end) return
     }
+  }
+
+  /** Ends the round on the disk; now and then cleans its oldest rows, or looks whether it rebuilds the engine. */
+  #store(): void {
+    this.#disk.store()
+    if (this.#random.chance(15)) this.#disk.clean(this.#engine, 1 + this.#random.int(4), this.#now)
+    if (!this.#random.chance(4)) return
+    this.#disk.verify(this.#engine, this.#now)
+    this.#count("restored")
   }
 
   #settle(): void {
@@ -98,6 +128,13 @@ class Run {
     differ("answers", sorted(this.#out.answers), sorted(this.#reference.answers))
     assert.deepStrictEqual(this.#out.faults, [])
     assert.deepStrictEqual(check(this.#engine), [])
+    differ("shared objects", objectState(this.#engine, this.#disk), {
+      set: [...this.#reference.set].sort((a, b) => a - b),
+      dict: [...this.#reference.dict].map(([key, { value, version }]) => `${key}=${value}@${version}`),
+      dictVersion: this.#reference.dictVersion,
+      counters: this.#reference.counters.slice(2)
+    })
+    this.#store()
     for (const queue of this.#engine.queues) {
       const ref = this.#reference.queues[queue.id]!
       const count = (...states: Parameters<Reference["of"]> extends [number, ...infer S] ? S : never): number =>
@@ -105,7 +142,7 @@ class Run {
       differ(
         `counts of queue ${queue.id}`,
         {
-          ready: queue.ready.peek(1_000).map(({ n }) => n),
+          ready: queue.ready.peek(1_000, this.#now).map(({ n }) => n),
           delayed: queue.delayed,
           leased: queue.leased,
           done: queue.done,
@@ -115,6 +152,14 @@ class Run {
           duplicates: queue.duplicates,
           refused: queue.refused,
           outcomes: [queue.log.first, queue.log.next],
+          purged: queue.purged,
+          dropped: queue.dropped,
+          letters: queue.deadLetters
+            .all()
+            .map(({ task }) => task.n)
+            .sort(byNumber),
+          living: this.#engine.tasks.after(queue, 0, 1_000).tasks.map(({ n }) => n),
+          paused: queue.paused,
           closed: queue.closed
         },
         {
@@ -128,6 +173,14 @@ class Run {
           duplicates: ref.duplicates,
           refused: ref.refused,
           outcomes: [ref.kept, ref.log.length],
+          purged: count("purged"),
+          dropped: ref.dropped,
+          letters: this.#reference
+            .letters(queue.id)
+            .map(({ n }) => n)
+            .sort(byNumber),
+          living: this.#reference.browse(queue.id, undefined, {}),
+          paused: ref.paused,
           closed: ref.closed
         }
       )
@@ -142,7 +195,10 @@ class Run {
           .sort()
       )
     }
-    for (const answer of this.#out.answers.values()) this.#count(answer._tag === "Refused" ? answer.why : answer._tag)
+    for (const answer of this.#out.answers.values()) {
+      this.#count(answer._tag === "Refused" ? answer.why : answer._tag)
+      if (answer._tag === "Items") for (const item of answer.items) this.#count(item)
+    }
     this.#out.answers.clear()
     this.#reference.answers = new Map()
   }
@@ -154,9 +210,11 @@ class Run {
   #item(): Item {
     const r = this.#random
     const item: { -readonly [K in keyof Item]: Item[K] } = { bytes: r.chance(2) ? 9 : r.int(9) }
+    if (this.#key !== undefined) item.key = this.#key
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
+    if (r.chance(20)) item.labels = r.pick([["x"], ["x", "y"], []])
     if (r.chance(30)) item.delayMs = r.chance(20) ? 0 : 20 + 100 * r.int(15)
     if (r.chance(20)) {
       let ttlMs = 103 + 100 * r.int(20)
@@ -183,6 +241,112 @@ class Run {
     }
     if (r.chance(3)) held.push([1_000_000, 1])
     return held
+  }
+
+  #wanted(): Wanted {
+    const r = this.#random
+    const wanted: { -readonly [K in keyof Wanted]: Wanted[K] } = {}
+    if (r.chance(25)) wanted.key = r.pick(["a", "b"])
+    if (r.chance(15)) wanted.label = r.pick(["x", "y"])
+    if (r.chance(15)) wanted.id = `id${r.int(8)}`
+    if (r.chance(20)) wanted.priorityMin = r.pick([0, 127, 128, 129])
+    if (r.chance(20)) wanted.priorityMax = r.pick([0, 127, 128, 129])
+    return wanted
+  }
+
+  /** Pages through the engine's tasks, and compares with a look at all of the reference's. */
+  #browse(
+    queue: number,
+    state: "ready" | "delayed" | "leased" | "dead" | undefined,
+    wanted: Wanted,
+    limit: number
+  ): void {
+    const found: Array<number> = []
+    for (let after: number | undefined = 0; after !== undefined; ) {
+      const look = { state: state && Standing[state], filter: wanted, after, limit, payloads: this.#random.chance(50) }
+      const page = this.#engine.operations.browse(this.#engine.queues[queue]!, look)
+      assert.isAtMost(page.tasks.length, limit)
+      found.push(...page.tasks.map(({ n }) => n))
+      after = page.next
+    }
+    const expected = [...this.#reference.browse(queue, state, wanted)]
+    if (state === "dead") {
+      // Within one millisecond the order of ends is the engine's own.
+      found.sort(byNumber)
+      expected.sort(byNumber)
+    }
+    assert.deepStrictEqual(found, expected, `browse of ${state}`)
+  }
+
+  /** Commands of people: whoever sends them, attached or not, is answered. */
+  #operate(
+    session: Session,
+    number: number,
+    request: number,
+    say: (name: string, ...args: ReadonlyArray<unknown>) => void
+  ) {
+    const r = this.#random
+    const now = this.#now
+    const queue = r.chance(2) ? 7 : r.int(3)
+    const { operations } = this.#engine
+    const some = (): ReadonlyArray<number> =>
+      Array.from({ length: 1 + r.int(3) }, () =>
+        r.chance(95) && this.#reference.tasks.length > 0 ? r.pick(this.#reference.tasks).n : 1_000_000
+      )
+    const kind = r.int(100)
+    if (kind < 20) {
+      const paused = r.chance(30)
+      say("pause", queue, paused)
+      operations.pause(session, request, queue, paused)
+      return this.#reference.pause(request, queue, paused)
+    }
+    if (kind < 35) {
+      const numbers = some()
+      say("cancel", queue, numbers)
+      this.#out.stops = []
+      operations.cancel(session, request, queue, numbers, now)
+      const stops = this.#reference.cancel(request, queue, numbers, now)
+      const numberOf = new Map(this.#sessions.map(({ number, session }) => [String(session.id), number]))
+      const told = this.#out.stops.map((text) => text.replace(/^\d+/, (id) => String(numberOf.get(id))))
+      return assert.deepStrictEqual(told, stops, "handlers to stop")
+    }
+    if (kind < 41) {
+      const wanted = this.#wanted()
+      say("purge", queue, wanted)
+      operations.purge(session, request, queue, wanted, 0, undefined, now)
+      return this.#reference.purge(request, queue, wanted, now)
+    }
+    if (kind < 60) {
+      const dead = queue === 7 ? [] : this.#reference.letters(queue)
+      const ends = dead.flatMap(({ item }) => (item.ttlMs === undefined ? [] : [now + item.ttlMs]))
+      // A time to live begins anew: no two may end in one millisecond here, see `#item`.
+      if (new Set([...ends, ...this.#expiries]).size < ends.length + this.#expiries.size) return
+      for (const end of ends) this.#expiries.add(end)
+      const letters = dead.map(({ n }) => n)
+      const numbers = r.chance(50) ? [...some(), ...letters.slice(0, r.int(3))] : undefined
+      const wanted = numbers === undefined ? this.#wanted() : {}
+      say("redrive", queue, numbers, wanted)
+      operations.redrive(session, request, queue, numbers, wanted, 0, undefined, now)
+      const answer = this.#out.answers.get(request)
+      const olds = answer?._tag === "Redriven" ? answer.pairs.filter((_, i) => i % 2 === 0) : []
+      return this.#reference.redrive(request, queue, numbers, wanted, olds, now)
+    }
+    if (kind < 84) {
+      const items = this.#held(number).map(([n, fence]) => ({ n, fence, bytes: r.int(5) }))
+      say("checkpoint", items)
+      operations.checkpoint(
+        session,
+        request,
+        items.map(({ n }) => n),
+        items.map(({ fence }) => fenceBase + fence),
+        items.map(({ bytes }) => new Uint8Array(bytes))
+      )
+      return this.#reference.checkpoint(number, request, items)
+    }
+    const state = r.pick(["ready", "delayed", "leased", "dead", undefined] as const)
+    const wanted = this.#wanted()
+    say("browse", queue % 7, state, wanted)
+    this.#browse(queue % 7, state, wanted, 1 + r.int(4))
   }
 
   #command(): void {
@@ -212,7 +376,8 @@ class Run {
       this.#reference.goodbye(number, now)
       return this.#connect(slot)
     }
-    const kind = r.int(100)
+    if (r.chance(15)) return this.#operate(session, number, request, say)
+    const kind = r.int(112)
     if (kind < 30) {
       const items = Array.from({ length: 1 + r.int(r.chance(20) ? 8 : 3) }, () => this.#item())
       const plain = items.every((item) => optionsOf(item) === undefined)
@@ -259,17 +424,23 @@ class Run {
       return this.#reference.unsubscribe(number, stream)
     }
     if (kind < 68) {
-      const items = this.#held(number).map(([n, fence]) => {
-        const puts = r.chance(30) ? [{ queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }] : []
-        return { n, fence, puts }
-      })
-      say("commit", items)
-      const effects = items.map(({ puts }): CommitEffects | undefined =>
-        puts.length === 0
+      const items = this.#held(number).map(([n, fence]) => ({ n, fence, effects: this.#effects() }))
+      const together = r.chance(30)
+      if (together && r.chance(5) && items.length > 0) items.push(items[0]!)
+      say(together ? "commitTogether" : "commit", items)
+      const effects = items.map(({ effects }): CommitEffects | undefined =>
+        Object.values(effects).every((list) => list.length === 0)
           ? undefined
           : {
-              puts: puts.map(({ item, queue }) => ({ queue, payload: payload(item), options: optionsOf(item) })),
-              others: 0
+              puts: effects.puts.map(({ ifNew, item, queue }) => ({
+                queue,
+                payload: payload(item),
+                options: optionsOf(item),
+                ifNew
+              })),
+              sets: effects.sets.map(({ key, object }) => ({ object, key: Uint8Array.of(key) })),
+              counts: effects.counts,
+              writes: effects.writes.map((write) => ({ ...write, value: valueOf(write.value) }))
             }
       )
       this.#engine.commit(
@@ -279,9 +450,10 @@ class Run {
         items.map(({ fence }) => fenceBase + fence),
         items.map(() => new Uint8Array(3)),
         effects.some((effect) => effect !== undefined) ? effects : undefined,
-        now
+        now,
+        together
       )
-      return this.#reference.commit(number, request, items, now)
+      return this.#reference.commit(number, request, items, together, now)
     }
     if (kind < 73) {
       const items = this.#held(number).map(([n, fence]) => {
@@ -351,7 +523,36 @@ class Run {
       else this.#reference.congested.delete(number)
       return
     }
-    if (kind < 98 && r.chance(15)) {
+    // Occurrences have no key: with keys there would be two lanes.
+    if (kind < 98 && r.chance(60) && this.#key === undefined) {
+      const id = r.pick(["a", "b", "c"])
+      const what = r.int(10)
+      if (what < 7) {
+        // Whole hundreds, and sometimes below the bound.
+        const everyMs = 900 + 100 * r.int(12)
+        const bytes = r.chance(5) ? 9 : r.int(9)
+        say("repeat", queue, id, everyMs, bytes)
+        const repeat = {
+          id,
+          everyMs,
+          cron: undefined,
+          zone: "UTC",
+          payload: new Uint8Array(bytes),
+          options: undefined
+        }
+        this.#engine.repeat(session, request, queue, repeat, now)
+        return this.#reference.repeat(request, queue, id, everyMs, bytes, now)
+      }
+      if (what < 8) {
+        say("removeRepeat", queue, id)
+        this.#engine.removeRepeat(session, request, queue, id)
+        return this.#reference.removeRepeat(request, queue, id)
+      }
+      say("repeats", queue)
+      this.#engine.listRepeats(session, request, queue)
+      return this.#reference.repeats(request, queue)
+    }
+    if (kind < 98 && r.chance(38)) {
       const mode = r.pick(["drain", "immediate"] as const)
       say("close", queue, mode)
       this.#engine.close(session, request, queue, mode, now)
@@ -363,19 +564,134 @@ class Run {
       this.#engine.detach(session, now)
       return this.#reference.detach(number, now)
     }
-    say("goodbye")
-    this.#engine.goodbye(session, now)
-    this.#reference.goodbye(number, now)
-    this.#connect(slot)
+    if (kind < 100) {
+      say("goodbye")
+      this.#engine.goodbye(session, now)
+      this.#reference.goodbye(number, now)
+      return this.#connect(slot)
+    }
+    this.#object(session, request, say)
+  }
+
+  /** A request about a shared object, mostly of the kind that it is. */
+  #object(session: Session, request: number, say: (name: string, ...args: ReadonlyArray<unknown>) => void): void {
+    const r = this.#random
+    const { objects } = this.#engine
+    const any = r.int(6)
+    const object = (right: number): number => (r.chance(95) ? right : any)
+    switch (r.int(6)) {
+      case 0: {
+        const action = r.pick([0, 0, 1, 2] as const)
+        const keys = Array.from({ length: 1 + r.int(4) }, () => r.int(20))
+        const id = object(0)
+        say("setKeys", id, action, keys)
+        objects.setKeys(
+          session,
+          request,
+          id,
+          action,
+          keys.map((key) => Uint8Array.of(key))
+        )
+        return this.#reference.setKeys(request, id, action, keys)
+      }
+      case 1: {
+        const id = object(2)
+        const by = this.#by()
+        say("count", id, by)
+        objects.count(session, request, id, by)
+        return this.#reference.count(request, id, by)
+      }
+      case 2: {
+        const id = object(2)
+        const expected = r.chance(20) ? undefined : r.chance(70) ? this.#reference.counters[2]! : r.int(3)
+        const value = r.int(100) - 50
+        say("countSet", id, expected, value)
+        objects.countSet(session, request, id, expected, value)
+        return this.#reference.countSet(request, id, expected, value)
+      }
+      case 3: {
+        const id = object(1)
+        const keys = Array.from({ length: r.int(4) }, () => `k${r.int(6)}`)
+        say("dictGet", id, keys)
+        objects.dictGet(session, request, id, keys)
+        return this.#reference.dictGet(request, id, keys)
+      }
+      case 4: {
+        const id = object(1)
+        const writes = Array.from({ length: 1 + r.int(3) }, () => this.#write())
+        say("dictWrite", id, writes)
+        objects.dictWrite(
+          session,
+          request,
+          id,
+          writes.map((write) => ({ ...write, value: valueOf(write.value) }))
+        )
+        return this.#reference.dictWrite(request, id, writes)
+      }
+      default: {
+        const id = r.chance(90) ? r.int(2) : any
+        say("list", id)
+        objects.list(session, request, id, undefined, 1_000)
+        return this.#reference.list(request, id)
+      }
+    }
+  }
+
+  #by(): number {
+    const r = this.#random
+    return r.chance(5) ? r.pick([Number.MAX_SAFE_INTEGER, -Number.MAX_SAFE_INTEGER]) : r.int(20) - 10
+  }
+
+  #write(): RefWrite {
+    const r = this.#random
+    const key = `k${r.int(6)}`
+    const version = this.#reference.dict.get(key)?.version ?? 0
+    const expected = r.chance(40) ? undefined : r.chance(80) ? version : r.int(version + 2)
+    return { key, value: r.chance(25) ? undefined : r.int(10), expected }
+  }
+
+  /** What a commit brings about: often nothing, sometimes what cannot be. */
+  #effects(): RefEffects {
+    const r = this.#random
+    const few = <A>(make: () => A): ReadonlyArray<A> => (r.chance(25) ? Array.from({ length: 1 + r.int(2) }, make) : [])
+    const sets = few(() => ({ object: r.chance(2) ? 1 + r.int(5) : 0, key: r.int(20) }))
+    const puts = few(() => {
+      const put = { queue: r.chance(4) ? 9 : r.int(3), item: this.#item() }
+      return sets.length > 0 && r.chance(70) ? { ...put, ifNew: r.int(sets.length) } : put
+    })
+    const counts = few(() => ({ object: r.chance(12) ? r.pick([0, 1, 3, 3, 5]) : 2, by: this.#by() }))
+    const writes = few(() => ({ object: r.chance(2) ? r.pick([0, 2, 5]) : 1, ...this.#write() }))
+    return { puts, sets, counts, writes }
   }
 }
 
+const valueOf = (value: number | undefined): Uint8Array | undefined =>
+  value === undefined ? undefined : Uint8Array.of(value)
+
+const objectState = ({ objects: { all } }: Engine, disk: Disk) => {
+  const [set, dict, ...counters] = all
+  if (set?.kind !== "set" || dict?.kind !== "dict") throw new Error("the objects are not what they were made")
+  const page = set.page(undefined, 1_000)
+  return {
+    set: page.rows.map((row, i) => disk.keyAt(row, page.offsets[i]!)[0]!).sort((a, b) => a - b),
+    dict: dict.page(0, 1_000).map(({ key, value, version }) => `${key}=${value[0]}@${version}`),
+    dictVersion: dict.version,
+    counters: counters.map((counter) => (counter.kind === "counter" ? counter.value : undefined))
+  }
+}
+
+const byNumber = (a: number, b: number): number => a - b
 const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number, A]> =>
   [...map].sort(([a], [b]) => a - b)
 
 const kinds = [
   ..."put lease subscribe follow credit unsubscribe commit fail release renew started heartbeat acknowledge".split(" "),
-  ..."outcome join congested close detach resume goodbye".split(" "),
+  ..."outcome join congested close detach resume goodbye repeat removeRepeat repeats".split(" "),
+  ..."definitionInvalid Repeats occurrence".split(" "),
+  ..."pause cancel purge redrive checkpoint browse Counted Redriven".split(" "),
+  ..."commitTogether".split(" "),
+  ..."setKeys count countSet dictGet dictWrite list Object".split(" "),
+  ..."conflict counterOverflow objectNotFound objectKindMismatch durabilityMixed leaseLost alreadyEnded".split(" "),
   ..."Done Put Leased Items Outcome queueNotFound closed payloadTooLarge full empty timedOut taskNotFound".split(" ")
 ]
 

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Engine, type Out } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { Overflow } from "../../../src/model/Overflow.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import type { DedupeId } from "../../../src/model/Queue.ts"
 import { Session, Waiter } from "../../../src/model/Session.ts"
@@ -10,6 +11,9 @@ const silent: Out = {
   changed: () => {},
   queueChanged: () => {},
   putProgress: () => {},
+  repeatChanged: () => {},
+  repeats: () => {},
+  laneChanged: () => {},
   refused: () => {},
   done: () => {},
   putDone: () => {},
@@ -19,7 +23,23 @@ const silent: Out = {
   deliver: () => {},
   outcomes: (_stream, _from, count) => count,
   outcomesGap: () => {},
-  outcome: () => {}
+  outcome: () => {},
+  standings: () => {},
+  counted: () => {},
+  redriven: () => {},
+  cancelling: () => {},
+  objectMade: () => {},
+  setAdded: () => {},
+  setRemoved: () => {},
+  counterChanged: () => {},
+  dictChanged: () => {},
+  objectOpened: () => {},
+  bits: () => {},
+  purged: () => {},
+  dictEntries: () => {},
+  dictWritten: () => {},
+  setPage: () => {},
+  dictPage: () => {}
 }
 
 const bytes = new Uint8Array(1)
@@ -32,6 +52,7 @@ const scene = () => {
   const base = { name: "q", fingerprint: bytes, schema: "", accepts: [], policy, durability: "memory" } as const
   const queue = engine.declare(base)
   const idle = engine.declare({ ...base, name: "idle" })
+  const timed = engine.declare({ ...base, name: "timed" })
   const session = engine.connect((id) => new Session(id))
   engine.put(session, 1, 0, false, undefined, [bytes, bytes, bytes, bytes, bytes], undefined, 0)
   engine.lease(session, 2, 0, 5, 0, false, 0)
@@ -45,19 +66,49 @@ const scene = () => {
   engine.put(session, 9, 0, true, 5_000, [bytes, bytes], undefined, 5)
   engine.join(session, 10, 0, undefined, 5)
   engine.outcome(session, 11, 0, 4, 7_000, 5)
+  engine.objects.open(session, 12, "set", 0, true, "memory")
+  engine.objects.open(session, 13, "dict", 1, true, "memory")
+  engine.objects.open(session, 14, "counter", 2, true, "memory")
+  engine.objects.setKeys(session, 15, 0, 0, [bytes])
+  engine.objects.dictWrite(session, 16, 1, [{ key: "k", value: bytes, expected: undefined }])
   const leases = engine.subscribe(session, idle, 3)
   const outcomes = engine.follow(session, queue, 0, 9)
+  // One repeat whose occurrence waits, and one that waits for its time.
+  const repeat = { everyMs: 1_000, cron: undefined, zone: "UTC", payload: bytes, options: undefined }
+  engine.repeat(session, 12, 2, { ...repeat, id: "running" }, -1_000)
+  engine.repeat(session, 13, 2, { ...repeat, id: "waiting" }, 5)
+  engine.tick(5)
   engine.dispatch(5)
+  const [running, waiting] = engine.repeats.of(timed)
   const living = (n: number): Task => {
     const owner = engine.tasks.owner(n)
     assert.instanceOf(owner, Task)
     return owner
   }
-  return { engine, queue, idle, session, leases, outcomes, living }
+  return { engine, queue, idle, session, leases, outcomes, living, running: running!, waiting: waiting! }
 }
 type Scene = ReturnType<typeof scene>
 
 const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene) => void, said: RegExp]> = [
+  [
+    "a counter beside the integers",
+    ({ engine }) => void Object.assign(engine.objects.all[2]!, { value: 0.5 }),
+    /value is/
+  ],
+  [
+    "bytes of a dict that are not there",
+    ({ engine }) => void Object.assign(engine.objects.all[1]!, { bytes: 9 }),
+    /bytes 9/
+  ],
+  ["an object in another's place", ({ engine }) => void engine.objects.all.reverse(), /is not where it is looked for/],
+  [
+    "a set that counts wrong",
+    ({ engine }) => {
+      const set = engine.objects.all[0]!
+      if (set.kind === "set") set.table.size++
+    },
+    /size 2, 1 entries/
+  ],
   ["a put that is nowhere", ({ queue }) => void queue.puts++, /are not the sum of/],
   [
     "a negative count",
@@ -248,6 +299,43 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
     ({ engine, queue, session }) => void engine.subscribe(session, queue, 1),
     /has credit beside a ready task/
   ],
+  [
+    "a lane that counts its leases wrong",
+    ({ queue }) => {
+      queue.ready.inside().plain.running = 7
+    },
+    /counts 7 leases of 2/
+  ],
+  [
+    "a lane that stands where it must not",
+    ({ queue }) => {
+      queue.ready.inside().plain.paused = true
+    },
+    /the lane without a key stands at 1, must at 0/
+  ],
+  [
+    "a ring that is not looked for",
+    ({ queue }) => void Reflect.set(queue.ready.inside().rings, 128, undefined),
+    /the ring of priority 128 is not where/
+  ],
+  [
+    "a lane with more leases than its queue allows",
+    ({ queue }) => {
+      const lane = queue.ready.inside().plain
+      lane.limits = { ...lane.limits, concurrency: 1 }
+      Reflect.set(queue.policy, "laneConcurrency", 1)
+    },
+    /2 leases of "undefined"/
+  ],
+  [
+    "a lane that nobody wakes",
+    ({ engine, queue }) => {
+      queue.ready.slowDown("k", 99)
+      queue.ready.push(new Task(99, queue, bytes, { key: "k" }, 0))
+      engine.timers.remove(engine.timers.entries()[0]!)
+    },
+    /no timer watches the next lane to open/
+  ],
   ["a put beside room", ({ queue }) => void Reflect.set(queue.policy, "capacity", 99), /waits beside room/],
   [
     "a join of an empty queue",
@@ -326,6 +414,61 @@ const corruptions: ReadonlyArray<readonly [name: string, corrupt: (scene: Scene)
       queue.evictTimer = queue.leaseTimer
     },
     /a stray eviction timer/
+  ],
+  [
+    "an occurrence that is gone",
+    ({ running }) => {
+      running.task = 1_000
+    },
+    /its task 1000 is gone/
+  ],
+  ["an occurrence that nobody will miss", ({ engine }) => engine.repeats.running.clear(), /will not be missed/],
+  [
+    "a repeat that waits for nothing",
+    ({ waiting }) => {
+      waiting.timer = undefined
+    },
+    /repeat "waiting" of .*: timer none beside task 0/
+  ],
+  [
+    "a repeat whose timer is out of the heap",
+    ({ engine, waiting }) => engine.timers.remove(waiting.timer!),
+    /never ring/
+  ],
+  [
+    "a repeat on a closed queue",
+    ({ running }) => {
+      running.queue.closed = "drain"
+    },
+    /the queue is closed/
+  ],
+  ["bytes of tasks that are not there", ({ queue }) => void queue.livingBytes++, /waitingBytes is \d+, not/],
+  ["bytes of leases that are not there", ({ queue }) => void queue.leasedBytes--, /leasedBytes is \d+, not/],
+  ["a living task the table forgot", ({ engine }) => engine.tasks.remove(6), /are listed as living of/],
+  ["bytes of living tasks that nobody has", ({ queue }) => void queue.livingBytes++, /livingBytes is 9/],
+  ["bytes of leased tasks that nobody has", ({ queue }) => void queue.leasedBytes--, /leasedBytes is 1/],
+  [
+    "a dead letter that lives",
+    ({ living, queue }) => queue.deadLetters.add(living(6), 5, 9),
+    /task 6 is a dead letter and lives/
+  ],
+  [
+    "bytes of dead letters that nobody has",
+    ({ queue }) => void queue.deadLetters.bytes++,
+    /dead letters count 1 bytes/
+  ],
+  ["more redriven than dead", ({ queue }) => void queue.redriven++, /1 redriven of 0/],
+  [
+    "a close that stopped half-way",
+    ({ queue }) => {
+      queue.sweptTo = 3
+    },
+    /what waits will not be cancelled/
+  ],
+  [
+    "a put that waits where the oldest would go",
+    ({ queue }) => void Reflect.set(queue, "overflow", new Overflow()),
+    /waits beside room/
   ],
   ["a timer out of the heap", ({ engine, queue }) => engine.timers.remove(queue.leaseTimer!), /never ring/]
 ]

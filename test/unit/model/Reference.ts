@@ -10,6 +10,10 @@ export type Answer =
   | { readonly _tag: "Leased"; readonly tasks: ReadonlyArray<string> }
   | { readonly _tag: "Items"; readonly items: ReadonlyArray<string> }
   | { readonly _tag: "Outcome"; readonly text: string }
+  | { readonly _tag: "Repeats"; readonly repeats: ReadonlyArray<string> }
+  | { readonly _tag: "Counted"; readonly count: number }
+  | { readonly _tag: "Redriven"; readonly pairs: ReadonlyArray<number> }
+  | { readonly _tag: "Object"; readonly text: string }
 
 export interface Item {
   readonly bytes: number
@@ -17,6 +21,29 @@ export interface Item {
   readonly priority?: number
   readonly delayMs?: number
   readonly ttlMs?: number
+  readonly key?: string
+  readonly labels?: ReadonlyArray<string>
+}
+
+export interface Wanted {
+  readonly key?: string | undefined
+  readonly label?: string | undefined
+  readonly id?: string | undefined
+  readonly priorityMin?: number | undefined
+  readonly priorityMax?: number | undefined
+}
+
+/** Writes to shared objects: set 0, dict 1, counter 2, and counter 3, which alone is stored. */
+export interface RefEffects {
+  readonly puts: ReadonlyArray<{ readonly queue: number; readonly item: Item; readonly ifNew?: number }>
+  readonly sets: ReadonlyArray<{ readonly object: number; readonly key: number }>
+  readonly counts: ReadonlyArray<{ readonly object: number; readonly by: number }>
+  readonly writes: ReadonlyArray<RefWrite & { readonly object: number }>
+}
+export interface RefWrite {
+  readonly key: string
+  readonly value: number | undefined
+  readonly expected: number | undefined
 }
 
 export interface QueuePolicy {
@@ -32,9 +59,20 @@ export interface QueuePolicy {
   readonly outcomesKeptMs: number
   readonly dedupeKept: number
   readonly dedupeKeptMs: number
+  readonly capacityBytes: number
+  readonly overflow: number
 }
 
-export type RefState = "ready" | "delayed" | "leased" | "success" | "failure" | "dead" | "cancelled" | "acknowledged"
+export type RefState =
+  | "ready"
+  | "delayed"
+  | "leased"
+  | "success"
+  | "failure"
+  | "dead"
+  | "cancelled"
+  | "acknowledged"
+  | "purged"
 
 export interface RefTask {
   readonly n: number
@@ -52,6 +90,10 @@ export interface RefTask {
   renewed: number
   at: number
   reasons: Array<number>
+  /** Bytes of its checkpoint. */
+  checkpoint: number | undefined
+  /** Whether its dead letter was put again. */
+  redriven: boolean
 }
 
 interface Wait {
@@ -72,10 +114,22 @@ interface Stream {
   cursor: number
 }
 
+interface RefRepeat {
+  readonly id: string
+  every: number
+  bytes: number
+  next: number
+  task: number
+  occurrences: number
+}
+
 interface RefQueue {
   readonly id: number
+  repeats: Array<RefRepeat>
   readonly policy: QueuePolicy
   closed: "open" | "drain" | "immediate"
+  paused: boolean
+  dropped: number
   waits: Array<Wait>
   leaseStreams: Array<Stream>
   outcomeStreams: Array<Stream>
@@ -96,21 +150,32 @@ export interface Grant {
 
 export class Mismatch extends Error {}
 
-const reasons = { leaseLost: 3, quarantined: 4, expired: 5 }
+/** All queues are stored; counter 3 is not. */
+const mixed = ({ counts }: RefEffects): boolean => counts.some(({ object }) => object === 3)
+
+const reasons = { leaseLost: 3, quarantined: 4, expired: 5, dropped: 6 }
 
 export class Reference {
   readonly tasks: Array<RefTask> = []
   readonly queues: Array<RefQueue>
   readonly congested = new Set<number>()
   answers = new Map<number, Answer>()
+  readonly kinds = ["set", "dict", "counter", "counter"]
+  readonly set = new Set<number>()
+  readonly dict = new Map<string, { readonly value: number; readonly version: number }>()
+  dictVersion = 0
+  readonly counters = [0, 0, 0, 0]
   #nextTask = 1
   #renewals = 0
 
   constructor(policies: ReadonlyArray<QueuePolicy>) {
     this.queues = policies.map((policy, id) => ({
       id,
+      repeats: [],
       policy,
       closed: "open",
+      paused: false,
+      dropped: 0,
       waits: [],
       leaseStreams: [],
       outcomeStreams: [],
@@ -144,6 +209,7 @@ export class Reference {
     }
     for (const queue of this.queues) {
       for (const wait of queue.waits) next = Math.min(next, wait.until)
+      for (const repeat of queue.repeats) if (!this.#runs(repeat)) next = Math.min(next, repeat.next)
       if (queue.kept < queue.log.length) next = Math.min(next, queue.log[queue.kept]!.at + queue.policy.outcomesKeptMs)
     }
     return next
@@ -163,9 +229,12 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     if (queue.closed !== "open") return this.#refuse(request, "closed")
-    if (items.some(({ bytes }) => bytes > queue.policy.payloadBytesMax)) return this.#refuse(request, "payloadTooLarge")
-    const fresh = items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
-    if (atomic && fresh > queue.policy.capacity) return this.#refuse(request, "full")
+    const { capacity, capacityBytes, payloadBytesMax } = queue.policy
+    const bytesMax = capacityBytes > 0 ? Math.min(payloadBytesMax, capacityBytes) : payloadBytesMax
+    if (items.some(({ bytes }) => bytes > bytesMax)) return this.#refuse(request, "payloadTooLarge")
+    const fresh = items.filter(({ id }) => this.#known(queue, id, now) === undefined)
+    const tooMany = fresh.length > capacity || (capacityBytes > 0 && bytesOf(fresh) > capacityBytes)
+    if (atomic && tooMany) return this.#refuse(request, "full")
     const wait: Wait = {
       kind: "put",
       session,
@@ -179,7 +248,9 @@ export class Reference {
     // Who waits for room goes first; who does not wait takes what room there is.
     const first = !queue.waits.some(({ kind }) => kind === "put")
     if (waitMs === 0 || first) this.#enter(queue, wait, now)
-    if (waitMs === 0 || wait.entered.length === items.length) return this.#answerPut(queue, wait)
+    // A batch above the capacity may never fit once its ids are forgotten: it does not wait.
+    const noWait = waitMs === 0 || (atomic && items.length > queue.policy.capacity)
+    if (noWait || wait.entered.length === items.length) return this.#answerPut(queue, wait)
     queue.waits.push(wait)
   }
 
@@ -194,9 +265,11 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     const first = !queue.waits.some(({ kind }) => kind === "lease")
-    if (this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
+    const gives = !queue.paused && queue.closed !== "immediate"
+    if (gives && this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
       return this.#hand(queue, session, request, count, now)
     }
+    if (queue.closed === "immediate") return this.#refuse(request, "closed")
     if (queue.closed !== "open" && this.of(queueId, "ready", "delayed", "leased").length === 0) {
       return this.#refuse(request, "closed")
     }
@@ -207,27 +280,136 @@ export class Reference {
   commit(
     session: number,
     request: number,
-    items: ReadonlyArray<{
-      readonly n: number
-      readonly fence: number
-      readonly puts: ReadonlyArray<{ readonly queue: number; readonly item: Item }>
-    }>,
+    items: ReadonlyArray<{ readonly n: number; readonly fence: number; readonly effects: RefEffects }>,
+    together: boolean,
     now: number
   ): void {
-    const codes = items.map(({ fence, n, puts }) => {
+    if (together) {
+      // Sums over all items; every other condition looks at what was there before the first.
+      const sums = [...this.counters]
+      const tasks: Array<RefTask> = []
+      for (const { effects, fence, n } of items) {
+        const task = this.#held(session, n, fence)
+        if (typeof task === "string") return this.#refuse(request, task)
+        if (tasks.includes(task)) return this.#refuse(request, "alreadyEnded")
+        const why = this.#fault(effects, sums)
+        if (why !== undefined) return this.#refuse(request, why)
+        tasks.push(task)
+      }
+      if (items.some(({ effects }) => mixed(effects))) return this.#refuse(request, "durabilityMixed")
+      for (const [i, { effects }] of items.entries()) this.#bring(tasks[i]!, effects, now)
+      return this.#answer(request, { _tag: "Done" })
+    }
+    const codes = items.map(({ effects, fence, n }) => {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") return task
-      for (const { item, queue } of puts) {
-        const other = this.queues[queue]
-        if (other === undefined) return "queueNotFound"
-        if (item.bytes > other.policy.payloadBytesMax) return "payloadTooLarge"
-      }
-      // Children always enter, whatever the capacity and whether the queue is closed.
-      for (const { item, queue } of puts) this.#accept(this.queues[queue]!, item, now)
-      this.#end(task, "success", now)
+      const why = this.#fault(effects, [...this.counters]) ?? (mixed(effects) ? "durabilityMixed" : undefined)
+      if (why !== undefined) return why
+      this.#bring(task, effects, now)
       return "ok"
     })
     this.#answerItems(request, codes)
+  }
+
+  #fault({ counts, puts, sets, writes }: RefEffects, sums: Array<number>): string | undefined {
+    for (const { item, queue } of puts) {
+      const other = this.queues[queue]
+      if (other === undefined) return "queueNotFound"
+      if (item.bytes > other.policy.payloadBytesMax) return "payloadTooLarge"
+    }
+    for (const { object } of sets) if (this.#wrong(object, "set")) return this.#wrong(object, "set")
+    for (const { by, object } of counts) {
+      if (this.#wrong(object, "counter")) return this.#wrong(object, "counter")
+      sums[object] = sums[object]! + by
+      if (!Number.isSafeInteger(sums[object])) return "counterOverflow"
+    }
+    for (const { expected, key, object } of writes) {
+      if (this.#wrong(object, "dict")) return this.#wrong(object, "dict")
+      if (expected !== undefined && expected !== (this.dict.get(key)?.version ?? 0)) return "conflict"
+    }
+    return undefined
+  }
+
+  #bring(task: RefTask, { counts, puts, sets, writes }: RefEffects, now: number): void {
+    const isNew = sets.map(({ key }) => this.#add(key))
+    for (const { by, object } of counts) this.counters[object]! += by
+    for (const write of writes) this.#write(write)
+    // Children always enter, whatever the capacity and whether the queue is closed.
+    for (const { ifNew, item, queue } of puts) {
+      if (ifNew === undefined || isNew[ifNew]) this.#accept(this.queues[queue]!, item, now)
+    }
+    this.#end(task, "success", now)
+  }
+
+  #wrong(object: number, kind: string): string | undefined {
+    const is = this.kinds[object]
+    return is === undefined ? "objectNotFound" : is === kind ? undefined : "objectKindMismatch"
+  }
+
+  #add(key: number): boolean {
+    const isNew = !this.set.has(key)
+    this.set.add(key)
+    return isNew
+  }
+
+  #write({ key, value }: RefWrite): number {
+    if (value === undefined) return this.dict.delete(key) ? ++this.dictVersion : 0
+    this.dict.set(key, { value, version: ++this.dictVersion })
+    return this.dictVersion
+  }
+
+  // ---- shared objects
+
+  setKeys(request: number, object: number, action: number, keys: ReadonlyArray<number>): void {
+    const wrong = this.#wrong(object, "set")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const bits = keys.map((key) =>
+      (action === 0 ? this.#add(key) : action === 1 ? this.set.has(key) : this.set.delete(key)) ? 1 : 0
+    )
+    this.#answer(request, { _tag: "Object", text: `bits ${bits.join("")}` })
+  }
+
+  count(request: number, object: number, by: number): void {
+    const why = this.#fault({ puts: [], sets: [], counts: [{ object, by }], writes: [] }, [...this.counters])
+    if (why !== undefined) return this.#refuse(request, why)
+    this.counters[object]! += by
+    this.#answer(request, { _tag: "Object", text: `counted true ${this.counters[object]}` })
+  }
+
+  countSet(request: number, object: number, expected: number | undefined, value: number): void {
+    const wrong = this.#wrong(object, "counter")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const done = expected === undefined || expected === this.counters[object]
+    if (done) this.counters[object] = value
+    this.#answer(request, { _tag: "Object", text: `counted ${done} ${this.counters[object]}` })
+  }
+
+  dictGet(request: number, object: number, keys: ReadonlyArray<string>): void {
+    const wrong = this.#wrong(object, "dict")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const entries = keys.map((key) => this.dict.get(key))
+    const text = entries.map((entry) => (entry ? `${entry.value}@${entry.version}` : "-")).join()
+    this.#answer(request, { _tag: "Object", text: `entries ${text}` })
+  }
+
+  dictWrite(request: number, object: number, writes: ReadonlyArray<RefWrite>): void {
+    const wrong = this.#wrong(object, "dict")
+    if (wrong !== undefined) return this.#refuse(request, wrong)
+    const effects = { puts: [], sets: [], counts: [], writes: writes.map((write) => ({ ...write, object })) }
+    const why = this.#fault(effects, [])
+    if (why !== undefined) return this.#refuse(request, why)
+    const versions = writes.map((write) => this.#write(write))
+    this.#answer(request, { _tag: "Object", text: `written ${versions.join()}` })
+  }
+
+  list(request: number, object: number): void {
+    const kind = this.kinds[object]
+    if (kind === "set") {
+      const keys = [...this.set].map(String).sort().join()
+      return this.#answer(request, { _tag: "Object", text: `keys ${keys}` })
+    }
+    if (kind === "dict") return this.#answer(request, { _tag: "Object", text: `pairs ${[...this.dict.keys()].join()}` })
+    this.#refuse(request, kind === undefined ? "objectNotFound" : "objectKindMismatch")
   }
 
   release(session: number, request: number, held: ReadonlyArray<readonly [number, number]>, now: number): void {
@@ -298,7 +480,8 @@ export class Reference {
   heartbeat(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
     return held.flatMap(([n, fence]) => {
       const task = this.#held(session, n, fence)
-      if (typeof task === "string") return [n]
+      // Lost, and leased to the same session again: it has a lease of that number.
+      if (typeof task === "string") return this.leases(session).some((leased) => leased.n === n) ? [] : [n]
       this.#extend(task, now)
       return []
     })
@@ -338,15 +521,165 @@ export class Reference {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     if (queue.closed !== "immediate") queue.closed = mode
+    queue.repeats = []
     if (mode === "immediate") {
-      const delayed = this.of(queueId, "delayed").sort((a, b) => a.n - b.n)
-      for (const task of [...this.ready(queueId), ...delayed]) this.#end(task, "cancelled", now)
+      for (const task of this.of(queueId, "ready", "delayed")) this.#end(task, "cancelled", now)
+      for (const wait of queue.waits.filter(({ kind }) => kind === "lease")) {
+        this.#unwait(queue, wait)
+        this.#refuse(wait.request, "closed")
+      }
     }
     for (const wait of queue.waits.filter(({ kind }) => kind === "put")) {
       this.#unwait(queue, wait)
       this.#answerPut(queue, wait)
     }
     this.#answer(request, { _tag: "Done" })
+  }
+
+  repeat(request: number, queueId: number, id: string, every: number, bytes: number, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (queue.closed !== "open") return this.#refuse(request, "closed")
+    if (bytes > queue.policy.payloadBytesMax) return this.#refuse(request, "payloadTooLarge")
+    if (every < 1_000) return this.#refuse(request, "definitionInvalid")
+    let repeat = queue.repeats.find((known) => known.id === id)
+    if (repeat === undefined) {
+      repeat = { id, every: 0, bytes, next: 0, task: 0, occurrences: 0 }
+      queue.repeats.push(repeat)
+    }
+    if (repeat.every !== every) repeat.next = now + every
+    repeat.every = every
+    repeat.bytes = bytes
+    this.#answer(request, { _tag: "Repeats", repeats: [this.#repeatText(repeat)] })
+  }
+
+  removeRepeat(request: number, queueId: number, id: string): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const removed = queue.repeats.filter((repeat) => repeat.id === id)
+    queue.repeats = queue.repeats.filter((repeat) => repeat.id !== id)
+    this.#answer(request, { _tag: "Repeats", repeats: removed.map((repeat) => this.#repeatText(repeat)) })
+  }
+
+  repeats(request: number, queueId: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    this.#answer(request, { _tag: "Repeats", repeats: queue.repeats.map((repeat) => this.#repeatText(repeat)) })
+  }
+
+  /** Whether its occurrence has not ended. */
+  #runs(repeat: RefRepeat): boolean {
+    const task = this.tasks.find(({ n }) => n === repeat.task)
+    return task !== undefined && ["ready", "delayed", "leased"].includes(task.state)
+  }
+
+  #repeatText(repeat: RefRepeat): string {
+    const task = this.#runs(repeat) ? repeat.task : 0
+    return `${repeat.id} every ${repeat.every} next ${repeat.next} task ${task} after ${repeat.occurrences}`
+  }
+
+  pause(request: number, queueId: number, paused: boolean): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    queue.paused = paused
+    this.#answer(request, { _tag: "Done" })
+  }
+
+  /** Returns whose handlers must stop. */
+  cancel(request: number, queueId: number, numbers: ReadonlyArray<number>, now: number): ReadonlyArray<string> {
+    const queue = this.queues[queueId]
+    if (queue === undefined) {
+      this.#refuse(request, "queueNotFound")
+      return []
+    }
+    const stops: Array<string> = []
+    const items = numbers.map((n) => {
+      const standing = this.#standing(queue, n)
+      const task = this.tasks.find((task) => task.n === n && task.queue === queueId)
+      if (task === undefined || !["ready", "delayed", "leased"].includes(task.state)) return standing
+      if (task.state === "leased") stops.push(`${task.holder}:${n}`)
+      this.#end(task, "cancelled", now)
+      return standing
+    })
+    this.#answer(request, { _tag: "Items", items })
+    return stops
+  }
+
+  purge(request: number, queueId: number, wanted: Wanted, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const tasks = this.of(queueId, "ready", "delayed").filter((task) => isWanted(task, wanted))
+    for (const task of tasks) {
+      task.state = "purged"
+      this.#retire(task, now)
+      this.#answerWaits(task, () => ({ _tag: "Refused", why: "taskNotFound" }))
+    }
+    this.#answer(request, { _tag: "Counted", count: tasks.length })
+  }
+
+  letters(queueId: number): ReadonlyArray<RefTask> {
+    return this.queues[queueId]!.log.map(({ task }) => task).filter(
+      (task) => (task.state === "dead" || task.state === "failure") && !task.redriven
+    )
+  }
+
+  /** Redrives these, or with `order` all that are wanted, in this order: who died in one millisecond has no order here. */
+  redrive(
+    request: number,
+    queueId: number,
+    numbers: ReadonlyArray<number> | undefined,
+    wanted: Wanted,
+    order: ReadonlyArray<number>,
+    now: number
+  ): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (queue.closed === "immediate") return this.#refuse(request, "closed")
+    if (numbers === undefined) {
+      const all = this.letters(queueId).filter((task) => isWanted(task, wanted))
+      const missing = all.filter(({ n }) => !order.includes(n)).map(({ n }) => n)
+      if (missing.length > 0 || order.length !== all.length) throw new Mismatch(`redriven ${order}, not ${missing}`)
+    }
+    const pairs = (numbers ?? order).flatMap((n) => {
+      const letter = this.letters(queueId).find((task) => task.n === n)
+      if (letter === undefined) return [n, 0]
+      letter.redriven = true
+      const { delayMs: _, id: __, ...item } = letter.item
+      const task = this.#make(queue, item, now)
+      task.checkpoint = letter.checkpoint
+      return [n, task.n]
+    })
+    this.#answer(request, { _tag: "Redriven", pairs })
+  }
+
+  checkpoint(
+    session: number,
+    request: number,
+    items: ReadonlyArray<{ readonly n: number; readonly fence: number; readonly bytes: number }>
+  ): void {
+    const codes = items.map(({ bytes, fence, n }) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      task.checkpoint = bytes
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  /** Living tasks in put order, or dead letters, that are wanted. */
+  browse(queueId: number, state: RefState | undefined, wanted: Wanted): ReadonlyArray<number> {
+    const tasks =
+      state === "dead"
+        ? this.letters(queueId)
+        : this.of(queueId, ...(state === undefined ? (["ready", "delayed", "leased"] as const) : [state]))
+    return tasks.filter((task) => isWanted(task, wanted)).map(({ n }) => n)
+  }
+
+  #standing(queue: RefQueue, n: number): string {
+    const task = this.tasks.find((task) => task.n === n && task.queue === queue.id)
+    if (task === undefined || task.state === "acknowledged" || task.state === "purged") return "gone"
+    if (task.state === "ready" || task.state === "delayed" || task.state === "leased") return task.state
+    return queue.log.findIndex((entry) => entry.task === task) >= queue.kept ? task.state : "gone"
   }
 
   subscribe(session: number, queueId: number, id: number, credit: number): void {
@@ -382,9 +715,13 @@ export class Reference {
 
   resume(session: number, held: ReadonlyArray<readonly [number, number]>, now: number): ReadonlyArray<number> {
     this.congested.delete(session)
-    const lost = this.heartbeat(session, held, now)
-    const kept = new Set(held.map(([n]) => n))
-    for (const task of this.leases(session).sort(byQueueAndDeadline)) if (!kept.has(task.n)) this.#giveBack(task, now)
+    const lost = [...this.heartbeat(session, held, now)]
+    for (const task of this.leases(session).sort(byQueueAndDeadline)) {
+      const named = held.filter(([n]) => n === task.n)
+      if (named.some(([, fence]) => fence === task.leases)) continue
+      if (named.length > 0) lost.push(task.n)
+      this.#giveBack(task, now)
+    }
     return lost
   }
 
@@ -396,8 +733,8 @@ export class Reference {
 
   // ---- time
 
-  /** Assumes: called at every deadline. */
-  tick(now: number): void {
+  /** Assumes: called at every deadline. `occurrences` is the order in which the engine put those of this moment. */
+  tick(now: number, occurrences: ReadonlyArray<string>): void {
     for (const task of this.tasks.filter(({ state }) => state === "leased").sort(byDeadline)) {
       if (task.at <= now) this.#lose(task, now)
     }
@@ -412,6 +749,30 @@ export class Reference {
         else this.#refuse(wait.request, wait.kind === "lease" ? "empty" : "timedOut")
       }
     }
+    this.#repeat(now, occurrences)
+  }
+
+  /** One occurrence for each repeat that is due and whose last one has ended; the missed ones are passed over. */
+  #repeat(now: number, occurrences: ReadonlyArray<string>): void {
+    const due = this.queues.flatMap((queue) =>
+      queue.repeats
+        .filter((repeat) => repeat.next <= now && !this.#runs(repeat))
+        .map((repeat) => ({ name: `${queue.id}/${repeat.id}`, queue, repeat }))
+    )
+    const place = (name: string): number => occurrences.indexOf(name)
+    due.sort((a, b) => place(a.name) - place(b.name))
+    const put: Array<string> = []
+    for (const { name, queue, repeat } of due) {
+      while (repeat.next <= now) repeat.next += repeat.every
+      const accepted = this.#accept(queue, { bytes: repeat.bytes }, now)
+      if (accepted === "0 spent") queue.repeats = queue.repeats.filter((other) => other !== repeat)
+      else {
+        repeat.task = this.#nextTask - 1
+        repeat.occurrences++
+        put.push(name)
+      }
+    }
+    if (put.join() !== occurrences.join()) throw new Mismatch(`occurrences ${occurrences.join()}, not ${put.join()}`)
   }
 
   /**
@@ -477,6 +838,7 @@ export class Reference {
 
   #serve(queue: RefQueue, grants: Array<Grant>, now: number): boolean {
     let any = false
+    if (queue.paused || queue.closed === "immediate") return false
     for (let ready = this.ready(queue.id); ready.length > 0; ready = this.ready(queue.id)) {
       const wait = queue.waits.find(({ kind }) => kind === "lease")
       if (wait !== undefined) {
@@ -506,7 +868,7 @@ export class Reference {
     task.started = false
     task.holder = session
     this.#extend(task, now)
-    return `${task.n}/${task.leases}/${task.attempt}`
+    return `${task.n}/${task.leases}/${task.attempt}${task.checkpoint === undefined ? "" : `/${task.checkpoint}`}`
   }
 
   #hand(queue: RefQueue, session: number, request: number, count: number, now: number): void {
@@ -589,12 +951,16 @@ export class Reference {
     const known = this.#known(queue, item.id, now)
     if (known !== undefined) {
       queue.duplicates++
-      return `${known} duplicate`
+      return `${known} duplicate ${this.#standing(queue, known)}`
     }
     if (this.#spent(queue, 1)) {
       queue.refused++
       return "0 spent"
     }
+    return `${this.#make(queue, item, now).n} accepted`
+  }
+
+  #make(queue: RefQueue, item: Item, now: number): RefTask {
     const delayMs = item.delayMs ?? 0
     const task: RefTask = {
       n: this.#nextTask++,
@@ -610,12 +976,14 @@ export class Reference {
       holder: 0,
       renewed: 0,
       at: now + delayMs,
-      reasons: []
+      reasons: [],
+      checkpoint: undefined,
+      redriven: false
     }
     this.tasks.push(task)
     // Only children come to a queue that is closed; where what waits is cancelled, so are they.
     if (queue.closed === "immediate") this.#end(task, "cancelled", now)
-    return `${task.n} accepted`
+    return task
   }
 
   #spent(queue: RefQueue, more: number): boolean {
@@ -624,19 +992,40 @@ export class Reference {
   }
 
   #enter(queue: RefQueue, wait: Wait, now: number): void {
-    const { capacity } = queue.policy
-    const room = (): number => capacity - this.of(queue.id, "ready", "delayed").length
+    const { capacity, capacityBytes, overflow } = queue.policy
+    const fits = (more: ReadonlyArray<Item>): boolean => {
+      const waiting = this.of(queue.id, "ready", "delayed").map(({ item }) => item)
+      const all = [...waiting, ...more]
+      return more.length === 0 || (all.length <= capacity && (capacityBytes === 0 || bytesOf(all) <= capacityBytes))
+    }
+    const drops = overflow === 1
     if (wait.atomic) {
-      const fresh = wait.items.filter(({ id }) => this.#known(queue, id, now) === undefined).length
-      if (fresh > room()) return
+      const items = wait.items.filter(({ id }) => this.#known(queue, id, now) === undefined)
+      const fresh = items.length
+      if (!drops && !fits(items)) return
       if (fresh > 0 && this.#spent(queue, fresh)) {
         queue.refused += wait.items.length
         return void wait.entered.push(...wait.items.map(() => "0 spent"))
       }
     }
     for (const item of wait.items.slice(wait.entered.length)) {
-      if (room() <= 0 && this.#known(queue, item.id, now) === undefined) return
+      if (!drops && !fits([item]) && this.#known(queue, item.id, now) === undefined) return
       wait.entered.push(this.#accept(queue, item, now))
+      if (drops && wait.entered.at(-1)!.endsWith("accepted")) this.#drop(queue, now)
+    }
+  }
+
+  /** The oldest of the least urgent go until what waits is within its bounds. */
+  #drop(queue: RefQueue, now: number): void {
+    const { capacity, capacityBytes } = queue.policy
+    for (;;) {
+      const waiting = this.of(queue.id, "ready", "delayed")
+      const bytes = bytesOf(waiting.map(({ item }) => item))
+      if (waiting.length <= capacity && (capacityBytes === 0 || bytes <= capacityBytes)) return
+      const task = waiting.sort((a, b) => priorityOf(b) - priorityOf(a) || a.n - b.n)[0]!
+      queue.dropped++
+      task.reasons.push(reasons.dropped)
+      this.#end(task, "dead", now)
     }
   }
 
@@ -653,7 +1042,7 @@ export class Reference {
 
   #held(session: number, n: number, fence: number): RefTask | string {
     const task = this.tasks.find((task) => task.n === n)
-    if (task === undefined || task.state === "acknowledged") return "leaseLost"
+    if (task === undefined || task.state === "acknowledged" || task.state === "purged") return "leaseLost"
     if (task.state === "leased") return task.holder === session && task.leases === fence ? task : "leaseLost"
     if (task.state === "ready" || task.state === "delayed") return "leaseLost"
     const queue = this.queues[task.queue]!
@@ -704,6 +1093,13 @@ export class Reference {
   }
 }
 
+const bytesOf = (items: ReadonlyArray<Item>): number => items.reduce((sum, { bytes }) => sum + bytes, 0)
+const isWanted = (task: RefTask, { id, key, label, priorityMax = 255, priorityMin = 0 }: Wanted): boolean =>
+  (id === undefined || task.item.id === id) &&
+  (key === undefined || task.item.key === key) &&
+  (label === undefined || (task.item.labels ?? []).includes(label)) &&
+  priorityOf(task) >= priorityMin &&
+  priorityOf(task) <= priorityMax
 const priorityOf = (task: RefTask): number => task.item.priority ?? 128
 const byDeadline = (a: RefTask, b: RefTask): number => a.at - b.at || a.renewed - b.renewed
 const byQueueAndDeadline = (a: RefTask, b: RefTask): number => a.queue - b.queue || byDeadline(a, b)

@@ -1,13 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Limits from "../../../src/Limits.ts"
 import { Heap } from "../../../src/model/Heap.ts"
 import { OutcomeLog } from "../../../src/model/OutcomeLog.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import { Queue } from "../../../src/model/Queue.ts"
-import { Ready } from "../../../src/model/Ready.ts"
 import { Outcome, Task } from "../../../src/model/Task.ts"
 import { TaskTable } from "../../../src/model/TaskTable.ts"
 import { type Timer, Timers } from "../../../src/model/Timers.ts"
 import { Random } from "../random.ts"
+import { definition } from "./collected.ts"
 
 const bytes = new Uint8Array(10)
 const queue = new Queue(0, {
@@ -75,49 +76,6 @@ describe("Timers", () => {
 
   it("of an empty heap come never", () => {
     assert.strictEqual(new Timers().next, Number.POSITIVE_INFINITY)
-  })
-})
-
-describe("Ready", () => {
-  it("gives out by priority, then place, whether a task is new or came back", () => {
-    const random = new Random(3)
-    for (let round = 0; round < 200; round++) {
-      const ready = new Ready()
-      let plain: Array<Task> = []
-      const out: Array<Task> = []
-      const sort = (): ReadonlyArray<Task> =>
-        plain.sort((a, b) => a.priority - b.priority || a.place - b.place || a.n - b.n)
-      for (let n = 1; n < 150; n++) {
-        const what = random.int(10)
-        if (what < 5) {
-          const task = new Task(n, queue, bytes, { priority: random.pick([0, 1, 128, 255]) }, 0)
-          ready.push(task)
-          plain.push(task)
-        } else if (what < 8) {
-          const first = sort()[0]
-          assert.strictEqual(ready.pop(), first)
-          if (first !== undefined) out.push(first)
-          plain = plain.filter((task) => task !== first)
-        } else if (what < 9 && out.length > 0) {
-          const task = out.splice(random.int(out.length), 1)[0]!
-          if (random.chance(30)) task.place = n
-          ready.giveBack(task)
-          plain.push(task)
-        } else if (plain.length > 0) {
-          const task = random.pick(plain)
-          ready.remove(task)
-          plain = plain.filter((other) => other !== task)
-        }
-        assert.strictEqual(ready.size, plain.length)
-        const count = random.int(5)
-        assert.deepStrictEqual(
-          ready.peek(count).map((task) => task.n),
-          sort()
-            .slice(0, count)
-            .map((task) => task.n)
-        )
-      }
-    }
   })
 })
 
@@ -220,5 +178,81 @@ describe("TaskTable", () => {
     table.remove(3)
     table.add(3, tasks[3]!)
     assert.strictEqual(table.owner(3), tasks[3])
+  })
+})
+
+describe("a walk over the task table", () => {
+  it("sees the living tasks of one queue in order, in parts of any size, whatever ended or went between", () => {
+    const random = new Random(11)
+    for (let run = 0; run < 20; run++) {
+      const table = new TaskTable()
+      const queues = [0, 1].map((id) => new Queue(id, definition(`q${id}`, {})))
+      const living = new Map<number, Task>()
+      let n = 0
+      for (let op = 0; op < 40; op++) {
+        for (let i = random.int(300); i > 0; i--) {
+          n += 1 + random.int(random.chance(1) ? 3_000 : 2)
+          const task = new Task(n, queues[random.int(2)]!, new Uint8Array(), undefined, 0)
+          table.add(n, task)
+          living.set(n, task)
+        }
+        for (const [key, task] of living) {
+          if (!random.chance(15)) continue
+          living.delete(key)
+          // Ended and kept, ended and forgotten, or taken without an outcome.
+          const how = random.int(3)
+          if (how < 2) table.end(key, task.queue, 0)
+          if (how > 0) table.remove(key)
+        }
+        const queue = queues[random.int(2)]!
+        const max = 1 + random.int(80)
+        const start = random.int(n + 2)
+        const found: Array<number> = []
+        for (let after: number | undefined = start; after !== undefined; ) {
+          const { last, tasks } = table.after(queue, after, max)
+          assert.isAtMost(tasks.length, max)
+          assert.isTrue(last === undefined || last > after, "a walk goes on")
+          found.push(...tasks.map((task) => task.n))
+          after = last
+        }
+        const expected = [...living.values()].filter((task) => task.queue === queue && task.n > start)
+        assert.deepStrictEqual(
+          found,
+          expected.map((task) => task.n)
+        )
+      }
+    }
+  })
+
+  it("looks at a bounded number of tasks of others, and goes on behind them", () => {
+    const table = new TaskTable()
+    const [mine, other] = ["mine", "other"].map((name, id) => new Queue(id, definition(name, {})))
+    // Where one part ends and the next begins.
+    const needles = [Limits.walkSlotsMax - 1, Limits.walkSlotsMax, 2 * Limits.walkSlotsMax]
+    for (let n = 1; n <= 2 * Limits.walkSlotsMax; n++) {
+      table.add(n, new Task(n, needles.includes(n) ? mine! : other!, new Uint8Array(), undefined, 0))
+    }
+    let parts = 0
+    const found: Array<number> = []
+    for (let after: number | undefined = 0; after !== undefined; parts++) {
+      const walked = table.after(mine!, after, 10)
+      found.push(...walked.tasks.map((task) => task.n))
+      after = walked.last
+    }
+    assert.deepStrictEqual([found, parts], [needles, 3])
+  })
+
+  it("passes over pages in which nothing lives: what has ended costs a walk nothing", () => {
+    const table = new TaskTable()
+    const queue = new Queue(0, definition("q", {}))
+    const count = 2 * Limits.walkSlotsMax
+    for (let n = 1; n <= count; n++) table.add(n, new Task(n, queue, new Uint8Array(), undefined, 0))
+    for (let n = 1; n < count; n++) {
+      if (n % 2 === 0) table.end(n, queue, n)
+      else table.remove(n)
+    }
+    // One part: a page that still counted its dead as living would be looked at, and there are too many for one.
+    const { last, tasks } = table.after(queue, 0, 10)
+    assert.deepStrictEqual([tasks.map((task) => task.n), last], [[count], undefined])
   })
 })

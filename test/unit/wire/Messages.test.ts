@@ -4,8 +4,10 @@ import { Malformed, Reader, Writer } from "../../../src/wire/Bytes.ts"
 import * as Client from "../../../src/wire/ClientMessages.ts"
 import * as Manager from "../../../src/wire/ManagerMessages.ts"
 import {
+  type Browsed,
   ClientType as C,
   type Delivery,
+  type Filter,
   ManagerType as M,
   type Outcome,
   type QueueStats,
@@ -32,10 +34,34 @@ const options = (r: Random): TaskOptions => ({
   trace: maybe(r, () => text(r))
 })
 
+const filter = (r: Random): Filter => ({
+  key: maybe(r, () => text(r)),
+  label: maybe(r, () => text(r, 10)),
+  id: maybe(r, () => text(r)),
+  priorityMin: maybe(r, () => r.int(256)),
+  priorityMax: maybe(r, () => r.int(256))
+})
+
+/** Of either sign. */
+const int = (r: Random): number => {
+  const size = uint(r)
+  return size > 0 && r.chance(50) ? -size : size
+}
+
+const dictChange = (r: Random) => ({
+  key: text(r, 20),
+  value: maybe(r, () => r.bytes(r.int(50))),
+  expected: maybe(r, () => uint(r))
+})
+
 const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | undefined> | undefined => {
   const items = Array.from({ length }, () => maybe(r, make))
   return items.some((item) => item !== undefined) ? items : undefined
 }
+
+/** A field that is there only with a value. */
+const present = <K extends string, A>(field: K, value: A | undefined): { readonly [k in K]?: A } =>
+  value === undefined ? {} : ({ [field]: value } as { readonly [k in K]: A })
 
 type MakeClient = { readonly [K in keyof typeof C]: (r: Random) => Client.ClientMessage }
 
@@ -58,6 +84,31 @@ const clientMessages: MakeClient = {
   goodbye: () => ({ type: C.goodbye }),
   abandon: (r) => ({ type: C.abandon, request: uint(r) }),
   answered: (r) => ({ type: C.answered, ranges: held(r) }),
+  openObject: (r) => ({ type: C.openObject, request: uint(r), name: name(r), kind: r.int(3), create: r.chance(50) }),
+  setKeys: (r) => ({
+    type: C.setKeys,
+    request: uint(r),
+    object: uint(r),
+    action: r.int(3),
+    keys: many(r, () => r.bytes(r.int(50)))
+  }),
+  count: (r) => ({ type: C.count, request: uint(r), object: uint(r), by: int(r) }),
+  countSet: (r) => ({
+    type: C.countSet,
+    request: uint(r),
+    object: uint(r),
+    expected: maybe(r, () => int(r)),
+    value: int(r)
+  }),
+  dictGet: (r) => ({ type: C.dictGet, request: uint(r), object: uint(r), keys: many(r, () => text(r, 20)) }),
+  dictWrite: (r) => ({ type: C.dictWrite, request: uint(r), object: uint(r), writes: many(r, () => dictChange(r)) }),
+  listObject: (r) => ({
+    type: C.listObject,
+    request: uint(r),
+    object: uint(r),
+    after: maybe(r, () => r.bytes(16)),
+    count: r.int(1_001)
+  }),
   open: (r) => ({
     type: C.open,
     request: uint(r),
@@ -88,22 +139,52 @@ const clientMessages: MakeClient = {
     waitMs: maybe(r, () => r.int(Limits.waitMsMax + 1)),
     get: r.chance(50)
   }),
-  subscribe: (r) => ({ type: C.subscribe, request: uint(r), queue: uint(r), credit: r.int(65_537) }),
+  subscribe: (r) => {
+    return { type: C.subscribe, request: uint(r), queue: uint(r), credit: r.int(65_537), prefetch: r.int(65_537) }
+  },
+  lane: (r) => ({
+    type: C.lane,
+    request: uint(r),
+    queue: uint(r),
+    key: text(r, 300),
+    change: r.pick([0, 1, 2, 3, 4] as const),
+    limits: maybe(r, () => ({
+      concurrency: maybe(r, () => r.int(65_537)),
+      ratePerMinute: maybe(r, () => r.int(60_000_001)),
+      burst: maybe(r, () => r.int(1_000_001)),
+      gapMs: maybe(r, () => r.int(86_400_001)),
+      weight: maybe(r, () => r.int(1_001))
+    })),
+    forMs: maybe(r, () => r.int(1_000_000))
+  }),
   credit: (r) => ({ type: C.credit, stream: uint(r), credit: r.int(65_537) }),
   unsubscribe: (r) => ({ type: C.unsubscribe, request: uint(r), stream: uint(r) }),
   commit: (r) => {
     const tasks = uints(r)
-    const effects = sparse(r, tasks.length, () => ({
-      puts: many(r, () => ({ queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) })),
-      others: 0
-    }))
+    const effects = sparse(r, tasks.length, () => {
+      const sets = many(r, () => ({ object: uint(r), key: r.bytes(r.int(40)) }))
+      return {
+        puts: many(r, () => {
+          const put = { queue: uint(r), payload: r.bytes(r.int(50)), options: maybe(r, () => options(r)) }
+          return sets.length > 0 && r.chance(50) ? { ...put, ifNew: r.int(sets.length) } : put
+        }),
+        sets,
+        counts: many(r, () => ({ object: uint(r), by: int(r) })),
+        writes: many(r, () => ({ object: uint(r), ...dictChange(r) }))
+      }
+    })
     return {
       type: C.commit,
       request: uint(r),
       tasks,
       fences: tasks.map(() => uint(r)),
       results: tasks.map(() => r.bytes(r.int(100))),
-      effects
+      effects,
+      together: r.chance(50),
+      ...present(
+        "slowDowns",
+        sparse(r, tasks.length, () => r.int(1_000_000))
+      )
     }
   },
   release: (r) => ({ type: C.release, request: uint(r), held: held(r) }),
@@ -118,7 +199,11 @@ const clientMessages: MakeClient = {
         reason: r.int(16),
         error: maybe(r, () => r.bytes(r.int(100))),
         text: text(r, 300),
-        retryAfterMs: maybe(r, () => r.int(1_000_000))
+        retryAfterMs: maybe(r, () => r.int(1_000_000)),
+        ...present(
+          "slowDownMs",
+          maybe(r, () => r.int(1_000_000))
+        )
       }))
     }
   },
@@ -136,7 +221,60 @@ const clientMessages: MakeClient = {
     task: uint(r),
     waitMs: maybe(r, () => r.int(9_999))
   }),
-  follow: (r) => ({ type: C.follow, request: uint(r), queue: uint(r), cursor: uint(r), credit: r.int(65_537) })
+  follow: (r) => ({ type: C.follow, request: uint(r), queue: uint(r), cursor: uint(r), credit: r.int(65_537) }),
+  cancel: (r) => ({ type: C.cancel, request: uint(r), queue: uint(r), tasks: uints(r) }),
+  pause: (r) => ({ type: C.pause, request: uint(r), queue: uint(r), paused: r.chance(50) }),
+  purge: (r) => ({
+    type: C.purge,
+    request: uint(r),
+    queue: uint(r),
+    filter: filter(r),
+    after: uint(r),
+    upTo: maybe(r, () => uint(r))
+  }),
+  browse: (r) => ({
+    type: C.browse,
+    request: uint(r),
+    queue: uint(r),
+    state: maybe(r, () => r.int(16)),
+    filter: filter(r),
+    after: uint(r),
+    limit: r.int(1_001),
+    payloads: r.chance(50)
+  }),
+  redrive: (r) => ({
+    type: C.redrive,
+    request: uint(r),
+    queue: uint(r),
+    tasks: maybe(r, () => uints(r)),
+    filter: filter(r),
+    after: uint(r),
+    upTo: maybe(r, () => uint(r))
+  }),
+  checkpoint: (r) => {
+    const tasks = uints(r)
+    return {
+      type: C.checkpoint,
+      request: uint(r),
+      tasks,
+      fences: tasks.map(() => uint(r)),
+      values: tasks.map(() => r.bytes(r.int(100)))
+    }
+  },
+  explain: (r) => ({ type: C.explain, request: uint(r), queue: uint(r), task: maybe(r, () => uint(r)) }),
+  repeat: (r) => ({
+    type: C.repeat,
+    request: uint(r),
+    queue: uint(r),
+    id: text(r),
+    everyMs: maybe(r, () => uint(r)),
+    cron: maybe(r, () => text(r)),
+    zone: text(r, 16),
+    payload: r.bytes(r.int(300)),
+    options: maybe(r, () => options(r))
+  }),
+  repeats: (r) => ({ type: C.repeats, request: uint(r), queue: uint(r) }),
+  removeRepeat: (r) => ({ type: C.removeRepeat, request: uint(r), queue: uint(r), id: text(r) })
 }
 
 const delivery = (r: Random): Delivery => {
@@ -179,7 +317,52 @@ const stats = (r: Random): QueueStats => ({
   oldestReadyMs: uint(r),
   outcomesFirst: uint(r),
   outcomesNext: uint(r),
-  workers: uint(r)
+  workers: uint(r),
+  paused: r.chance(50),
+  nextDueMs: uint(r),
+  nextLeaseEndMs: uint(r),
+  waitingBytes: uint(r),
+  outcomeBytes: uint(r),
+  deadLetterBytes: uint(r),
+  deadLetters: uint(r),
+  waitingPuts: uint(r),
+  waitingTakers: uint(r),
+  readers: uint(r),
+  repeats: uint(r),
+  puts1s: uint(r),
+  puts10s: uint(r),
+  puts60s: uint(r),
+  leases1s: uint(r),
+  leases10s: uint(r),
+  leases60s: uint(r),
+  commits1s: uint(r),
+  commits10s: uint(r),
+  commits60s: uint(r),
+  failures1s: uint(r),
+  failures10s: uint(r),
+  failures60s: uint(r),
+  lanes: many(r, () => [text(r), uint(r), uint(r), uint(r)]),
+  purged: uint(r),
+  dropped: uint(r),
+  redriven: uint(r),
+  capacityBytes: uint(r)
+})
+
+const browsed = (r: Random): Browsed => ({
+  task: uint(r),
+  state: r.int(16),
+  attempt: uint(r),
+  priority: r.int(256),
+  putAtMs: uint(r),
+  atMs: uint(r),
+  holder: maybe(r, () => uint(r)),
+  origin: maybe(r, () => uint(r)),
+  payload: maybe(r, () => r.bytes(r.int(100))),
+  id: maybe(r, () => text(r)),
+  key: maybe(r, () => text(r)),
+  labels: many(r, () => text(r, 10)),
+  reasons: many(r, () => ({ attempt: uint(r), reason: uint(r), text: text(r) })),
+  checkpointBytes: uint(r)
 })
 
 type MakeManager = { readonly [K in keyof typeof M]: (r: Random) => Manager.ManagerMessage }
@@ -208,7 +391,7 @@ const managerMessages: MakeManager = {
     lost: uints(r)
   }),
   heartbeat: (r) => ({ type: M.heartbeat, sequence: uint(r), lost: uints(r), cancelled: uints(r) }),
-  control: (r) => ({ type: M.control, kind: uint(r) }),
+  control: (r) => ({ type: M.control, kind: uint(r), tasks: uints(r) }),
   closing: (r) => ({ type: M.closing, code: uint(r), text: text(r, 300) }),
   done: (r) => ({ type: M.done, request: uint(r) }),
   refused: (r) => ({
@@ -228,7 +411,13 @@ const managerMessages: MakeManager = {
     outcomesNext: uint(r)
   }),
   putDone: (r) => ({ type: M.putDone, request: uint(r), first: uint(r), count: uint(r) }),
-  putItems: (r) => ({ type: M.putItems, request: uint(r), tasks: uints(r), statuses: uints(r) }),
+  putItems: (r) => ({
+    type: M.putItems,
+    request: uint(r),
+    tasks: uints(r),
+    statuses: uints(r),
+    firsts: uints(r)
+  }),
   leased: (r) => ({ type: M.leased, request: uint(r), items: many(r, () => delivery(r)) }),
   streaming: (r) => ({ type: M.streaming, request: uint(r), stream: uint(r) }),
   items: (r) => ({ type: M.items, request: uint(r), codes: uints(r) }),
@@ -237,7 +426,79 @@ const managerMessages: MakeManager = {
   outcome: (r) => ({ type: M.outcome, request: uint(r), outcome: outcome(r) }),
   deliver: (r) => ({ type: M.deliver, stream: uint(r), items: many(r, () => delivery(r)) }),
   outcomes: (r) => ({ type: M.outcomes, stream: uint(r), next: uint(r), items: many(r, () => outcome(r)) }),
-  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) })
+  gap: (r) => ({ type: M.gap, stream: uint(r), cursor: uint(r), oldest: uint(r) }),
+  counted: (r) => ({
+    type: M.counted,
+    request: uint(r),
+    count: uint(r),
+    next: maybe(r, () => uint(r)),
+    upTo: uint(r)
+  }),
+  browsed: (r) => ({
+    type: M.browsed,
+    request: uint(r),
+    items: many(r, () => browsed(r)),
+    next: maybe(r, () => uint(r))
+  }),
+  redriven: (r) => ({
+    type: M.redriven,
+    request: uint(r),
+    tasks: uints(r, 2 * r.int(10)),
+    next: maybe(r, () => uint(r)),
+    upTo: uint(r)
+  }),
+  standings: (r) => ({ type: M.standings, request: uint(r), standings: uints(r) }),
+  explained: (r) => ({
+    type: M.explained,
+    request: uint(r),
+    facts: many(r, () => ({ kind: uint(r), subject: text(r), at: uint(r), value: uint(r), limit: uint(r) }))
+  }),
+  repeats: (r) => ({
+    type: M.repeats,
+    request: uint(r),
+    items: many(r, () => ({
+      id: text(r),
+      everyMs: maybe(r, () => uint(r)),
+      cron: maybe(r, () => text(r)),
+      zone: text(r, 16),
+      nextAtMs: uint(r),
+      task: maybe(r, () => uint(r)),
+      lastAtMs: maybe(r, () => uint(r)),
+      occurrences: uint(r),
+      payload: r.bytes(r.int(300)),
+      options: maybe(r, () => options(r))
+    }))
+  }),
+  objectOpened: (r) => ({
+    type: M.objectOpened,
+    request: uint(r),
+    object: uint(r),
+    durability: "fsync",
+    size: uint(r)
+  }),
+  bits: (r) => {
+    const count = r.int(100)
+    return { type: M.bits, request: uint(r), count, bits: r.bytes((count + 7) >> 3) }
+  },
+  counter: (r) => ({ type: M.counter, request: uint(r), done: r.chance(50), value: int(r) }),
+  entries: (r) => ({
+    type: M.entries,
+    request: uint(r),
+    items: many(r, () => maybe(r, () => ({ version: uint(r), value: r.bytes(r.int(50)) })))
+  }),
+  written: (r) => ({ type: M.written, request: uint(r), versions: uints(r) }),
+  keys: (r) => ({
+    type: M.keys,
+    request: uint(r),
+    keys: many(r, () => r.bytes(r.int(50))),
+    next: maybe(r, () => r.bytes(16))
+  }),
+  pairs: (r) => ({
+    type: M.pairs,
+    request: uint(r),
+    items: many(r, () => ({ key: text(r, 20), version: uint(r), value: r.bytes(r.int(50)) })),
+    next: maybe(r, () => r.bytes(8))
+  })
 }
 
 interface Side {
@@ -405,6 +666,28 @@ describe("fields of messages", () => {
       policy: undefined,
       ...change
     })
+    const repeat = (change: Partial<Client.Repeat>): Client.ClientMessage => ({
+      type: C.repeat,
+      request: 1,
+      queue: 0,
+      id: "",
+      everyMs: undefined,
+      cron: undefined,
+      zone: "",
+      payload: r.bytes(1),
+      options: undefined,
+      ...change
+    })
+    const lane = (change: Partial<Client.Lane>): Client.ClientMessage => ({
+      type: C.lane,
+      request: 1,
+      queue: 0,
+      key: "k",
+      change: 0,
+      limits: undefined,
+      forMs: undefined,
+      ...change
+    })
     const limits: ReadonlyArray<readonly [limit: number, make: (value: number) => Client.ClientMessage]> = [
       [Limits.taskIdBytesMax, (size) => put({ id: x(size) })],
       [255, (priority) => put({ priority })],
@@ -423,8 +706,20 @@ describe("fields of messages", () => {
       ],
       [Limits.batchItemsMax, (count) => ({ type: C.lease, request: 1, queue: 0, count, waitMs: 0, get: false })],
       [Limits.waitMsMax, (waitMs) => ({ type: C.lease, request: 1, queue: 0, count: 1, waitMs, get: false })],
-      [Limits.creditMax, (credit) => ({ type: C.subscribe, request: 1, queue: 0, credit })],
+      [Limits.creditMax, (credit) => ({ type: C.subscribe, request: 1, queue: 0, credit, prefetch: 0 })],
+      [Limits.creditMax, (prefetch) => ({ type: C.subscribe, request: 1, queue: 0, credit: 1, prefetch })],
+      [Limits.taskKeyBytesMax, (size) => lane({ key: x(size) })],
+      [4, (change) => lane({ change: change as Client.Lane["change"] })],
+      [Limits.concurrencyMax, (concurrency) => lane({ limits: { concurrency } })],
+      [Limits.laneRatePerMinuteMax, (ratePerMinute) => lane({ limits: { ratePerMinute } })],
+      [Limits.laneBurstMax, (burst) => lane({ limits: { burst } })],
+      [Limits.laneGapMsMax, (gapMs) => lane({ limits: { gapMs } })],
+      [Limits.laneWeightMax, (weight) => lane({ limits: { weight } })],
+      [Limits.delayMsMax, (forMs) => lane({ forMs })],
       [Limits.creditMax, (credit) => ({ type: C.follow, request: 1, queue: 0, cursor: 0, credit })],
+      [Limits.repeatIdBytesMax, (size) => repeat({ id: x(size) })],
+      [Limits.cronBytesMax, (size) => repeat({ cron: x(size) })],
+      [Limits.zoneBytesMax, (size) => repeat({ zone: x(size) })],
       [Limits.pageItemsMax, (count) => ({ type: C.peek, request: 1, queue: 0, count })],
       [Limits.scramMessageCharsMax, (size) => ({ type: C.authFinal, message: x(size) })]
     ]
@@ -432,6 +727,26 @@ describe("fields of messages", () => {
       for (const value of [limit - 1, limit]) assert.strictEqual(decodeClient(make(value)), "decoded", `${limit}`)
       assert.notStrictEqual(decodeClient(make(limit + 1)), "decoded", `${limit + 1}`)
     }
+  })
+
+  it("the counts of a queue from a manager that has fewer of them read as none of the others", () => {
+    const whole = stats(r)
+    const bytes = encoded((w) => Manager.encode(w, { type: M.stats, request: 1, queues: [whole] }))
+    // type array, type, request, array of one, array 16 of 43 elements: cut down to the 18 of the first version.
+    const at = bytes.indexOf(0xdc)
+    assert.deepStrictEqual([...bytes.subarray(at, at + 3)], [0xdc, 0, 46])
+    const reader = new Reader(bytes)
+    reader.position = at + 3
+    reader.skip(18)
+    const older = bytes.slice(0, reader.position)
+    older[at + 2] = 18
+    const decoded = Manager.decode(new Reader(older))
+    const [counts] = decoded.type === M.stats ? decoded.queues : []
+    const { name, workers } = whole
+    assert.deepStrictEqual(
+      [counts!.name, counts!.workers, counts!.paused, counts!.puts60s, counts!.lanes],
+      [name, workers, false, 0, []]
+    )
   })
 
   it("a fingerprint has 32 bytes, or none", () => {

@@ -1,0 +1,2 @@
+/** A set shared by all clients of a manager. See `actor/SharedSet.ts`. */
+export * from "./actor/SharedSet.ts"

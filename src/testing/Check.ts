@@ -1,0 +1,305 @@
+/**
+ * Judges the history of a drained schedule against the account of its manager: S1 to S9 as users see them, and S15.
+ *
+ * Linear in the history. Each violation names its invariant and what contradicts what.
+ */
+import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem } from "./History.ts"
+import type { LedgerTask, Violated } from "./Ledger.ts"
+
+/** A task of the ledger with what its payload says. */
+export interface Account {
+  readonly task: LedgerTask
+  readonly taskId: string
+  readonly queue: string
+  readonly u: number
+  readonly payload: string
+}
+
+export interface Known {
+  /** Dedupe ids are kept this long, and so many of them, after their task has ended. */
+  readonly dedupeKeptMs: number
+  readonly dedupeKept: number
+}
+
+export interface Evidence {
+  readonly history: History
+  readonly accounts: ReadonlyArray<Account>
+  readonly queues: ReadonlyMap<string, Known>
+  /** What `stats` says in the end, per queue. */
+  readonly stats: ReadonlyMap<string, Stats>
+}
+
+export interface Stats {
+  readonly puts: number
+  readonly ready: number
+  readonly delayed: number
+  readonly leased: number
+  readonly done: number
+  readonly dead: number
+  readonly cancelled: number
+  readonly acknowledged: number
+  readonly purged: number
+}
+
+const outcomeNames = ["Success", "Failure", "Dead", "Cancelled"] as const
+
+export const check = (evidence: Evidence, violated: Violated): void => {
+  const { accounts } = evidence
+  const history = since(evidence.history)
+  const byId = new Map(accounts.map((account) => [account.taskId, account]))
+  const byItem = new Map<number, Account>()
+  for (const account of accounts) {
+    const other = byItem.get(account.u)
+    // A dead letter that was put again.
+    if (other?.task.redriven === true) continue
+    if (other !== undefined)
+      violated("S4", `payload ${account.u} was put once and is tasks ${other.taskId}, ${account.taskId}`)
+    byItem.set(account.u, account)
+  }
+  origins({ ...history, children: evidence.history.children }, accounts, violated)
+  for (const put of history.puts) receipts(put, byId, violated)
+  children(history, byItem, byId, violated)
+  for (const { queue, task, taskId } of accounts) {
+    if (task.state === "ready" || task.state === "delayed" || task.state === "leased") {
+      violated("S6", `task ${taskId} of ${queue} is ${task.state} after everything was done`)
+    }
+  }
+  dedupe(evidence, violated)
+  deliveries(history.deliveries, byId, byItem, violated)
+  ends(history.ends, byId, violated)
+  outcomes(history, evidence.history, byId, violated)
+  for (const [queue, stats] of evidence.stats) conservation(queue, stats, accounts, violated)
+}
+
+/** `buffered`: what was answered before a power loss may be gone, and its numbers used anew. Puts stay: they explain. */
+type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes">
+
+const since = (history: History): Seen => {
+  const { children, deliveries, ends, lostAt, outcomes, puts } = history
+  if (lostAt < 0) return history
+  // What was on its way when the power failed arrives when the network lets it.
+  const settledAt = lostAt + underWayUs
+  const forgiven = puts.map((put): PutCall => (put.startedAt > lostAt ? put : { ...put, verdict: "open" }))
+  return {
+    puts: forgiven,
+    children: children.filter(({ run }) => run.at > settledAt),
+    ends: ends.filter(({ startedAt }) => startedAt > settledAt),
+    deliveries: deliveries.filter(({ at }) => at > settledAt),
+    outcomes: outcomes.filter(({ at }) => at > settledAt)
+  }
+}
+
+/** The longest stall of a simulated connection, and a little more. */
+const underWayUs = 45_000_000
+
+/** S2, S3: whatever the manager has was put by someone, as it is, and not by a call that certainly failed. */
+const origins = (history: Seen, accounts: ReadonlyArray<Account>, violated: Violated): void => {
+  const put = new Map<number, { readonly call: PutCall; readonly item: PutItem; readonly at: number }>()
+  for (const call of history.puts) for (const [at, item] of call.items.entries()) put.set(item.u, { call, item, at })
+  const children = new Map(history.children.map((child) => [child.item.u, child]))
+  for (const { payload, queue, taskId, u } of accounts) {
+    const origin = put.get(u)
+    const child = children.get(u)
+    if (origin === undefined && child === undefined) {
+      violated("S2", `task ${taskId} of ${queue} has payload ${u}, which nobody put`)
+      continue
+    }
+    const item = origin?.item ?? child!.item
+    if (item.payload !== payload) violated("S2", `task ${taskId} has another payload than was put`)
+    if ((origin?.call.queue ?? child!.queue) !== queue)
+      violated("S2", `task ${taskId} is on ${queue}, and was put elsewhere`)
+    if (origin !== undefined && origin.call.verdict === "definite" && origin.at >= origin.call.accepted) {
+      violated("S3", `payload ${u} is task ${taskId}, and its put certainly failed (${origin.call.error})`)
+    }
+  }
+}
+
+/** S1, S5: what was acknowledged is there; a duplicate is one of the same id. */
+const receipts = (put: PutCall, byId: ReadonlyMap<string, Account>, violated: Violated): void => {
+  if (put.verdict !== "ok") return
+  if (put.receipts.length !== put.items.length) {
+    violated("S1", `a put of ${put.items.length} was answered with ${put.receipts.length} receipts`)
+  }
+  for (const [i, { duplicate, taskId }] of put.receipts.entries()) {
+    const account = byId.get(taskId)
+    const item = put.items[i]!
+    if (account === undefined) violated("S1", `payload ${item.u} was acknowledged as task ${taskId}, which is lost`)
+    else if (!duplicate && account.u !== item.u) violated("S1", `task ${taskId} is payload ${account.u}, not ${item.u}`)
+    else if (duplicate && (item.id === undefined || account.task.id !== item.id)) {
+      violated("S5", `payload ${item.u} (id ${item.id}) is called a duplicate of id ${account.task.id}`)
+    }
+  }
+}
+
+/** S4: the children of a commit are put with it, all of them, and never without it. */
+const children = (
+  history: Seen,
+  byItem: ReadonlyMap<number, Account>,
+  byId: ReadonlyMap<string, Account>,
+  violated: Violated
+): void => {
+  const results = new Map<string, number | undefined>()
+  for (const { outcome, result, taskId } of history.outcomes) if (outcome === "Success") results.set(taskId, result)
+  for (const { item, run } of history.children) {
+    const child = byItem.get(item.u)
+    const parent = byId.get(run.taskId ?? "")
+    if (
+      child !== undefined &&
+      (parent?.task.state !== "ended" || parent.task.outcome !== 0 || run.result === undefined)
+    ) {
+      violated("S4", `payload ${item.u} was put with a commit that never was`)
+    }
+    if (run.taskId === undefined || run.result === undefined || !results.has(run.taskId)) continue
+    const committed = results.get(run.taskId) === run.result
+    if (committed !== (child !== undefined)) {
+      violated(
+        "S4",
+        `payload ${item.u} was ${committed ? "not " : ""}put, its parent's commit was ${committed ? "" : "not "}done`
+      )
+    }
+  }
+}
+
+/** S5: tasks of one dedupe id do not live at the same time, nor within its retention. */
+const dedupe = ({ accounts, queues }: Evidence, violated: Violated): void => {
+  const last = new Map<string, LedgerTask>()
+  for (const { queue, task } of accounts) {
+    if (task.id === undefined) continue
+    const key = `${queue} ${task.id}`
+    const before = last.get(key)
+    last.set(key, task)
+    if (before === undefined) continue
+    const { dedupeKept, dedupeKeptMs } = queues.get(queue)!
+    const ended = before.state === "ended" || before.state === "acknowledged" || before.state === "purged"
+    // With a bound on the number kept, an id may be forgotten earlier.
+    const until = before.endedAt + (dedupeKept >= 1_000 ? dedupeKeptMs : 0)
+    if (!ended || task.putAt < until) {
+      violated("S5", `id "${task.id}" of ${queue} was put as task ${before.task} and again as task ${task.task}`)
+    }
+  }
+}
+
+const deliveries = (
+  all: ReadonlyArray<Delivery>,
+  byId: ReadonlyMap<string, Account>,
+  byItem: ReadonlyMap<number, Account>,
+  violated: Violated
+): void => {
+  const leases = new Set<string>()
+  for (const { client, fence, how, payload, queue, taskId, u } of all) {
+    const account = taskId === undefined ? byItem.get(u) : byId.get(taskId)
+    if (account === undefined) {
+      violated("S2", `${client} was delivered task ${taskId ?? "?"} (payload ${u}), which was never put`)
+      continue
+    }
+    if (account.payload !== payload || account.queue !== queue) {
+      violated("S2", `${client} was delivered task ${account.taskId} with another payload, or from another queue`)
+    }
+    if (how !== "lease") continue
+    const lease = `${taskId} ${fence}`
+    if (leases.has(lease)) violated("S14", `the lease of task ${taskId} under fence ${fence} was handed out twice`)
+    leases.add(lease)
+  }
+}
+
+/** S8, S9: what was answered to those who ended leases fits what became of the tasks. */
+const ends = (calls: ReadonlyArray<EndCall>, byId: ReadonlyMap<string, Account>, violated: Violated): void => {
+  const committed = new Map<string, EndCall>()
+  for (const call of calls) {
+    const { client, fence, op, taskId } = call
+    const account = byId.get(taskId)
+    if (account === undefined) {
+      violated("S2", `${client} did ${op} on task ${taskId}, which was never put`)
+      continue
+    }
+    if (call.error === "StoreFull")
+      violated("S1", `a full store refused the ${op} of task ${taskId}: only puts need room`)
+    if (call.verdict !== "ok") continue
+    if (op === "commit") {
+      if (account.task.outcome !== 0)
+        violated("S8", `the commit of task ${taskId} was acknowledged and is not its outcome`)
+      const other = committed.get(taskId)
+      if (other !== undefined) violated("S8", `task ${taskId} was committed by ${other.client} and by ${client}`)
+      committed.set(taskId, call)
+      if (account.task.fence !== fence) {
+        violated("S9", `task ${taskId} was committed under fence ${fence}, its last was ${account.task.fence}`)
+      }
+    }
+    if (op === "kill" && account.task.outcome !== 1 && account.task.outcome !== 2) {
+      violated("S8", `task ${taskId} was killed and its outcome is ${outcomeNames[account.task.outcome]}`)
+    }
+  }
+}
+
+/** S8: every reader sees the same outcome, and a result that its holder committed; a stream leaves none out. */
+const outcomes = (history: Seen, all: Seen, byId: ReadonlyMap<string, Account>, violated: Violated): void => {
+  const first = new Map<string, OutcomeRead>()
+  const next = new Map<number, number>()
+  const committers = new Map<number, { readonly taskId: string | undefined; readonly verdict: string }>()
+  for (const { result, taskId, verdict } of all.ends)
+    if (result !== undefined) committers.set(result, { taskId, verdict })
+  for (const { result, taskId } of all.deliveries) {
+    if (result !== undefined) committers.set(result, { taskId, verdict: "open" })
+  }
+  for (const read of history.outcomes) {
+    const { attempts, client, outcome, queue, reader, result, taskId } = read
+    const account = byId.get(taskId)
+    if (account === undefined) {
+      violated("S2", `${client} read an outcome of task ${taskId}, which was never put`)
+      continue
+    }
+    if (outcome !== outcomeNames[account.task.outcome]) {
+      violated(
+        "S8",
+        `${client} read ${outcome} of task ${taskId}, which ended in ${outcomeNames[account.task.outcome]}`
+      )
+    }
+    const before = first.get(taskId)
+    if (before === undefined) first.set(taskId, read)
+    else if (before.outcome !== outcome || before.result !== result || before.attempts !== attempts) {
+      violated("S8", `task ${taskId} was read as ${before.outcome} ${before.result} and as ${outcome} ${result}`)
+    }
+    if (outcome === "Success") {
+      const by = result === undefined ? undefined : committers.get(result)
+      if (by?.taskId !== taskId) violated("S8", `task ${taskId} has result ${result}, which nobody committed for it`)
+      if (by?.verdict === "definite") violated("S3", `task ${taskId} has result ${result}, whose commit was refused`)
+    }
+    if (reader === undefined) continue
+    const expected = next.get(reader)
+    if (expected !== undefined && account.task.cursor !== expected) {
+      violated("S8", `reader ${reader} of ${queue} saw outcome ${account.task.cursor} after ${expected - 1}`)
+    }
+    next.set(reader, account.task.cursor + 1)
+  }
+  for (const call of history.ends) {
+    if (call.op !== "commit" || call.verdict !== "ok") continue
+    const read = first.get(call.taskId)
+    if (read !== undefined && read.result !== call.result) {
+      violated(
+        "S8",
+        `the commit of ${call.result} to task ${call.taskId} was acknowledged, its outcome is ${read.result}`
+      )
+    }
+  }
+}
+
+/** S15: what was put is what became of it, in the ledger and in the manager's own counts. */
+const conservation = (name: string, stats: Stats, accounts: ReadonlyArray<Account>, violated: Violated): void => {
+  const { acknowledged, cancelled, dead, delayed, done, leased, purged, puts, ready } = stats
+  const sum = ready + delayed + leased + done + dead + cancelled + acknowledged + purged
+  if (sum !== puts) violated("S15", `${name}: ${puts} puts and ${sum} tasks: ${JSON.stringify(stats)}`)
+  const mine = accounts.filter(({ queue }) => queue === name)
+  const count = (holds: (task: LedgerTask) => boolean): number => mine.filter(({ task }) => holds(task)).length
+  const counted = {
+    puts: mine.length,
+    done: count((task) => task.outcome === 0),
+    dead: count((task) => task.outcome === 1 || task.outcome === 2),
+    cancelled: count((task) => task.outcome === 3),
+    acknowledged: count((task) => task.state === "acknowledged"),
+    purged: count((task) => task.state === "purged")
+  }
+  for (const [key, value] of Object.entries(counted)) {
+    const said = stats[key as keyof Stats]
+    if (said !== value) violated("S15", `${name}: stats say ${key} ${said}, the ledger has ${value}`)
+  }
+}

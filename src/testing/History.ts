@@ -1,0 +1,123 @@
+/**
+ * What a schedule looked like from the outside: every call with its beginning, its end and how it ended, every delivery,
+ * every outcome that was read. The checkers judge this and nothing else of the clients.
+ *
+ * Times are microseconds of the world. A payload is known by its number `u`, which is put at most once.
+ */
+import { facts } from "../Errors.ts"
+
+/** `ok`: done. `definite`: certainly not. `indefinite`: perhaps. `open`: its caller died, or waits still. */
+export type Verdict = "ok" | "definite" | "indefinite" | "open"
+
+export interface Call {
+  readonly client: string
+  readonly queue: string
+  readonly startedAt: number
+  endedAt: number
+  verdict: Verdict
+  /** The error's tag, when there is one. */
+  error: string | undefined
+}
+
+export interface PutItem {
+  readonly u: number
+  /** The payload as text: what is delivered must be the same. */
+  readonly payload: string
+  readonly id: string | undefined
+  readonly priority: number
+  readonly delayMs: number
+  readonly ttlMs: number | undefined
+  readonly key: string | undefined
+}
+
+export interface PutCall extends Call {
+  readonly op: "put"
+  readonly items: ReadonlyArray<PutItem>
+  readonly atomic: boolean
+  /** What was put: all of it (`ok`), or so many from the front (`Full`). */
+  receipts: ReadonlyArray<{ readonly taskId: string; readonly duplicate: boolean }>
+  /** Items from the front that a failed call has put all the same. */
+  accepted: number
+}
+
+/** A child that a handler adds to its commit. */
+export interface ChildPut {
+  readonly queue: string
+  readonly item: PutItem
+  readonly run: Delivery
+}
+
+/** Ends, or renews, a lease taken by hand. */
+export interface EndCall extends Call {
+  readonly op: "commit" | "release" | "fail" | "kill" | "renew"
+  readonly taskId: string
+  readonly fence: number
+  /** The result of a commit: a number that no other commit has. */
+  readonly result: number | undefined
+}
+
+export type OtherCall = Call & {
+  readonly op:
+    | "get"
+    | "lease"
+    | "outcome"
+    | "join"
+    | "close"
+    | "stats"
+    | "peek"
+    | "cancel"
+    | "pause"
+    | "resume"
+    | "purge"
+    | "redrive"
+}
+
+export interface Delivery {
+  readonly how: "worker" | "lease" | "get"
+  readonly client: string
+  readonly queue: string
+  readonly at: number
+  /** Undefined for a `get`, which does not tell. */
+  readonly taskId: string | undefined
+  readonly fence: number | undefined
+  readonly attempt: number | undefined
+  readonly u: number
+  readonly payload: string
+  /** What the handler wants to commit; undefined while it runs, and if it ends otherwise. */
+  result: number | undefined
+}
+
+export interface OutcomeRead {
+  readonly client: string
+  readonly queue: string
+  readonly at: number
+  readonly taskId: string
+  readonly outcome: "Success" | "Failure" | "Dead" | "Cancelled"
+  readonly result: number | undefined
+  readonly attempts: number
+  /** One reader sees each outcome once, in the order of the log; undefined for a single question. */
+  readonly reader: number | undefined
+}
+
+export class History {
+  readonly puts: Array<PutCall> = []
+  readonly children: Array<ChildPut> = []
+  readonly ends: Array<EndCall> = []
+  readonly others: Array<OtherCall> = []
+  readonly deliveries: Array<Delivery> = []
+  readonly outcomes: Array<OutcomeRead> = []
+  /** When power was lost last with work that was not synced: what was answered before may be gone. */
+  lostAt = Number.NEGATIVE_INFINITY
+
+  get calls(): number {
+    return this.puts.length + this.ends.length + this.others.length
+  }
+}
+
+/** How certain an error leaves its caller. What is in no table is a defect of the product. */
+export const verdictOf = (error: unknown): { readonly verdict: Verdict; readonly tag: string } => {
+  const tag =
+    typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string" ? error._tag : ""
+  const known = tag in facts ? facts[tag as keyof typeof facts] : undefined
+  return { verdict: known?.outcome ?? "indefinite", tag: tag === "" ? String(error) : tag }
+}

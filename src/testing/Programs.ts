@@ -1,0 +1,572 @@
+/**
+ * The programs of a schedule: clients that use queues in every way, and workers whose handlers end in every way.
+ *
+ * They are written as users write them (`TaskQueue`, `Worker.start`), run as simulated processes, and record in the
+ * history what they saw. What they do next is drawn from their process's own generator.
+ */
+
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { Client, type ClientShape, make as makeClient } from "../client/Client.ts"
+import { Link, type LinkOptions, type LoginError } from "../client/Link.ts"
+import type { Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
+import * as Limits from "../Limits.ts"
+import * as Task from "../worker/Task.ts"
+import * as Worker from "../worker/Worker.ts"
+import type { Stats } from "./Check.ts"
+import {
+  type Call,
+  type Delivery,
+  type EndCall,
+  type History,
+  type PutCall,
+  type PutItem,
+  verdictOf
+} from "./History.ts"
+import { Bad, type Item, type Operation, type Plan, type SimQueue } from "./Plan.ts"
+import type { SeededRandom } from "./Random.ts"
+import type { SimNetwork } from "./SimNetwork.ts"
+import type { Process, World } from "./World.ts"
+
+/** What the programs of one schedule share. */
+export interface Stage {
+  readonly world: World
+  readonly network: SimNetwork
+  readonly plan: Plan
+  readonly history: History
+  readonly link: Pick<LinkOptions, "auth" | "saltPassword">
+  /** From here on nothing misbehaves: handlers succeed, clients ask for nothing new. */
+  healing: boolean
+  readonly numbers: { item: number; result: number; reader: number }
+  /** Links of living programs, to see that they come back. */
+  readonly links: Map<Process, Link>
+  readonly defect: (text: string) => void
+  /** What each client does besides reading. */
+  readonly work: Map<Process, Fiber.Fiber<unknown>>
+  /** Task ids that any client has learned: what `outcome` asks for. */
+  readonly known: Array<{ readonly queue: SimQueue; readonly taskId: string }>
+  /** Operations that each client has left, over its restarts. */
+  readonly left: Array<number>
+}
+
+export const managerAddress = { _tag: "Tcp", host: "manager", port: 8001 } as const
+
+/** A client of the simulated manager, as `Client.layerTcp` makes it. */
+export const connect = (stage: Stage, process: Process): Effect.Effect<ClientShape, LoginError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const port = stage.network.portOf(process)
+    const link = new Link({
+      address: "manager:8001",
+      dial: (handler) => port.dial(managerAddress, Limits.dialMs, handler),
+      waitForManager: true,
+      ...stage.link
+    })
+    stage.links.set(process, link)
+    yield* link.run
+    return Client.of(makeClient(link))
+  })
+
+// ---- recording
+
+const begin = (world: World, client: string, queue: string): Call => ({
+  client,
+  queue,
+  startedAt: world.now,
+  endedAt: Number.POSITIVE_INFINITY,
+  verdict: "open",
+  error: undefined
+})
+
+/** Runs a call and writes down how it ended; its failure goes no further. */
+const recorded = <A, E>(
+  stage: Stage,
+  call: Call & { readonly op: string },
+  effect: Effect.Effect<A, E, Client>,
+  onOk: (value: A) => void,
+  onFailure: (error: E) => void = () => {}
+): Effect.Effect<A | undefined, never, Client> =>
+  Effect.onExit(effect, (exit) =>
+    Effect.sync(() => {
+      const { world } = stage
+      if (Exit.isSuccess(exit)) {
+        call.endedAt = world.now
+        call.verdict = "ok"
+        onOk(exit.value)
+      } else {
+        const failed = exit.cause.reasons.find(Cause.isFailReason)
+        if (failed !== undefined) {
+          const { tag, verdict } = verdictOf(failed.error)
+          call.endedAt = world.now
+          call.verdict = verdict
+          call.error = tag
+          onFailure(failed.error)
+        } else if (!Cause.hasInterruptsOnly(exit.cause)) {
+          stage.defect(`${call.op} of ${call.client} died: ${Cause.pretty(exit.cause)}`)
+        }
+      }
+      world.trace("call", call.client, call.op, call.queue, call.verdict, call.error ?? "")
+    })
+  ).pipe(Effect.catchCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.undefined)))
+
+const payloadText = (item: Item): string => JSON.stringify(item)
+
+/** A payload that no other put has. */
+const nextItem = (stage: Stage, random: SeededRandom): Item => ({
+  u: ++stage.numbers.item,
+  pad: "x".repeat(random.int(stage.plan.payloadBytesMax))
+})
+
+const drawTimeout = (random: SeededRandom): Timeout => random.pick([0, 0, 100, 1_000, 5_000, "forever"])
+
+/** Dedupe ids of one schedule: few, so that they meet. */
+const ids = 12
+
+const treatments = ["commit", "commit", "commit", "release", "fail", "kill", "renew", "late", "twice", "never"] as const
+
+// ---- clients
+
+/** A client that uses the queues until it has used up its operations, then stays for its readers. */
+export const clientProgram = (stage: Stage, process: Process, slot: number): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const client = yield* connect(stage, process)
+      const random = process.random
+      const user = new User(stage, process, slot)
+      const inClient = Effect.provideService(Client, client)
+      for (const queue of stage.plan.queues) {
+        if (random.chance(0.4)) yield* Effect.forkScoped(inClient(user.read(queue)))
+      }
+      const hands = random.pick([1, 2, 6])
+      const all = Effect.all(
+        Array.from({ length: hands }, () => user.work),
+        { concurrency: "unbounded" }
+      )
+      stage.work.set(process, yield* Effect.forkScoped(inClient(all)))
+      yield* Effect.never
+    })
+  ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`${process.name} gave up: ${error.message}`))))
+
+class User {
+  readonly #stage: Stage
+  readonly #name: string
+  readonly #random: SeededRandom
+  readonly #slot: number
+
+  constructor(stage: Stage, process: Process, slot: number) {
+    this.#stage = stage
+    this.#name = process.name
+    this.#random = process.random
+    this.#slot = slot
+  }
+
+  readonly work: Effect.Effect<void, never, Client> = Effect.suspend(() => this.#work())
+
+  #work = Effect.fnUntraced({ self: this }, function* () {
+    const { left, plan } = this.#stage
+    while (left[this.#slot]! > 0 && !this.#stage.healing) {
+      left[this.#slot]!--
+      if (plan.thinkMs > 0) yield* Effect.sleep(this.#random.int(plan.thinkMs))
+      const queue = this.#random.pick(plan.queues)
+      yield* this.#operation(this.#random.weighted<Operation>(plan.uses), queue)
+    }
+  })
+
+  #operation(operation: Operation, queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const random = this.#random
+    const timeout = drawTimeout(random)
+    switch (operation) {
+      case "put":
+        return this.#put(queue, 1, false, timeout)
+      case "putAll":
+        return this.#put(queue, random.between(2, 20), random.chance(0.4), timeout)
+      case "get":
+        return this.#get(queue, timeout)
+      case "lease":
+        return this.#lease(queue, timeout)
+      case "outcome": {
+        const { known } = this.#stage
+        if (known.length === 0) return Effect.void
+        const about = random.pick(known)
+        return this.ask(about.queue, about.taskId, timeout)
+      }
+      case "peek":
+        return recorded(this.#stage, this.#other("peek", queue), queue.peek(random.between(1, 5)), () => {})
+      case "stats":
+        return recorded(this.#stage, this.#other("stats", queue), queue.stats, () => {})
+      case "join":
+        return recorded(this.#stage, this.#other("join", queue), queue.join({ timeout }), () => {})
+      case "cancel": {
+        const { known } = this.#stage
+        if (known.length === 0) return Effect.void
+        const about = random.pick(known)
+        return recorded(this.#stage, this.#other("cancel", about.queue), about.queue.cancel(about.taskId), () => {})
+      }
+      case "pause": {
+        const pause = recorded(this.#stage, this.#other("pause", queue), queue.pause(), () => {})
+        const resume = recorded(this.#stage, this.#other("resume", queue), queue.resume(), () => {})
+        return Effect.andThen(pause, Effect.andThen(Effect.sleep(random.int(2_000)), resume))
+      }
+      case "purge":
+        return recorded(this.#stage, this.#other("purge", queue), queue.purge(), () => {})
+      case "redrive":
+        return recorded(this.#stage, this.#other("redrive", queue), queue.redrive(), () => {})
+      case "close": {
+        const mode = random.pick(["drain", "immediate"] as const)
+        return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
+      }
+    }
+  }
+
+  ask(queue: SimQueue, taskId: string, timeout: Timeout): Effect.Effect<unknown, never, Client> {
+    return recorded(this.#stage, this.#other("outcome", queue), queue.outcome(taskId, { timeout }), (outcome) =>
+      this.#read(queue, outcome, undefined)
+    )
+  }
+
+  #other<Op extends string>(op: Op, queue: SimQueue): Call & { readonly op: Op } {
+    const call = { ...begin(this.#stage.world, this.#name, queue.name), op }
+    this.#stage.history.others.push(call as never)
+    return call
+  }
+
+  #put(queue: SimQueue, count: number, atomic: boolean, timeout: Timeout): Effect.Effect<unknown, never, Client> {
+    const { history, known, world } = this.#stage
+    const random = this.#random
+    const values = Array.from({ length: count }, () => nextItem(this.#stage, random))
+    const withId = random.chance(0.3)
+    const priority = random.chance(0.3) ? random.pick([0, 100, 255]) : undefined
+    const delay = random.chance(0.2) ? random.int(5_000) : undefined
+    const ttl = random.chance(0.1) ? random.between(100, 20_000) : undefined
+    const key = random.chance(0.5) ? random.pick(["a", "b", "c"]) : undefined
+    const idOf = new Map(values.map((item) => [item.u, withId ? `id${random.int(ids)}` : undefined]))
+    const items: ReadonlyArray<PutItem> = values.map((item) => ({
+      u: item.u,
+      payload: payloadText(item),
+      id: idOf.get(item.u),
+      priority: priority ?? 128,
+      delayMs: delay ?? 0,
+      ttlMs: ttl,
+      key: count === 1 ? key : undefined
+    }))
+    const call: PutCall = {
+      ...begin(world, this.#name, queue.name),
+      op: "put",
+      items,
+      atomic: atomic || count === 1,
+      receipts: [],
+      accepted: 0
+    }
+    history.puts.push(call)
+    world.show(
+      "putting",
+      this.#name,
+      queue.name,
+      `${items[0]!.u}..${items.at(-1)!.u}`,
+      atomic ? "atomic" : "",
+      String(timeout)
+    )
+    const options: Pick<PutOptions, "priority" | "delay" | "ttl" | "timeout"> = { priority, delay, ttl, timeout }
+    const effect =
+      count === 1
+        ? Effect.map(queue.put(values[0]!, { ...options, key, id: items[0]!.id }), (receipt) => [receipt])
+        : queue.putAll(values, {
+            ...options,
+            atomic,
+            ...(withId ? { id: (item: Item) => idOf.get(item.u)! } : {})
+          })
+    return recorded(
+      this.#stage,
+      call,
+      effect,
+      (receipts) => {
+        call.receipts = receipts.map(({ duplicate, taskId }) => ({ duplicate, taskId }))
+        call.accepted = receipts.length
+        for (const { taskId } of receipts) known.push({ queue, taskId })
+      },
+      (error) => {
+        if (error._tag === "Full") call.accepted = error.accepted
+        world.show("refused", this.#name, items[0]!.u, error._tag, JSON.stringify(error))
+        if (error._tag === "Closed") call.accepted = error.accepted ?? 0
+      }
+    )
+  }
+
+  #get(queue: SimQueue, timeout: Timeout): Effect.Effect<unknown, never, Client> {
+    const { history, world } = this.#stage
+    return recorded(this.#stage, this.#other("get", queue), queue.get({ timeout }), (item) => {
+      history.deliveries.push({
+        how: "get",
+        client: this.#name,
+        queue: queue.name,
+        at: world.now,
+        taskId: undefined,
+        fence: undefined,
+        attempt: undefined,
+        u: item.u,
+        payload: payloadText(item),
+        result: undefined
+      })
+    })
+  }
+
+  #lease = Effect.fnUntraced({ self: this }, function* (queue: SimQueue, timeout: Timeout) {
+    const random = this.#random
+    const max = random.between(1, 4)
+    const leases = yield* recorded(
+      this.#stage,
+      this.#other("lease", queue),
+      queue.lease({ max, timeout }),
+      (leases) => {
+        for (const lease of leases) this.#delivered(queue, lease)
+      }
+    )
+    for (const lease of leases ?? []) yield* this.#treat(queue, lease)
+  })
+
+  #delivered(queue: SimQueue, lease: Lease<Item>): void {
+    const { history, known, world } = this.#stage
+    known.push({ queue, taskId: lease.taskId })
+    history.deliveries.push({
+      how: "lease",
+      client: this.#name,
+      queue: queue.name,
+      at: world.now,
+      taskId: lease.taskId,
+      fence: lease.handle.fence,
+      attempt: lease.attempt,
+      u: lease.payload.u,
+      payload: payloadText(lease.payload),
+      result: undefined
+    })
+  }
+
+  /** Does with a lease what people do: end it well, badly, late, twice, or never. */
+  #treat = Effect.fnUntraced({ self: this }, function* (queue: SimQueue, lease: Lease<Item>): Effect.fn.Return<
+    unknown,
+    never,
+    Client
+  > {
+    const random = this.#random
+    const way = random.pick(treatments)
+    if (random.chance(0.5)) yield* Effect.sleep(random.int(this.#stage.plan.handlerMs + 1))
+    switch (way) {
+      case "renew":
+        yield* this.#end(queue, lease, "renew")
+        yield* Effect.sleep(random.int(lease.leaseMs))
+        return yield* this.#end(queue, lease, "commit")
+      case "late":
+        // On both sides of the end of the term.
+        yield* Effect.sleep(lease.leaseMs + random.between(-20, 20))
+        return yield* this.#end(queue, lease, random.pick(["commit", "renew", "release", "fail"]))
+      case "twice":
+        yield* this.#end(queue, lease, "commit")
+        return yield* this.#end(queue, lease, random.pick(["commit", "renew", "release", "fail", "kill"]))
+      case "never":
+        return undefined
+      default:
+        return yield* this.#end(queue, lease, way)
+    }
+  })
+
+  #end(queue: SimQueue, lease: Lease<Item>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
+    const { history, numbers, world } = this.#stage
+    const result = op === "commit" ? ++numbers.result : undefined
+    const call: EndCall = {
+      ...begin(world, this.#name, queue.name),
+      op,
+      taskId: lease.taskId,
+      fence: lease.handle.fence,
+      result
+    }
+    history.ends.push(call)
+    const effect = {
+      commit: () => queue.commit(lease, result!),
+      release: () => queue.release(lease),
+      fail: () => queue.fail(lease, new Bad({ why: "by hand" })),
+      kill: () => queue.kill(lease, "by hand"),
+      renew: () => queue.renew(lease)
+    }[op]()
+    return recorded(this.#stage, call, effect, () => {})
+  }
+
+  /** Reads outcomes as they come, and begins anew after a gap or another life of the manager. */
+  read(queue: SimQueue): Effect.Effect<never, never, Client> {
+    const readOn = Effect.suspend(() => {
+      const reader = ++this.#stage.numbers.reader
+      const slow = this.#random.chance(0.2)
+      return queue.outcomes.pipe(
+        Stream.runForEach((outcome) =>
+          Effect.andThen(
+            Effect.sync(() => this.#read(queue, outcome, reader)),
+            slow ? Effect.sleep(20) : Effect.void
+          )
+        )
+      )
+    })
+    const again = Effect.andThen(
+      Effect.catch(readOn, (error) => Effect.sync(() => this.#stage.world.trace("reader", this.#name, error._tag))),
+      Effect.sleep("1 second")
+    )
+    return Effect.forever(again)
+  }
+
+  #read(queue: SimQueue, outcome: Outcome<number, Bad, Item>, reader: number | undefined): void {
+    const { history, world } = this.#stage
+    history.outcomes.push({
+      client: this.#name,
+      queue: queue.name,
+      at: world.now,
+      taskId: outcome.taskId,
+      outcome: outcome._tag,
+      result: outcome._tag === "Success" ? outcome.result : undefined,
+      attempts: outcome.attempts,
+      reader
+    })
+  }
+}
+
+// ---- workers
+
+/** A worker program on some of the queues; `patient`: what it leases it does, whatever the plan says. */
+export const workerProgram = (
+  stage: Stage,
+  process: Process,
+  queues: ReadonlyArray<SimQueue>,
+  patient: boolean
+): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { plan } = stage
+      const client = yield* connect(stage, process)
+      for (const queue of queues) {
+        const handler = (task: Task.Task<Item>) => handle(stage, process, queue, task, patient)
+        yield* Effect.provideService(
+          Worker.start(queue, handler, {
+            concurrency: patient ? 8 : plan.concurrency,
+            prefetch: patient ? 8 : plan.prefetch,
+            grace: process.random.pick([0, 100, 3_000])
+          }),
+          Client,
+          client
+        )
+      }
+      yield* Effect.never
+    })
+  ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`${process.name} gave up: ${error.message}`))))
+
+const handle = (
+  stage: Stage,
+  process: Process,
+  queue: SimQueue,
+  task: Task.Task<Item>,
+  patient: boolean
+): Effect.Effect<number, Bad | Task.Control | Task.PutChildError> =>
+  Effect.suspend(() => {
+    const { history, plan, world } = stage
+    const { random } = process
+    const run: Delivery = {
+      how: "worker",
+      client: process.name,
+      queue: queue.name,
+      at: world.now,
+      taskId: task.id,
+      fence: undefined,
+      attempt: task.attempt,
+      u: task.payload.u,
+      payload: payloadText(task.payload),
+      result: undefined
+    }
+    history.deliveries.push(run)
+    stage.known.push({ queue, taskId: task.id })
+    world.trace("run", process.name, task.id, task.attempt)
+    const succeed = Effect.suspend(() => {
+      run.result = ++stage.numbers.result
+      return Effect.succeed(run.result)
+    })
+    if (patient || stage.healing) return succeed
+    const ending = random.weighted(plan.endings)
+    const length = plan.handlerMs === 0 || random.chance(0.3) ? 0 : random.int(plan.handlerMs)
+    const end = Effect.suspend((): Effect.Effect<number, Bad | Task.Control> => {
+      switch (ending) {
+        case "succeed":
+          return succeed
+        case "fail":
+          return Effect.fail(new Bad({ why: "drawn" }))
+        case "kill":
+          return random.chance(0.5) ? Task.kill("drawn") : Task.kill("drawn", new Bad({ why: "killed" }))
+        case "release":
+          return Task.release
+        case "retryAfter":
+          return Task.retryAfter(random.int(1_000))
+        case "die":
+          return Effect.die("drawn")
+        case "interrupt":
+          return Effect.interrupt
+        case "endless":
+          return Effect.never
+        case "outstay":
+          // The event loop is blocked: no heartbeat, no renewal, and then it goes on as if nothing had happened.
+          stage.network.counts.fired("lease outstayed")
+          process.pausedUntil = world.now + queue.definition.policy.leaseMs * 1_500
+          return Effect.andThen(Effect.sleep(1), succeed)
+      }
+    })
+    const children = random.chance(0.1) ? random.between(1, 3) : 0
+    const putChildren = Effect.forEach(Array.from({ length: children }), () => {
+      const target = random.pick(plan.queues)
+      const value = nextItem(stage, random)
+      const item: PutItem = {
+        u: value.u,
+        payload: payloadText(value),
+        id: undefined,
+        priority: 128,
+        delayMs: 0,
+        ttlMs: undefined,
+        key: undefined
+      }
+      history.children.push({ queue: target.name, item, run })
+      return task.put(target, value)
+    })
+    const work = length === 0 ? end : Effect.andThen(Effect.sleep(length), end)
+    return children === 0 ? work : Effect.andThen(putChildren, work)
+  })
+
+// ---- the auditor
+
+/** Asks what became of every task that anyone was told of, and for the counts of every queue. */
+export const auditorProgram = (
+  stage: Stage,
+  process: Process,
+  known: ReadonlyArray<{ readonly queue: SimQueue; readonly taskId: string }>,
+  stats: Map<string, Stats>
+): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const client = yield* connect(stage, process)
+      const user = new User(stage, process, -1)
+      const asked = new Map(known.map((one) => [one.taskId, one]))
+      const ask = ({ queue, taskId }: { readonly queue: SimQueue; readonly taskId: string }) =>
+        user.ask(queue, taskId, 0)
+      const questions = Effect.forEach([...asked.values()], ask, { concurrency: 64, discard: true })
+      const counts = Effect.forEach(stage.plan.queues, (queue) =>
+        Effect.map(queue.stats, (found) => stats.set(queue.name, found))
+      )
+      yield* Effect.provideService(Effect.andThen(questions, counts), Client, client)
+    })
+  ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))
+
+/** Ends the pauses of those who paused a queue and died. */
+export const operatorProgram = (stage: Stage, process: Process): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const client = yield* connect(stage, process)
+      for (const queue of stage.plan.queues) {
+        const resume = Effect.provideService(queue.resume(), Client, client)
+        yield* Effect.eventually(Effect.tapError(resume, () => Effect.sleep(500)))
+      }
+    })
+  ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the operator gave up: ${error.message}`))))

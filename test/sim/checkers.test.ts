@@ -1,0 +1,344 @@
+import { assert, describe, it } from "@effect/vitest"
+import {
+  type Account,
+  type Cause,
+  check,
+  type Decision,
+  type EndCall,
+  type Evidence,
+  History,
+  Ledger,
+  type LedgerTask,
+  type OutcomeRead,
+  type PutCall
+} from "millrace/testing"
+
+const policy = {
+  leaseMs: 1_000,
+  maxAttempts: 2,
+  laneConcurrency: 2,
+  laneRatePerMinute: 60,
+  laneBurst: 2,
+  laneGapMs: 10
+}
+
+/** A ledger that is fed by hand, and what it says. */
+const ledgerOf = (): { readonly ledger: Ledger; readonly said: Array<string> } => {
+  const said: Array<string> = []
+  const ledger = new Ledger((invariant, text) => said.push(`${invariant}: ${text}`))
+  ledger.policies[0] = policy as never
+  return { ledger, said }
+}
+
+const decision = (change: Decision["change"], more: Partial<Decision> = {}): Decision => ({
+  change,
+  task: 1,
+  queue: 0,
+  now: 0,
+  attempt: 0,
+  fence: 0,
+  holder: 0,
+  priority: 128,
+  dueAt: 0,
+  outcome: -1,
+  cursor: -1,
+  delayMs: 0,
+  payload: new Uint8Array(),
+  id: undefined,
+  key: undefined,
+  ...more
+})
+
+const put = decision("put")
+const leased = decision("leased", { attempt: 1, fence: 1, holder: 5 })
+const by = (_tag: "commit" | "release" | "fail", fence = 1, session = 5): Cause => ({ _tag, session, held: [1, fence] })
+const done = decision("ended", { outcome: 0, cursor: 0, now: 10 })
+const tick: Cause = { _tag: "tick" }
+
+/** A task of lane "k" that is put and leased, and perhaps committed at once. */
+const inLane = (task: number, now: number, end = false): ReadonlyArray<Step> => [
+  because({ _tag: "other" }),
+  decision("put", { task, now, key: "k" }),
+  { ...leased, task, now, fence: task },
+  ...(end ? [because({ _tag: "commit", session: 5, held: [task, task] }), { ...done, task, now }] : [])
+]
+
+type Step = Decision | { readonly because: Cause } | ((ledger: Ledger) => void)
+
+const because = (cause: Cause): Step => ({ because: cause })
+
+const play = (steps: ReadonlyArray<Step>): ReadonlyArray<string> => {
+  const { ledger, said } = ledgerOf()
+  for (const step of steps) {
+    if (typeof step === "function") step(ledger)
+    else if ("because" in step) ledger.cause = step.because
+    else ledger.decided(step)
+  }
+  return said
+}
+
+describe("the ledger", () => {
+  it("says nothing of good histories", () => {
+    assert.deepStrictEqual(play([put, leased, because(by("commit")), done]), [])
+    const back = decision("ready", { now: 1_000, attempt: 0 })
+    assert.deepStrictEqual(
+      play([put, leased, because(tick), back, { ...leased, fence: 2, now: 1_000 }, because(by("commit", 2)), done]),
+      []
+    )
+    const delayed = decision("delayed", { attempt: 1, now: 5, dueAt: 50 })
+    const due = decision("ready", { attempt: 1, now: 50 })
+    assert.deepStrictEqual(play([put, leased, because(by("fail")), delayed, because(tick), due]), [])
+  })
+
+  const bad: ReadonlyArray<readonly [invariant: string, name: string, steps: ReadonlyArray<Step>]> = [
+    ["S2", "a task that nobody put", [leased]],
+    ["S5", "a number that is used twice", [put, put]],
+    ["S7", "a lease after the end", [put, leased, because(by("commit")), done, { ...leased, fence: 2, attempt: 2 }]],
+    ["S8", "a second outcome", [put, leased, because(by("commit")), done, done]],
+    ["S8", "a redrive of what is no dead letter", [put, decision("redriven")]],
+    ["S6", "a purge of what is leased", [put, leased, decision("purged")]],
+    ["S9", "a fence that does not rise", [put, leased, because(by("release")), decision("ready"), leased]],
+    ["S9", "a commit under another fence", [put, leased, because(by("commit", 7)), done]],
+    ["S9", "a commit by another session", [put, leased, because(by("commit", 1, 6)), done]],
+    ["S9", "a commit of what is not leased", [put, because(by("commit")), done]],
+    ["S10", "two leases at a time", [put, leased, { ...leased, fence: 2, attempt: 2 }]],
+    ["S10", "a commit after the term", [put, leased, because(by("commit")), { ...done, now: 1_000 }]],
+    ["S10", "an end that is early", [put, leased, because(tick), decision("ready", { now: 999 })]],
+    ["S10", "a lease beyond its term", [put, leased, (ledger) => ledger.ticked(1_000)]],
+    ["S10", "a renewal without a lease", [put, (ledger) => ledger.renewed(5, [1, 1], () => false, 0, true)]],
+    ["S10", "a renewal that is refused", [put, leased, (ledger) => ledger.renewed(5, [1, 1], () => true, 0, true)]],
+    ["S11", "an attempt that is not counted", [put, { ...leased, attempt: 0 }]],
+    ["S11", "an attempt too many", [put, { ...leased, attempt: 3 }]],
+    ["S11", "a release that counts", [put, leased, because(by("release")), decision("ready", { attempt: 1 })]],
+    [
+      "S11",
+      "a loss after the start that does not count",
+      [put, leased, (ledger) => ledger.started(5, [1, 1]), because(tick), decision("ready", { now: 1_000 })]
+    ],
+    ["S12", "one that was put later goes first", [put, decision("put", { task: 2 }), { ...leased, task: 2 }]],
+    [
+      "S12",
+      "a less urgent one goes first",
+      [{ ...put, priority: 1 }, decision("put", { task: 2 }), { ...leased, task: 2 }]
+    ],
+    [
+      "S12",
+      "a release loses its place",
+      [
+        put,
+        leased,
+        decision("put", { task: 2 }),
+        because(by("release")),
+        decision("ready"),
+        { ...leased, task: 2, fence: 2 }
+      ]
+    ],
+    ["S13", "a delay that is short", [decision("put", { delayMs: 100, dueAt: 99 })]],
+    [
+      "S13",
+      "due too early",
+      [decision("put", { delayMs: 100, dueAt: 100 }), because(tick), decision("ready", { now: 99 })]
+    ],
+    ["S13", "a lease of what is delayed", [decision("put", { delayMs: 100, dueAt: 100 }), leased]],
+    ["S22", "a lane with a lease too many", [...inLane(1, 0), ...inLane(2, 20), ...inLane(3, 2_000)]],
+    ["S22", "a gap that is too short", [...inLane(1, 0), ...inLane(2, 9)]],
+    ["S22", "a rate above the limit", [...inLane(1, 0, true), ...inLane(2, 10, true), ...inLane(3, 500, true)]],
+    [
+      "S14",
+      "a lease request that is given others",
+      [put, leased, (ledger) => ledger.granted(5, 9, [1]), (ledger) => ledger.granted(5, 9, [2])]
+    ]
+  ]
+  for (const [invariant, name, steps] of bad) {
+    it(`${invariant}: ${name}`, () => {
+      const said = play(steps)
+      assert.isAbove(said.length, 0)
+      assert.isTrue(said.at(-1)!.startsWith(invariant), said.join("; "))
+    })
+  }
+
+  it("goes back to what was stored, without judging it again, and keeps its order", () => {
+    const { ledger, said } = ledgerOf()
+    ledger.decided(put)
+    const stored = ledger.decisions
+    ledger.decided(leased)
+    ledger.revert(stored)
+    assert.strictEqual(ledger.tasks.get(1)?.state, "ready")
+    ledger.decided(leased)
+    assert.deepStrictEqual(said, [])
+    ledger.decided(put)
+    assert.strictEqual(said.length, 1)
+  })
+
+  it("S16: a life that loads something else is found", () => {
+    const { ledger, said } = ledgerOf()
+    ledger.decided(put)
+    const nothing = { tasks: { owner: () => undefined }, unfinished: 0, fence: () => 0 }
+    ledger.restored(nothing as never)
+    assert.isTrue(said.some((text) => text.startsWith("S16")))
+  })
+})
+
+// ---- the history
+
+const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
+  task: 1,
+  queue: 0,
+  priority: 128,
+  payload: new Uint8Array(),
+  id: undefined,
+  key: undefined,
+  putAt: 0,
+  state: "ended",
+  redriven: false,
+  attempt: 1,
+  fence: 1,
+  holder: 0,
+  deadline: 0,
+  dueAt: 0,
+  started: false,
+  fresh: true,
+  leases: 1,
+  endedAt: 5,
+  outcome: 0,
+  cursor: 0,
+  ...more
+})
+
+const account = (more: Partial<Account> = {}): Account => ({
+  task: task(),
+  taskId: "t1",
+  queue: "q",
+  u: 1,
+  payload: "p1",
+  ...more
+})
+
+const call = { client: "c", queue: "q", startedAt: 0, endedAt: 1, error: undefined } as const
+
+const putCall = (more: Partial<PutCall> = {}): PutCall => ({
+  ...call,
+  verdict: "ok",
+  op: "put",
+  items: [{ u: 1, payload: "p1", id: undefined, priority: 128, delayMs: 0, ttlMs: undefined, key: undefined }],
+  atomic: true,
+  receipts: [{ taskId: "t1", duplicate: false }],
+  accepted: 1,
+  ...more
+})
+
+const commit = (more: Partial<EndCall> = {}): EndCall => ({
+  ...call,
+  verdict: "ok",
+  op: "commit",
+  taskId: "t1",
+  fence: 1,
+  result: 77,
+  ...more
+})
+
+const read = (more: Partial<OutcomeRead> = {}): OutcomeRead => ({
+  client: "c",
+  queue: "q",
+  at: 9,
+  taskId: "t1",
+  outcome: "Success",
+  result: 77,
+  attempts: 1,
+  reader: 1,
+  ...more
+})
+
+const stats = { puts: 1, ready: 0, delayed: 0, leased: 0, done: 1, dead: 0, cancelled: 0, acknowledged: 0, purged: 0 }
+
+interface Case {
+  readonly accounts?: ReadonlyArray<Account>
+  readonly puts?: ReadonlyArray<PutCall>
+  readonly ends?: ReadonlyArray<EndCall>
+  readonly outcomes?: ReadonlyArray<OutcomeRead>
+  readonly deliveries?: History["deliveries"]
+  readonly children?: History["children"]
+  readonly stats?: Evidence["stats"]
+}
+
+const judge = (one: Case): ReadonlyArray<string> => {
+  const history = new History()
+  history.puts.push(...(one.puts ?? [putCall()]))
+  history.ends.push(...(one.ends ?? [commit()]))
+  history.outcomes.push(...(one.outcomes ?? [read()]))
+  history.deliveries.push(...(one.deliveries ?? []))
+  history.children.push(...(one.children ?? []))
+  const said: Array<string> = []
+  const queues = new Map([["q", { dedupeKept: 1_000_000, dedupeKeptMs: 100 }]])
+  const accounts = one.accounts ?? [account()]
+  check({ history, accounts, queues, stats: one.stats ?? new Map([["q", stats]]) }, (invariant) => said.push(invariant))
+  return said
+}
+
+const delivery = {
+  how: "lease",
+  client: "c",
+  queue: "q",
+  at: 3,
+  taskId: "t1",
+  fence: 1,
+  attempt: 1,
+  u: 1,
+  payload: "p1",
+  result: undefined
+} as const
+
+const child = {
+  queue: "q",
+  item: { ...putCall().items[0]!, u: 2, payload: "p2" },
+  run: { ...delivery, how: "worker", result: 77 }
+} as const
+
+describe("the judge of histories", () => {
+  it("says nothing of a good one", () => {
+    assert.deepStrictEqual(judge({ deliveries: [delivery] }), [])
+  })
+
+  const bad: ReadonlyArray<readonly [invariant: string, name: string, one: Case]> = [
+    ["S1", "an acknowledged put that is lost", { accounts: [], ends: [], outcomes: [], stats: new Map() }],
+    ["S1", "a put with too few receipts", { puts: [putCall({ receipts: [] })] }],
+    ["S1", "a receipt for another payload", { puts: [putCall({ receipts: [{ taskId: "t2", duplicate: false }] })] }],
+    ["S2", "a task that nobody put", { puts: [], ends: [], outcomes: [] }],
+    ["S2", "another payload", { accounts: [account({ payload: "p9" })] }],
+    ["S2", "another queue", { accounts: [account({ queue: "r" })], stats: new Map() }],
+    ["S2", "a delivery of what was never put", { deliveries: [{ ...delivery, taskId: "t9" }] }],
+    ["S2", "a delivery with another payload", { deliveries: [{ ...delivery, payload: "p9" }] }],
+    ["S3", "a put that certainly failed", { puts: [putCall({ verdict: "definite", error: "Full", accepted: 0 })] }],
+    ["S3", "a result whose commit was refused", { ends: [commit({ verdict: "definite", error: "LeaseLost" })] }],
+    ["S4", "one put, two tasks", { accounts: [account(), account({ taskId: "t2", task: task({ task: 2 }) })] }],
+    ["S4", "a commit without its child", { children: [child], deliveries: [child.run] }],
+    ["S5", "a duplicate of another id", { puts: [putCall({ receipts: [{ taskId: "t1", duplicate: true }] })] }],
+    [
+      "S5",
+      "an id that lives twice",
+      {
+        accounts: [
+          account({ task: task({ id: "a" }) }),
+          account({ taskId: "t2", u: 2, task: task({ task: 2, id: "a", putAt: 104 }) })
+        ]
+      }
+    ],
+    ["S6", "a task that is left", { accounts: [account({ task: task({ state: "leased" }) })] }],
+    ["S8", "two commits", { ends: [commit(), commit({ client: "d" })] }],
+    ["S8", "two outcomes", { outcomes: [read(), read({ reader: undefined, result: 78 })] }],
+    ["S8", "another outcome than became of it", { outcomes: [read({ outcome: "Dead", result: undefined })] }],
+    ["S8", "a result that nobody committed", { ends: [], outcomes: [read()] }],
+    ["S8", "an acknowledged commit that is not the outcome", { accounts: [account({ task: task({ outcome: 2 }) })] }],
+    ["S8", "a reader that misses one", { outcomes: [read(), read({ taskId: "t1" })] }],
+    ["S9", "a commit under another fence", { ends: [commit({ fence: 2 })] }],
+    ["S14", "one lease, handed out twice", { deliveries: [delivery, delivery] }],
+    ["S15", "counts that do not add up", { stats: new Map([["q", { ...stats, puts: 2 }]]) }],
+    ["S15", "counts that are not the ledger's", { stats: new Map([["q", { ...stats, done: 0, dead: 1 }]]) }]
+  ]
+  for (const [invariant, name, one] of bad) {
+    it(`${invariant}: ${name}`, () => {
+      const said = judge(one)
+      assert.include(said, invariant)
+    })
+  }
+})

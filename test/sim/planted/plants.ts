@@ -1,0 +1,279 @@
+/** The bugs that the simulation must find (reliability reference, section 10), each as an edit of the sources. */
+
+export interface Edit {
+  /** Below `src`. */
+  readonly file: string
+  /** There exactly once. */
+  readonly find: string
+  readonly replace: string
+}
+
+export interface Plant {
+  readonly name: string
+  /** Found by a long run only (`MILLRACE_PLANTED=... --seeds 20000`). */
+  readonly rare?: boolean
+  readonly edits: ReadonlyArray<Edit>
+}
+
+const engine = "model/Engine.ts"
+const core = "manager/Core.ts"
+
+export const plants: ReadonlyArray<Plant> = [
+  {
+    name: "fence ignored",
+    edits: [
+      {
+        file: engine,
+        find: "owner.state === State.leased && owner.holder === session && this.fence(owner) === fence",
+        replace: "owner.state === State.leased && owner.holder === session"
+      }
+    ]
+  },
+  {
+    name: "late commit accepted",
+    edits: [
+      { file: core, find: "    this.engine.tick(now)\n", replace: "" },
+      {
+        file: core,
+        find: "    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)\n",
+        replace: "    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)\n    this.engine.tick(now)\n"
+      }
+    ]
+  },
+  {
+    name: "renewal after expiry accepted",
+    edits: [
+      {
+        file: engine,
+        find: "} else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
+        replace: "} else if (!(this.tasks.owner(held[i]!) instanceof Task)) lost.push(held[i]!)"
+      }
+    ]
+  },
+  {
+    name: "expiry off by one",
+    edits: [
+      {
+        file: engine,
+        find: "while (queue.leaseHead !== undefined && queue.leaseHead.at <= now) ",
+        replace: "while (queue.leaseHead !== undefined && queue.leaseHead.at <= now + 1) "
+      }
+    ]
+  },
+  {
+    name: "lost waiter",
+    edits: [
+      {
+        file: engine,
+        find: `    queue.overflow?.add(task)
+    this.#out.changed("ready", task)
+    this.#touched.add(queue)`,
+        replace: `    queue.overflow?.add(task)
+    this.#out.changed("ready", task)`
+      }
+    ]
+  },
+  {
+    name: "FIFO broken on release",
+    edits: [
+      {
+        file: engine,
+        find: "    task.attempt--\n    if (++task.releases",
+        replace: "    task.attempt--\n    task.place = this.#nextTask\n    if (++task.releases"
+      }
+    ]
+  },
+  {
+    name: "delay shortened by a wall-clock step",
+    edits: [
+      {
+        file: "manager/Life.ts",
+        find: "const now = (): number => base + Number(sinceNanos() / 1_000_000n)",
+        replace: "const now = (): number => base * 0 + clock.currentTimeMillisUnsafe()"
+      }
+    ]
+  },
+  {
+    name: "attempt counted at failure",
+    edits: [
+      {
+        file: engine,
+        find: "    task.attempt++\n    task.leases++\n",
+        replace: "    task.leases++\n"
+      },
+      {
+        file: engine,
+        find: "    this.#takeLease(task)\n    this.#addReason(task, failure.reason, failure.text)\n",
+        replace:
+          "    this.#takeLease(task)\n    task.attempt++\n    this.#addReason(task, failure.reason, failure.text)\n"
+      }
+    ]
+  },
+  {
+    name: "answer before the transaction",
+    edits: [
+      {
+        file: core,
+        find: "    store.commit({ rows, dropBefore,",
+        replace: "    this.#letOut()\n    store.commit({ rows, dropBefore,"
+      }
+    ]
+  },
+  {
+    name: "read answered from a state not yet durable",
+    edits: [
+      {
+        file: core,
+        find: "      this.#answer(session, { type: M.outcome, request, outcome })\n",
+        replace:
+          "      this.#answer(session, { type: M.outcome, request, outcome })\n      ;(session as PeerSession).peer?.flush()\n"
+      }
+    ]
+  },
+  {
+    name: "lower sync setting under fsync",
+    edits: [
+      {
+        file: core,
+        find: 'durability: level === Level.fsync ? "fsync" : "buffered" }',
+        replace: 'durability: level === Level.fsync ? "buffered" : "buffered" }'
+      }
+    ]
+  },
+  {
+    name: "failed transaction swallowed",
+    edits: [
+      {
+        file: "manager/Life.ts",
+        find: "orFail(Effect.andThen(store.commit(batch), Effect.sync(done)))",
+        replace: "orFail(Effect.andThen(Effect.ignore(store.commit(batch)), Effect.sync(done)))"
+      }
+    ]
+  },
+  {
+    name: "result and completion in two transactions",
+    edits: [
+      {
+        file: core,
+        find: "    recorder.changed(change, task)\n",
+        replace:
+          '    if (change === "ended") soon(() => recorder.changed(change, task))\n    else recorder.changed(change, task)\n'
+      }
+    ]
+  },
+  {
+    name: "deduplication forgotten at restart",
+    edits: [
+      {
+        file: "model/Restore.ts",
+        find: "queue.idsEnded.push(...ids.sort((a, b) => a.until - b.until || a.n - b.n))",
+        replace: "for (const { id } of ids) queue.ids.delete(id)"
+      }
+    ]
+  },
+  {
+    name: "request id not scoped",
+    edits: [
+      {
+        file: core,
+        find: "    const before = session.answers.get(m.request)\n",
+        replace:
+          "    const before = [...this.#sessions.values()].map((any) => any.answers.get(m.request)).find((any) => any !== undefined)\n"
+      }
+    ]
+  },
+  {
+    name: "repeated lease request leases twice",
+    edits: [
+      {
+        file: core,
+        find: "    if (before !== undefined && this.#answerAgain(",
+        replace: "    if (before !== undefined && m.type !== C.lease && this.#answerAgain("
+      }
+    ]
+  },
+  {
+    name: "StoreFull blocks commit",
+    edits: [
+      {
+        file: core,
+        find: "      case C.commit:\n",
+        replace:
+          '      case C.commit:\n        if (this.#host.store?.low() === true) return this.refused(session, m.request, refusal(Code.storeFull, "", 1))\n'
+      }
+    ]
+  },
+  {
+    name: "lane limit ignored after restart",
+    edits: [{ file: engine, find: "queue.ready.leasedBefore(task)", replace: "" }]
+  },
+  // What the simulation found in earlier versions.
+  {
+    name: "a paused queue calls for rounds without end",
+    edits: [{ file: engine, find: "      ready.open(now)\n      return\n", replace: "      return\n" }]
+  },
+  {
+    name: "a put that has entered in part is refused",
+    edits: [
+      {
+        file: core,
+        find: "const begun = session.partial.size > 0 && session.partial.has(m.request)",
+        replace: "const begun = false"
+      }
+    ]
+  },
+  {
+    name: "an answer waits for some of its payloads only",
+    edits: [
+      {
+        file: core,
+        find: "for (const task of tasks) if (task.home > 0) this",
+        replace: "for (const task of tasks) if (this.#payload(task) === undefined) this"
+      }
+    ]
+  },
+  {
+    name: "a put is refused and then done",
+    rare: true,
+    edits: [
+      {
+        file: core,
+        find: "    if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return\n",
+        replace: ""
+      }
+    ]
+  },
+  {
+    name: "a lease that the session has anew is called lost",
+    edits: [
+      {
+        file: engine,
+        find: "} else if (!this.#holds(session, held[i]!)) lost.push(held[i]!)",
+        replace: "} else lost.push(held[i]!)"
+      }
+    ]
+  },
+  {
+    name: "a batch that may never fit waits",
+    rare: true,
+    edits: [
+      {
+        file: engine,
+        find: "waitMs === 0 || (atomic && payloads.length > policy.capacity)",
+        replace: "waitMs === 0"
+      }
+    ]
+  },
+  {
+    name: "a closed queue does not say what it took",
+    edits: [
+      {
+        file: "client/TaskQueue.ts",
+        find: `          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })`,
+        replace: `          if (status === PutStatus.spent) {
+            return yield* new Errors.Closed({ queue: this.name })`
+      }
+    ]
+  }
+]

@@ -1,0 +1,6 @@
+import { describe, it } from "@effect/vitest"
+import { hold } from "./schedules.ts"
+
+describe("simulated schedules, part 1", () => {
+  it("keep every invariant, and meet every kind of fault", { timeout: 300_000 }, () => hold(1, 500))
+})

@@ -1,0 +1,157 @@
+/** A log in an array: what a recorder writes, restored into another engine and compared. */
+import { assert } from "@effect/vitest"
+import { clean } from "../../../src/model/Cleaner.ts"
+import { Engine, type Out } from "../../../src/model/Engine.ts"
+import { check } from "../../../src/model/Invariants.ts"
+import type { Row } from "../../../src/model/Journal.ts"
+import { Recorder } from "../../../src/model/Recorder.ts"
+import { Restorer } from "../../../src/model/Restore.ts"
+import { Session } from "../../../src/model/Session.ts"
+import { State, type Task } from "../../../src/model/Task.ts"
+import { Reader } from "../../../src/wire/Bytes.ts"
+
+const nothing = (): void => {}
+const silent: Out = new Proxy({} as Out, { get: () => nothing })
+
+export class Disk {
+  rows: Array<Row> = []
+  readonly recorder: Recorder
+  cleaned = 0
+  #lived = 0
+
+  constructor(epoch: number) {
+    this.recorder = new Recorder(1, epoch)
+  }
+
+  /** Keys of sets that were added, by place: those of a round that is not stored yet are in no row. */
+  readonly keys = new Map<string, Uint8Array>()
+
+  /** The key of a set entry. */
+  keyAt(row: number, offset: number): Uint8Array {
+    const added = this.keys.get(`${row} ${offset}`)
+    if (added !== undefined) return added
+    const reader = new Reader(this.rows.find(({ seq }) => seq === row)!.body)
+    reader.position = offset
+    return reader.bin(100)
+  }
+
+  /** Ends the round: its rows are on the disk. */
+  store(): void {
+    this.rows.push(...this.recorder.take())
+  }
+
+  /** Frees the oldest `count` rows in a round of its own. */
+  clean(engine: Engine, count: number, now: number): void {
+    this.recorder.journal.begin(now)
+    for (const row of this.rows.splice(0, Math.min(count, this.rows.length))) {
+      const session = (id: number): Session | undefined => [...engine.sessions].find((session) => session.id === id)
+      this.#lived += clean(row, engine, this.recorder, { session, answer: nothing })
+      this.cleaned++
+    }
+    this.store()
+  }
+
+  /** What the log says, as another engine. */
+  restored(now: number): Engine {
+    const engine = new Engine({
+      epoch: 2,
+      seed: 1,
+      out: silent,
+      keepTexts: false,
+      nextCron: (_cron, _zone, after) => after + 60_000
+    })
+    const restorer = new Restorer(engine, {
+      session: (id, token, principal) => new Session(id, token, principal),
+      answer: nothing,
+      definition: () => undefined,
+      durability: "fsync"
+    })
+    for (const row of this.rows) restorer.apply(row)
+    restorer.finish(now)
+    return engine
+  }
+
+  /** Fails unless the log rebuilds the engine. */
+  verify(engine: Engine, now: number): void {
+    const restored = this.restored(now)
+    assert.deepStrictEqual(dump(restored, now), dump(engine, now))
+    assert.deepStrictEqual(check(restored), [])
+    for (const session of engine.sessions) {
+      const other = [...restored.sessions].find(({ id }) => id === session.id)
+      assert.strictEqual(other?.leased ?? 0, session.leased, `leases of session ${session.id}`)
+    }
+  }
+}
+
+const taskOf = (engine: Engine, task: Task): unknown => {
+  const { attempt, checkpoint, expired, lossesWhileStarted, n, options, payloadBytes, place, putAt, reasons } = task
+  const { delayMs: _, ...kept } = options ?? {}
+  const set = Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== undefined))
+  const lease = task.state === State.leased ? [task.holder?.id, engine.fence(task)] : undefined
+  const ended = { n, origin: task.origin, attempt, putAt, payloadBytes, set, reasons: reasons ?? [], checkpoint }
+  if (task.state === State.ended) return ended
+  const about = { ...ended, place, lossesWhileStarted, releases: task.releases }
+  const due = task.state === State.delayed ? task.at : undefined
+  return {
+    ...about,
+    set,
+    lease,
+    due,
+    expired,
+    leases: task.leases,
+    reasons: reasons ?? [],
+    checkpoint
+  }
+}
+
+/** The durable state of an engine, in an order that does not depend on how it came to be. */
+export const dump = (engine: Engine, now: number): unknown => [objectsOf(engine), ...queuesOf(engine, now)]
+
+/** Shared objects; a set by the fingerprints that it lists. */
+const objectsOf = (engine: Engine): unknown =>
+  engine.objects.all.map((object) => {
+    const about = [object.kind, object.name, object.durability]
+    if (object.durability === "memory") return about
+    if (object.kind === "counter") return [...about, object.value, object.version]
+    if (object.kind === "set") return [...about, object.size, [...object.page(undefined, 1_000).fingerprints].join()]
+    return [
+      ...about,
+      object.version,
+      object.page(0, 1_000).map(({ born, key, value, version }) => [key, value, version, born])
+    ]
+  })
+
+const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
+  engine.queues.map((queue) => {
+    const living: Array<Task> = []
+    engine.tasks.forEach((task) => {
+      if (task.queue === queue) living.push(task)
+    })
+    const { acknowledged, cancelled, closed, dead, definition, done, log, policy, puts } = queue
+    const { dropped, paused, purged, redriven } = queue
+    const outcomes: Array<unknown> = []
+    for (let cursor = log.first; cursor < log.next; cursor++) {
+      const about = [log.task(cursor), log.outcome(cursor), log.attempts(cursor), log.endedAt(cursor)]
+      outcomes.push([cursor, ...about, log.bodyBytes(cursor), log.reasons(cursor) ?? []])
+    }
+    const known = [...queue.ids.values()].filter(({ until }) => until > now)
+    const ended = known.filter(({ until }) => until !== Number.POSITIVE_INFINITY)
+    // Which of those that ended in the same millisecond was dropped for the bound is not kept.
+    const oldest = ended.length < policy.dedupeKept ? 0 : Math.min(...ended.map(({ until }) => until))
+    const ids = known.flatMap(({ id, n, until }) => (until === oldest ? [] : [`${id} ${n} ${until}`])).sort()
+    return {
+      definition: { name: definition.name, policy, durability: definition.durability },
+      counters: { puts, done, dead, cancelled, acknowledged, closed, paused, purged, dropped, redriven },
+      living: living.map((task) => [task.state, taskOf(engine, task)]),
+      ready: queue.ready.peek(1_000_000, now).map(({ n }) => n),
+      outcomes: { next: log.next, outcomes },
+      ids,
+      letters: queue.deadLetters.all().map(({ cursor, diedAt, task }) => [cursor, diedAt, taskOf(engine, task)]),
+      repeats: engine.repeats
+        .of(queue)
+        .map(({ definition, nextAt, occurrences, task }) => {
+          return [definition.id, definition.everyMs, definition.cron, nextAt, occurrences, task].join()
+        })
+        .sort()
+    }
+  })
