@@ -1,8 +1,8 @@
 /**
  * The store over SQLite: `SqliteLog` in a thread of its own, or called directly.
  *
- * The thread is the default because it pays (docs/adr/0005-log-store.md): the manager reads and steps the next round
- * while this one is synced, and no slow disk stops its event loop.
+ * The thread is the default because no commit, checkpoint or slow disk then stops the event loop of the program around
+ * it; called directly, a manager that has its process to itself is up to a fifth faster (docs/adr/0005-log-store.md).
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -41,7 +41,7 @@ export interface SqliteOptions {
    * Needed once; damaged rows are refused all the same.
    */
   readonly acceptLoss?: boolean | undefined
-  /** Writes in a thread of its own. Default true. */
+  /** Writes in a thread of its own. Default true; see docs/adr/0005-log-store.md for what it costs. */
   readonly thread?: boolean | undefined
 }
 
