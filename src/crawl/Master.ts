@@ -108,10 +108,12 @@ export const crawl = Effect.fnUntraced(function* (
   const pagesBefore = resume === undefined ? pagesNow.outcomesNext : 0
   const imagesBefore = resume === undefined ? imagesNow.outcomesNext : 0
   const refusedBefore = resume === undefined ? pagesNow.refused : 0
-  const take = (record: Record): Effect.Effect<void> => {
-    count(counts, record)
-    return onRecord(record)
-  }
+  // Counted when it is recorded, not before: the crawl ends with the last count, and what is under way then is interrupted.
+  const take = (record: Record): Effect.Effect<void> =>
+    Effect.andThen(
+      onRecord(record),
+      Effect.sync(() => count(counts, record))
+    )
   const readPages = Pages.outcomesFrom(pagesBefore + counts.pages + counts.brokenPages).pipe(
     Stream.runForEach((outcome) => take(pageRecord(outcome)))
   )

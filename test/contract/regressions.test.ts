@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Layer, Schema } from "effect"
 import { Client, Manager, Store, type Task, TaskQueue, Worker } from "millrace"
+import { Crawl, Master } from "millrace/crawl"
 import { layerLink } from "../../src/client/Client.ts"
 import { Network } from "../../src/platform/Network.ts"
 import * as Node from "../../src/platform/Node.ts"
@@ -228,6 +229,29 @@ describe("what a review found", () => {
         yield* Q.close()
         assert.strictEqual(yield* Deferred.await(waiting), "Closed")
       }).pipe(Effect.provide(clientTo(port)))
+    )
+  })
+
+  it.live("a crawl does not end before its last record is written", () => {
+    const { Pages } = Crawl.queues()
+    const worker = Worker.layer(Pages, ({ payload }) => {
+      const { url } = payload
+      return Effect.succeed({ url, finalUrl: url, status: 200, bytes: 1, links: 0, images: 0, dropped: 0 })
+    })
+    return withManager((port) =>
+      Effect.gen(function* () {
+        const written: Array<string> = []
+        const summary = yield* Master.crawl({
+          url: "http://127.0.0.1/",
+          onRecord: ({ url }) =>
+            Effect.andThen(
+              Effect.sleep("300 millis"),
+              Effect.sync(() => void written.push(url))
+            )
+        })
+        assert.strictEqual(summary.pages, 1)
+        assert.deepStrictEqual(written, ["http://127.0.0.1/"])
+      }).pipe(Effect.provide(Layer.provideMerge(worker, clientTo(port))))
     )
   })
 })

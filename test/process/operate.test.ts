@@ -43,7 +43,7 @@ describe("operating a queue from the command line", () => {
     assert.match(unknown.stderr, /^millrace: The manager knows no task 0{32}/)
 
     assert.deepStrictEqual(await lines("pause", "jobs"), ['queue "jobs" is paused'])
-    assert.match((await lines("stats")).join("\n"), /^jobs \(paused\) /m)
+    assert.match((await lines("stats")).join("\n"), /^jobs +\S+ +paused /m)
     assertOneLine(await run(["get", "jobs", "--timeout", "0", "--port", port]), /Queue "jobs" is empty/)
     assert.deepStrictEqual(await json("resume", "jobs"), [{ queue: "jobs", paused: false }])
     assert.deepStrictEqual(await lines("get", "jobs", "--timeout", "0"), ['{"n":2}'])
