@@ -26,8 +26,10 @@ import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
 import { restart } from "./restart.ts"
+import { steady } from "./steady.ts"
+import { stock } from "./stock.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart, stock, steady]
 
 class UsageError extends Error {}
 

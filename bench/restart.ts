@@ -47,8 +47,9 @@ export const restart: Work = {
           port = await manager.call<number>("port", undefined, fillMs)
           const listening = monotonicMs() - from
           const leased = (await master.call<number>("firstLease", { port }, fillMs)) - from
+          const { cpuSeconds, rssBytes } = await manager.usage()
           progress(
-            `restart run ${run} of ${options.runs}: listens after ${(listening / 1_000).toFixed(2)} s, first lease after ${(leased / 1_000).toFixed(2)} s, load ${loadavg()[0]!.toFixed(1)}`
+            `restart run ${run} of ${options.runs}: listens after ${(listening / 1_000).toFixed(2)} s, first lease after ${(leased / 1_000).toFixed(2)} s, ${cpuSeconds.toFixed(2)} s of CPU, ${Math.round(rssBytes / 2 ** 20)} MiB, load ${loadavg()[0]!.toFixed(1)}`
           )
           times.push(leased / 1_000)
         }

@@ -170,6 +170,7 @@ export const logSlackBytes = 64 * 1_024 * 1_024
 export const taskNumbersReserved = 65_536
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
+export const bytesCleanedPerRoundMax = 2 * 1_024 * 1_024
 export const rowsCachedBytes = 16 * 1_024 * 1_024
 /** Answers of one session that its client has not acknowledged; a client that never does is cut off. */
 export const answersRememberedMax = 8_192

@@ -128,6 +128,8 @@ export class Core implements Out {
   #rowBytesFrom = 0
   #firstSeq = 1
   #logBytes = 0
+  /** Bytes written since the last look at what could be cleaned. */
+  #appendedBytes = 0
   /** Rows read for the cleaner, and whether it waits for some. */
   #cleanable: ReadonlyArray<Row> = []
   #cleaning = false
@@ -597,6 +599,7 @@ export class Core implements Out {
     for (const { body } of rows) {
       this.#rowBytes.push(body.byteLength)
       this.#logBytes += body.byteLength
+      this.#appendedBytes += body.byteLength
     }
     this.counters.commits++
     store.commit({ rows, dropBefore, durability: level === Level.fsync ? "fsync" : "buffered" }, () => {
@@ -722,14 +725,24 @@ export class Core implements Out {
     }
   }
 
-  /** Starts to clean when more than half of the log, and some slack, is history. */
+  /**
+   * Starts to clean when more than half of the log, and some slack, is history. It cleans three bytes for each that was
+   * written meanwhile: enough to keep up where up to two thirds live, and little beside what the rounds do anyway.
+   */
   #planCleaning(store: Log): void {
     if (this.#cleaning || this.#logBytes <= Limits.logSlackBytes) return
     if (this.#logBytes <= Limits.logSlackBytes + 2 * this.engine.storedBytes) return
     this.#cleaning = true
     const last = this.#recorder!.journal.seq - 1
+    const most = Math.min(Limits.bytesCleanedPerRoundMax, Math.max(Limits.rowBytesTarget, 3 * this.#appendedBytes))
+    this.#appendedBytes = 0
     const seqs: Array<number> = []
-    for (let seq = this.#firstSeq; seq < last && seqs.length < Limits.rowsCleanedPerRoundMax; seq++) seqs.push(seq)
+    for (let bytes = 0; seqs.length < Limits.rowsCleanedPerRoundMax && bytes < most; ) {
+      const seq = this.#firstSeq + seqs.length
+      if (seq >= last) break
+      bytes += this.#rowBytes[this.#rowBytesFrom + seqs.length]!
+      seqs.push(seq)
+    }
     if (seqs.length === 0) {
       this.#cleaning = false
       return

@@ -294,6 +294,8 @@ export const closedStates = ["open", "drain", "immediate"] as const
 export interface Visitor {
   readonly row: (seq: number, epoch: number, now: number) => void
   readonly record: (record: Record) => void
+  /** A put without options, in place of its record: where its payload lies. Undefined: as a record, like the others. */
+  readonly put?: ((n: number, queue: number, at: number, size: number) => void) | undefined
 }
 
 /** Reads a row. Throws `Malformed` for what this version does not write. */
@@ -304,7 +306,16 @@ export const readRow = ({ body, seq }: Row, visitor: Visitor): void => {
     throw new Malformed(`row ${seq} has format ${version}, this version reads ${formatVersion}`)
   }
   visitor.row(seq, r.uint(), r.uint())
-  while (!r.done) visitor.record(decode(r))
+  while (!r.done) {
+    if (visitor.put !== undefined && body[r.position] === Kind.put) {
+      // Most of a log of waiting tasks: without two objects for each a million take 1.4 s of CPU for 1.55.
+      r.position++
+      const n = r.uint()
+      const queue = r.uint()
+      const size = r.binSize(bytesMax)
+      visitor.put(n, queue, r.position - size, size)
+    } else visitor.record(decode(r))
+  }
 }
 
 // ---- pieces

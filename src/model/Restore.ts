@@ -20,7 +20,6 @@ import {
   Kind,
   type LaneRecord,
   type OutcomeRecord,
-  type PutRecord,
   type QueueRecord,
   type Record,
   type RepeatRecord,
@@ -29,7 +28,7 @@ import {
   type Visitor
 } from "./Records.ts"
 import { forgetAnswers, type PutProgress, type PutStatus, Remembered, type Session } from "./Session.ts"
-import { Outcome, Reason, State, Task } from "./Task.ts"
+import { Outcome, Reason, State, Task, type TaskOptions } from "./Task.ts"
 
 export interface RestoreOptions {
   readonly session: (id: number, token: Uint8Array, principal: string) => Session
@@ -148,8 +147,19 @@ export class Restorer implements Visitor {
       case Kind.queue:
         return this.#queueRecord(record)
       case Kind.put:
-      case Kind.putWith:
-        return this.#put(record)
+      case Kind.putWith: {
+        const { dueAt, n, options, origin, payload } = record
+        const task = this.#entered(n, record.queue, options, payload.at, payload.size)
+        task.origin = origin
+        task.checkpoint = record.checkpoint
+        if (dueAt > 0) {
+          task.state = State.delayed
+          task.at = dueAt
+        }
+        const id = options?.id
+        if (id !== undefined) task.queue.ids.set(id, { id, n, until: Number.POSITIVE_INFINITY, home: 0 })
+        return
+      }
       case Kind.task:
         return this.#task(record)
       case Kind.leased: {
@@ -334,22 +344,17 @@ export class Restorer implements Visitor {
     if (record.counters.length > 0) queue.restoreCounters(record.counters)
   }
 
-  #put(record: PutRecord): void {
-    const queue = this.#queue(record.queue)
-    const task = new Task(record.n, queue, undefined, record.options, this.#now, record.payload.size)
+  put = (n: number, queue: number, at: number, size: number): void => void this.#entered(n, queue, undefined, at, size)
+
+  #entered(n: number, queueId: number, options: TaskOptions | undefined, at: number, size: number): Task {
+    const queue = this.#queue(queueId)
+    const task = new Task(n, queue, undefined, options, this.#now, size)
     task.home = this.#seq
-    task.homeAt = record.payload.at
-    task.origin = record.origin
-    task.checkpoint = record.checkpoint
-    if (record.dueAt > 0) {
-      task.state = State.delayed
-      task.at = record.dueAt
-    }
-    this.#engine.tasks.add(record.n, task)
+    task.homeAt = at
+    this.#engine.tasks.add(n, task)
     queue.puts++
-    this.#nextTask = Math.max(this.#nextTask, record.n + 1)
-    const id = record.options?.id
-    if (id !== undefined) queue.ids.set(id, { id, n: record.n, until: Number.POSITIVE_INFINITY, home: 0 })
+    this.#nextTask = Math.max(this.#nextTask, n + 1)
+    return task
   }
 
   #task(record: TaskRecord): void {

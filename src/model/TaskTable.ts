@@ -13,7 +13,8 @@ const pageSize = 1_024
 class Page {
   /** The living task, or the queue in whose log the outcome lies. */
   readonly owners: Array<Task | Queue | undefined> = new Array<Task | Queue | undefined>(pageSize).fill(undefined)
-  readonly cursors = new Float64Array(pageSize)
+  /** Made with the first outcome: tasks that wait need none. */
+  cursors: Float64Array | undefined = undefined
   used = 0
   /** Of these, living tasks: a walk passes over a page that has none. */
   living = 0
@@ -37,7 +38,7 @@ export class TaskTable {
 
   /** Assumes: `owner(n)` is a queue. */
   cursor(n: number): number {
-    return this.#page(n)!.cursors[n % pageSize]!
+    return this.#page(n)!.cursors![n % pageSize]!
   }
 
   add(n: number, task: Task): void {
@@ -110,6 +111,7 @@ export class TaskTable {
     const page = this.#page(n)!
     if (page.owners[n % pageSize] instanceof Task) page.living--
     page.owners[n % pageSize] = queue
+    page.cursors ??= new Float64Array(pageSize)
     page.cursors[n % pageSize] = cursor
   }
 

@@ -1,8 +1,8 @@
 /**
  * The store over SQLite: `SqliteLog` in a thread of its own, or called directly.
  *
- * The thread is the default because it pays (docs/adr/0005-log-store.md): the manager reads and steps the next round
- * while this one is synced, and no slow disk stops its event loop.
+ * The thread is the default because no commit, checkpoint or slow disk then stops the event loop of the program around
+ * it; called directly, a manager that has its process to itself is up to a fifth faster (docs/adr/0005-log-store.md).
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -41,7 +41,7 @@ export interface SqliteOptions {
    * Needed once; damaged rows are refused all the same.
    */
   readonly acceptLoss?: boolean | undefined
-  /** Writes in a thread of its own. Default true. */
+  /** Writes in a thread of its own. Default true; see docs/adr/0005-log-store.md for what it costs. */
   readonly thread?: boolean | undefined
 }
 
@@ -136,6 +136,21 @@ const open = (options: SqliteOptions): Effect.Effect<StoreShape, StoreOpenError,
           })
         )
       )
+    /** Asked for at once and answered later: the thread reads and checks a page while the one before is decoded. */
+    const pageAhead = (from: number): Effect.Effect<Answer, Fault> => {
+      let found: Answer | undefined
+      let waiting: ((answer: Answer) => void) | undefined
+      send({ ask: "page", from }, (answer) => {
+        reserve = answer.reserve
+        found = answer
+        waiting?.(answer)
+      })
+      return Effect.callback<Answer, Fault>((resume) => {
+        waiting = ({ fault, ...answer }) =>
+          resume(fault === undefined ? Effect.succeed({ fault, ...answer }) : Effect.fail(fault))
+        if (found !== undefined) waiting(found)
+      })
+    }
     const close = Effect.ignore(ask({ ask: "close" }))
     const { opened } = yield* Effect.acquireRelease(Effect.mapError(ask({ ask: "open" }), errorOf), () => close)
     const { epoch, instance, sqliteVersion } = opened!
@@ -156,11 +171,19 @@ const open = (options: SqliteOptions): Effect.Effect<StoreShape, StoreOpenError,
       keeps: true,
       identity: { instance, epoch },
       low: () => !reserve.ballast || space.free() + reserve.spareBytes < lowWaterBytes,
-      load: Stream.paginate(0, (from) =>
-        ask({ ask: "page", from }).pipe(
-          Effect.mapError((fault) => (fault.kind === "damaged" ? new StoreDamaged(fault) : brokenOf(fault))),
-          Effect.map(({ page }) => [page!.rows, page!.next === 0 ? Option.none() : Option.some(page!.next)] as const)
-        )
+      load: Stream.unwrap(
+        Effect.sync(() => {
+          const first = pageAhead(0)
+          return Stream.paginate(first, (page) =>
+            page.pipe(
+              Effect.mapError((fault) => (fault.kind === "damaged" ? new StoreDamaged(fault) : brokenOf(fault))),
+              Effect.map(({ page }) => {
+                const { next, rows } = page!
+                return [rows, next === 0 ? Option.none() : Option.some(pageAhead(next))] as const
+              })
+            )
+          )
+        })
       ),
       commit: (batch) =>
         Effect.suspend(() => {
