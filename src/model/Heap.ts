@@ -50,6 +50,11 @@ export class Heap<A> {
     return this.#items.slice()
   }
 
+  /** As they lie in the heap, for `Invariants`. */
+  entries(): ReadonlyArray<A> {
+    return this.#items
+  }
+
   #up(at: number): void {
     const items = this.#items
     const item = items[at]!

@@ -5,38 +5,44 @@
  * count of what it counts.
  */
 import { type Lane, Stand } from "./Lane.ts"
-import type { Lanes } from "./Lanes.ts"
+import type { Lanes, LanesInside } from "./Lanes.ts"
 import { State, type Task } from "./Task.ts"
 
-type Say = (holds: boolean, text: () => string) => void
+type Say = (text: string) => void
 
 /** Ensures: nothing is changed. `each` is called with every ready task. */
 export const checkLanes = (lanes: Lanes, say: Say, each: (task: Task) => void = () => {}): void => {
   const inside = lanes.inside()
-  const all = [inside.plain, ...inside.lanes.values()]
   let size = 0
+  let open = 0
+  let timed = 0
+  let idle = 0
+  let filled = 0
   let settings = 0
   let unlimitedTasks = 0
   let limitedLanes = 0
-  for (const lane of all) {
+  const look = (lane: Lane): void => {
     size += lane.size
+    if (lane.stand === Stand.ring) open++
+    else if (lane.stand === Stand.timed) timed++
+    else if (lane.stand === Stand.idle) idle++
+    if (lane.key !== undefined && lane.size > 0) filled++
     if (lane.paused || lane.override !== undefined) settings++
     if (lane.stand === Stand.ring && lane.limits.limited) limitedLanes++
     if (lane.stand === Stand.ring && !lane.limits.limited) unlimitedTasks += lane.size
     buckets(lane, say, each)
-    stands(lane, lanes, say)
+    stands(lane, lanes, inside, say)
   }
-  say(size === lanes.size, () => `ready.size is ${lanes.size}, ${size} are listed`)
-  say(settings === inside.settings, () => `${inside.settings} lane settings are counted, ${settings} there`)
-  say(
-    unlimitedTasks === inside.unlimitedTasks,
-    () => `${inside.unlimitedTasks} unlimited tasks, ${unlimitedTasks} there`
-  )
-  say(limitedLanes === inside.limitedLanes, () => `${inside.limitedLanes} limited open lanes, ${limitedLanes} there`)
-  rings(lanes, all, say)
-  heap(inside.timed, Stand.timed, all, say)
-  heap(inside.idle, Stand.idle, all, say)
-  sizes(lanes, say)
+  look(inside.plain)
+  for (const lane of inside.lanes.values()) look(lane)
+  if (size !== lanes.size) say(`ready.size is ${lanes.size}, ${size} are listed`)
+  if (settings !== inside.settings) say(`${inside.settings} lane settings are counted, ${settings} there`)
+  if (unlimitedTasks !== inside.unlimitedTasks) say(`${inside.unlimitedTasks} unlimited tasks, ${unlimitedTasks} there`)
+  if (limitedLanes !== inside.limitedLanes) say(`${inside.limitedLanes} limited open lanes, ${limitedLanes} there`)
+  rings(inside, open, say)
+  heap(inside.timed, Stand.timed, timed, say)
+  heap(inside.idle, Stand.idle, idle, say)
+  sizes(inside, filled, say)
 }
 
 const nameOf = (lane: Lane): string => (lane.key === undefined ? "the lane without a key" : `lane "${lane.key}"`)
@@ -46,48 +52,45 @@ const buckets = (lane: Lane, say: Say, each: (task: Task) => void): void => {
   let last = -1
   for (let bucket = lane.first; bucket !== undefined; bucket = bucket.next) {
     const { priority } = bucket
-    say(priority > last, () => `${nameOf(lane)}: priority ${priority} after ${last}`)
+    if (priority <= last) say(`${nameOf(lane)}: priority ${priority} after ${last}`)
     last = priority
-    say(!bucket.empty || lane.size === 0, () => `${nameOf(lane)}: an empty bucket beside tasks`)
+    if (bucket.empty && lane.size > 0) say(`${nameOf(lane)}: an empty bucket beside tasks`)
     let before: Task | undefined
     // A corrupt list may be a ring.
     for (let task = bucket.head; task !== undefined && size <= lane.size; task = task.next) {
       const { n, place } = task
-      const previous = before
       size++
       each(task)
-      say(task.prev === previous, () => `task ${n}: the ready list of priority ${priority} is not linked back`)
-      say(task.priority === priority, () => `task ${n}: in the ready list of priority ${priority}`)
-      say(task.options?.key === lane.key, () => `task ${n}: in ${nameOf(lane)}`)
-      say(task.state === State.ready, () => `task ${n}: state ${task.state} in a list of state ${State.ready}`)
-      const rising = previous === undefined || previous.place < place || (previous.place === place && previous.n < n)
-      say(rising, () => `task ${n}: place ${place} out of order`)
+      if (task.prev !== before) say(`task ${n}: the ready list of priority ${priority} is not linked back`)
+      if (task.priority !== priority) say(`task ${n}: in the ready list of priority ${priority}`)
+      if (task.options?.key !== lane.key) say(`task ${n}: in ${nameOf(lane)}`)
+      if (task.state !== State.ready) say(`task ${n}: state ${task.state} in a list of state ${State.ready}`)
+      const rising = before === undefined || before.place < place || (before.place === place && before.n < n)
+      if (!rising) say(`task ${n}: place ${place} out of order`)
       before = task
     }
-    const end = before
-    say(bucket.tail === end, () => `${nameOf(lane)}: the ready list of priority ${priority} does not end at its tail`)
-    const returned = bucket.returned?.toArray() ?? []
-    for (const [i, task] of returned.entries()) {
+    if (bucket.tail !== before) say(`${nameOf(lane)}: the ready list of priority ${priority} does not end at its tail`)
+    const returned = bucket.returned?.entries() ?? []
+    for (let i = 0; i < returned.length; i++) {
+      const task = returned[i]!
       size++
       each(task)
-      say(task.priority === priority, () => `task ${task.n}: returned to priority ${priority}`)
-      say(task.options?.key === lane.key, () => `task ${task.n}: in ${nameOf(lane)}`)
-      say(task.state === State.ready, () => `task ${task.n}: state ${task.state} in a list of state ${State.ready}`)
+      if (task.priority !== priority) say(`task ${task.n}: returned to priority ${priority}`)
+      if (task.options?.key !== lane.key) say(`task ${task.n}: in ${nameOf(lane)}`)
+      if (task.state !== State.ready) say(`task ${task.n}: state ${task.state} in a list of state ${State.ready}`)
       const parent = i === 0 ? undefined : returned[(i - 1) >> 1]
       const ordered = parent === undefined || parent.place <= task.place
-      say(ordered, () => `task ${task.n}: the heap of returned tasks is out of order`)
+      if (!ordered) say(`task ${task.n}: the heap of returned tasks is out of order`)
     }
   }
-  const listed = size
-  say(listed === lane.size, () => `${nameOf(lane)}: size is ${lane.size}, ${listed} are listed`)
+  if (size !== lane.size) say(`${nameOf(lane)}: size is ${lane.size}, ${size} are listed`)
 }
 
 /** Where it stands is where it must, with the time that the lanes last saw. */
-const stands = (lane: Lane, lanes: Lanes, say: Say): void => {
+const stands = (lane: Lane, lanes: Lanes, { lanes: known, now }: LanesInside, say: Say): void => {
   const { key, limits, running, size } = lane
-  const { lanes: known, now } = lanes.inside()
-  say(key === undefined || known.get(key) === lane, () => `${nameOf(lane)} is not under its key`)
-  say(running >= 0, () => `${nameOf(lane)}: ${running} leases`)
+  if (key !== undefined && known.get(key) !== lane) say(`${nameOf(lane)} is not under its key`)
+  if (running < 0) say(`${nameOf(lane)}: ${running} leases`)
   const blocked = lane.paused || (limits.concurrency > 0 && running >= limits.concurrency)
   const state = key === undefined ? "Open" : lanes.laneStats(key, now).state._tag
   const setting = lane.paused || lane.override !== undefined
@@ -102,57 +105,57 @@ const stands = (lane: Lane, lanes: Lanes, say: Say): void => {
       : kept
         ? Stand.nowhere
         : Stand.idle
-  say(lane.stand === expected, () => `${nameOf(lane)} stands at ${lane.stand}, must at ${expected}`)
-  say(lane.stand !== Stand.timed || lane.at > now, () => `${nameOf(lane)} is open and waits for its time`)
+  if (lane.stand !== expected) say(`${nameOf(lane)} stands at ${lane.stand}, must at ${expected}`)
+  if (lane.stand === Stand.timed && !(lane.at > now)) say(`${nameOf(lane)} is open and waits for its time`)
   const first = lane.first?.priority
-  say(lane.stand !== Stand.ring || lane.priority === first, () => `${nameOf(lane)} is in the ring of another priority`)
+  if (lane.stand === Stand.ring && lane.priority !== first) say(`${nameOf(lane)} is in the ring of another priority`)
   const turn = lane.turn >= 1 && lane.turn <= limits.weight
-  say(lane.stand !== Stand.ring || turn, () => `${nameOf(lane)}: ${lane.turn} tasks left in a turn of ${limits.weight}`)
+  if (lane.stand === Stand.ring && !turn) say(`${nameOf(lane)}: ${lane.turn} tasks left in a turn of ${limits.weight}`)
 }
 
-const rings = (lanes: Lanes, all: ReadonlyArray<Lane>, say: Say): void => {
-  const { occupied, rings } = lanes.inside()
+const rings = ({ occupied, rings }: LanesInside, standing: number, say: Say): void => {
   let listed = 0
-  for (let priority = 0; priority < 256; priority++) {
+  const words = [0, 0, 0, 0, 0, 0, 0, 0]
+  for (let priority = 0; priority < rings.length; priority++) {
     const head = rings[priority]
-    const bit = (occupied[priority >> 5]! >>> (31 - (priority & 31))) & 1
-    say((head !== undefined) === (bit === 1), () => `the ring of priority ${priority} is not where it is looked for`)
-    let lane = head
-    while (lane !== undefined && listed <= all.length) {
-      const here = lane
+    if (head === undefined) continue
+    words[priority >> 5]! |= 1 << (31 - (priority & 31))
+    let lane: Lane | undefined = head
+    while (lane !== undefined && listed <= standing) {
       listed++
-      say(here.stand === Stand.ring, () => `${nameOf(here)} is in a ring and stands at ${here.stand}`)
-      say(here.priority === priority, () => `${nameOf(here)} is in the ring of priority ${priority}`)
-      say(here.ringNext?.ringPrev === here, () => `${nameOf(here)}: its ring is not linked back`)
-      lane = here.ringNext === head ? undefined : here.ringNext
+      if (lane.stand !== Stand.ring) say(`${nameOf(lane)} is in a ring and stands at ${lane.stand}`)
+      if (lane.priority !== priority) say(`${nameOf(lane)} is in the ring of priority ${priority}`)
+      if (lane.ringNext?.ringPrev !== lane) say(`${nameOf(lane)}: its ring is not linked back`)
+      lane = lane.ringNext === head ? undefined : lane.ringNext
     }
   }
-  const standing = all.filter(({ stand }) => stand === Stand.ring).length
-  say(listed === standing, () => `${standing} lanes stand in rings, ${listed} are listed`)
-}
-
-const heap = (entries: ReadonlyArray<Lane>, stand: Stand, all: ReadonlyArray<Lane>, say: Say): void => {
-  for (const [i, lane] of entries.entries()) {
-    say(lane.slot === i, () => `${nameOf(lane)} in slot ${i} believes it is in ${lane.slot}`)
-    say(lane.stand === stand, () => `${nameOf(lane)} is in the heap of ${stand} and stands at ${lane.stand}`)
-    const parent = i === 0 ? undefined : entries[(i - 1) >> 1]
-    say(parent === undefined || parent.at <= lane.at, () => `the heap of lanes is out of order at slot ${i}`)
+  for (let word = 0; word < 8; word++) {
+    const wrong = words[word]! ^ occupied[word]!
+    if (wrong !== 0) say(`the ring of priority ${32 * word + Math.clz32(wrong)} is not where it is looked for`)
   }
-  const standing = all.filter((lane) => lane.stand === stand).length
-  say(standing === entries.length, () => `${standing} lanes stand at ${stand}, ${entries.length} are in its heap`)
+  if (listed !== standing) say(`${standing} lanes stand in rings, ${listed} are listed`)
 }
 
-const sizes = (lanes: Lanes, say: Say): void => {
-  const { lanes: known, sizes } = lanes.inside()
+const heap = (entries: ReadonlyArray<Lane>, stand: Stand, standing: number, say: Say): void => {
+  for (let i = 0; i < entries.length; i++) {
+    const lane = entries[i]!
+    if (lane.slot !== i) say(`${nameOf(lane)} in slot ${i} believes it is in ${lane.slot}`)
+    if (lane.stand !== stand) say(`${nameOf(lane)} is in the heap of ${stand} and stands at ${lane.stand}`)
+    const parent = i === 0 ? undefined : entries[(i - 1) >> 1]
+    if (!(parent === undefined || parent.at <= lane.at)) say(`the heap of lanes is out of order at slot ${i}`)
+  }
+  if (standing !== entries.length) say(`${standing} lanes stand at ${stand}, ${entries.length} are in its heap`)
+}
+
+const sizes = ({ lanes: known, sizes }: LanesInside, filled: number, say: Say): void => {
   let listed = 0
   for (const [size, head] of sizes.entries()) {
     for (let lane = head; lane !== undefined && listed <= known.size; lane = lane.sizeNext) {
       const { key, size: tasks, sizeClass } = lane
       listed++
       const right = sizeClass === size && 32 - Math.clz32(tasks) === size
-      say(right, () => `lane "${key}" has ${tasks} tasks and is in the list of size ${size}`)
+      if (!right) say(`lane "${key}" has ${tasks} tasks and is in the list of size ${size}`)
     }
   }
-  const filled = [...known.values()].filter(({ size }) => size > 0).length
-  say(listed === filled, () => `${filled} lanes have tasks, ${listed} are listed by size`)
+  if (listed !== filled) say(`${filled} lanes have tasks, ${listed} are listed by size`)
 }

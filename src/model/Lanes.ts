@@ -206,7 +206,12 @@ export class Lanes {
     }
     /** Lanes that come to a priority when they are done with a more urgent one. */
     const joining = new Map<number, Array<Cursor>>()
-    for (let priority = 0; priority < 256 && found.length < count; priority++) {
+    const after = (last: number): number => {
+      let next = this.#ringFrom(last + 1)
+      for (const priority of joining.keys()) if (priority > last && priority < next) next = priority
+      return next
+    }
+    for (let priority = after(-1); priority < 256 && found.length < count; priority = after(priority)) {
       const turns: Array<Cursor> = []
       const head = this.#rings[priority]
       let lane = head
@@ -392,7 +397,7 @@ export class Lanes {
       timed: this.#timed.entries(),
       idle: this.#idle.entries(),
       sizes: this.#sizes,
-      occupied: [...this.#occupied],
+      occupied: this.#occupied,
       now: this.#now,
       settings: this.#settings,
       unlimitedTasks: this.#unlimitedTasks,
@@ -438,11 +443,16 @@ export class Lanes {
 
   #head(): Lane | undefined {
     if (!this.#leasable()) return undefined
-    for (let word = 0; word < 8; word++) {
-      const bits = this.#occupied[word]!
-      if (bits !== 0) return this.#rings[word * 32 + Math.clz32(bits)]
+    return this.#rings[this.#ringFrom(0)]
+  }
+
+  /** The most urgent priority from this one on that has an open lane; 256: none has. */
+  #ringFrom(priority: number): number {
+    let bits = this.#occupied[priority >> 5]! & (-1 >>> (priority & 31))
+    for (let word = priority >> 5; ; bits = this.#occupied[word]!) {
+      if (bits !== 0) return word * 32 + Math.clz32(bits)
+      if (++word >= 8) return 256
     }
-    return undefined
   }
 
   #largest(): Lane | undefined {
@@ -606,7 +616,7 @@ export interface LanesInside {
   readonly timed: ReadonlyArray<Lane>
   readonly idle: ReadonlyArray<Lane>
   readonly sizes: ReadonlyArray<Lane | undefined>
-  readonly occupied: ReadonlyArray<number>
+  readonly occupied: Readonly<ArrayLike<number>>
   readonly now: number
   readonly settings: number
   readonly unlimitedTasks: number

@@ -18,6 +18,8 @@ class Page {
   used = 0
   /** Of these, living tasks: a walk passes over a page that has none. */
   living = 0
+  /** The slots behind this one were never used. */
+  end = 0
 }
 
 /** A part of a walk. */
@@ -49,6 +51,7 @@ export class TaskTable {
 
   #claim(n: number): Page {
     let page = this.#page(n)
+    const slot = n % pageSize
     if (page === undefined) {
       page = new Page()
       this.#pages.set(Math.floor(n / pageSize), page)
@@ -56,6 +59,7 @@ export class TaskTable {
       this.#last = page
     }
     page.used++
+    if (slot >= page.end) page.end = slot + 1
     return page
   }
 
@@ -90,7 +94,7 @@ export class TaskTable {
       if (number < first || page.living === 0) continue
       if (slots >= Limits.walkSlotsMax) return { tasks, last: number * pageSize - 1 }
       slots += pageSize
-      for (let i = number === first ? (after + 1) % pageSize : 0; i < pageSize; i++) {
+      for (let i = number === first ? (after + 1) % pageSize : 0; i < page.end; i++) {
         const owner = page.owners[i]
         if (owner === undefined || !(owner instanceof Task) || owner.queue !== queue) continue
         tasks.push(owner)
@@ -103,7 +107,10 @@ export class TaskTable {
   /** Every living task in the order of its number. Assumes: `sort` has run if pages came in another order. */
   forEach(visit: (task: Task) => void): void {
     for (const page of this.#pages.values()) {
-      for (const owner of page.owners) if (owner instanceof Task) visit(owner)
+      for (let i = 0; i < page.end; i++) {
+        const owner = page.owners[i]
+        if (owner instanceof Task) visit(owner)
+      }
     }
   }
 

@@ -1,5 +1,5 @@
 /**
- * The queue of design §8, written naively: one array of all tasks, searched and sorted for every question.
+ * The queue of design §8, written naively: arrays of tasks, searched and sorted for every question.
  *
  * No heaps, no links, no counters. It answers what the engine answers, so that both can be driven side by side.
  */
@@ -125,6 +125,8 @@ interface RefRepeat {
 
 interface RefQueue {
   readonly id: number
+  /** Its tasks that are ready, delayed or leased, in put order. */
+  living: Array<RefTask>
   repeats: Array<RefRepeat>
   readonly policy: QueuePolicy
   closed: "open" | "drain" | "immediate"
@@ -153,9 +155,22 @@ export class Mismatch extends Error {}
 /** All queues are stored; counter 3 is not. */
 const mixed = ({ counts }: RefEffects): boolean => counts.some(({ object }) => object === 3)
 
+const none: Readonly<Record<RefState, number>> = {
+  ready: 0,
+  delayed: 0,
+  leased: 0,
+  success: 0,
+  failure: 0,
+  dead: 0,
+  cancelled: 0,
+  acknowledged: 0,
+  purged: 0
+}
+
 const reasons = { leaseLost: 3, quarantined: 4, expired: 5, dropped: 6 }
 
 export class Reference {
+  /** All tasks ever: task n has index n - 1. */
   readonly tasks: Array<RefTask> = []
   readonly queues: Array<RefQueue>
   readonly congested = new Set<number>()
@@ -171,6 +186,7 @@ export class Reference {
   constructor(policies: ReadonlyArray<QueuePolicy>) {
     this.queues = policies.map((policy, id) => ({
       id,
+      living: [],
       repeats: [],
       policy,
       closed: "open",
@@ -189,26 +205,41 @@ export class Reference {
 
   // ---- what can be asked
 
+  task(n: number): RefTask | undefined {
+    return this.tasks[n - 1]
+  }
+
   of(queue: number, ...states: ReadonlyArray<RefState>): Array<RefTask> {
-    return this.tasks.filter((task) => task.queue === queue && states.includes(task.state))
+    return this.queues[queue]!.living.filter((task) => states.includes(task.state))
   }
 
   ready(queue: number): Array<RefTask> {
     return this.of(queue, "ready").sort((a, b) => priorityOf(a) - priorityOf(b) || a.place - b.place || a.n - b.n)
   }
 
+  /** How many tasks stand where, queue by queue. */
+  counts(): ReadonlyArray<Readonly<Record<RefState, number>>> {
+    const counts = this.queues.map(() => ({ ...none }))
+    for (const { queue, state } of this.tasks) counts[queue]![state]++
+    return counts
+  }
+
   leases(session: number): Array<RefTask> {
-    return this.tasks.filter((task) => task.state === "leased" && task.holder === session)
+    const held: Array<RefTask> = []
+    for (const { living } of this.queues) {
+      for (const task of living) if (task.state === "leased" && task.holder === session) held.push(task)
+    }
+    return held.sort((a, b) => a.n - b.n)
   }
 
   nextDeadline(): number {
     let next = Number.POSITIVE_INFINITY
-    for (const task of this.tasks) {
-      if (task.state === "ready" || task.state === "delayed") next = Math.min(next, task.expiresAt)
-      if (task.state === "delayed" || task.state === "leased") next = Math.min(next, task.at)
-    }
     for (const queue of this.queues) {
-      for (const wait of queue.waits) next = Math.min(next, wait.until)
+      for (const { at, expiresAt, state } of queue.living) {
+        if (state !== "leased" && expiresAt < next) next = expiresAt
+        if (state !== "ready" && at < next) next = at
+      }
+      for (const { until } of queue.waits) if (until < next) next = until
       for (const repeat of queue.repeats) if (!this.#runs(repeat)) next = Math.min(next, repeat.next)
       if (queue.kept < queue.log.length) next = Math.min(next, queue.log[queue.kept]!.at + queue.policy.outcomesKeptMs)
     }
@@ -270,7 +301,7 @@ export class Reference {
       return this.#hand(queue, session, request, count, now)
     }
     if (queue.closed === "immediate") return this.#refuse(request, "closed")
-    if (queue.closed !== "open" && this.of(queueId, "ready", "delayed", "leased").length === 0) {
+    if (queue.closed !== "open" && queue.living.length === 0) {
       return this.#refuse(request, "closed")
     }
     if (waitMs === 0) return this.#refuse(request, "empty")
@@ -491,7 +522,7 @@ export class Reference {
     for (const [n, fence] of held) {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") continue
-      task.state = "acknowledged"
+      this.#over(task, "acknowledged")
       this.#retire(task, now)
       // It will have no outcome: who waits for one learns that.
       this.#answerWaits(task, () => ({ _tag: "Refused", why: "taskNotFound" }))
@@ -503,7 +534,7 @@ export class Reference {
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     const at = queue.log.findIndex(({ task }) => task.n === n)
     if (at >= queue.kept) return this.#answer(request, this.#outcomeOf(queue.log[at]!.task))
-    const task = this.of(queueId, "ready", "delayed", "leased").find((task) => task.n === n)
+    const task = queue.living.find((task) => task.n === n)
     if (task === undefined) return this.#refuse(request, "taskNotFound")
     if (waitMs === 0) return this.#refuse(request, "timedOut")
     this.#wait(queue, "outcome", session, request, waitMs, n, now)
@@ -512,7 +543,7 @@ export class Reference {
   join(session: number, request: number, queueId: number, waitMs: number | undefined, now: number): void {
     const queue = this.queues[queueId]
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
-    if (this.of(queueId, "ready", "delayed", "leased").length === 0) return this.#answer(request, { _tag: "Done" })
+    if (queue.living.length === 0) return this.#answer(request, { _tag: "Done" })
     if (waitMs === 0) return this.#refuse(request, "timedOut")
     this.#wait(queue, "join", session, request, waitMs, 0, now)
   }
@@ -569,8 +600,8 @@ export class Reference {
 
   /** Whether its occurrence has not ended. */
   #runs(repeat: RefRepeat): boolean {
-    const task = this.tasks.find(({ n }) => n === repeat.task)
-    return task !== undefined && ["ready", "delayed", "leased"].includes(task.state)
+    const state = this.task(repeat.task)?.state
+    return state === "ready" || state === "delayed" || state === "leased"
   }
 
   #repeatText(repeat: RefRepeat): string {
@@ -595,8 +626,8 @@ export class Reference {
     const stops: Array<string> = []
     const items = numbers.map((n) => {
       const standing = this.#standing(queue, n)
-      const task = this.tasks.find((task) => task.n === n && task.queue === queueId)
-      if (task === undefined || !["ready", "delayed", "leased"].includes(task.state)) return standing
+      const task = queue.living.find((task) => task.n === n)
+      if (task === undefined) return standing
       if (task.state === "leased") stops.push(`${task.holder}:${n}`)
       this.#end(task, "cancelled", now)
       return standing
@@ -610,7 +641,7 @@ export class Reference {
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     const tasks = this.of(queueId, "ready", "delayed").filter((task) => isWanted(task, wanted))
     for (const task of tasks) {
-      task.state = "purged"
+      this.#over(task, "purged")
       this.#retire(task, now)
       this.#answerWaits(task, () => ({ _tag: "Refused", why: "taskNotFound" }))
     }
@@ -671,13 +702,14 @@ export class Reference {
     const tasks =
       state === "dead"
         ? this.letters(queueId)
-        : this.of(queueId, ...(state === undefined ? (["ready", "delayed", "leased"] as const) : [state]))
+        : this.queues[queueId]!.living.filter((task) => state === undefined || task.state === state)
     return tasks.filter((task) => isWanted(task, wanted)).map(({ n }) => n)
   }
 
   #standing(queue: RefQueue, n: number): string {
-    const task = this.tasks.find((task) => task.n === n && task.queue === queue.id)
-    if (task === undefined || task.state === "acknowledged" || task.state === "purged") return "gone"
+    const task = this.task(n)
+    if (task === undefined || task.queue !== queue.id || task.state === "acknowledged" || task.state === "purged")
+      return "gone"
     if (task.state === "ready" || task.state === "delayed" || task.state === "leased") return task.state
     return queue.log.findIndex((entry) => entry.task === task) >= queue.kept ? task.state : "gone"
   }
@@ -735,21 +767,27 @@ export class Reference {
 
   /** Assumes: called at every deadline. `occurrences` is the order in which the engine put those of this moment. */
   tick(now: number, occurrences: ReadonlyArray<string>): void {
-    for (const task of this.tasks.filter(({ state }) => state === "leased").sort(byDeadline)) {
-      if (task.at <= now) this.#lose(task, now)
+    for (const task of this.#due(now).sort(byDeadline)) {
+      if (task.state === "leased" && task.at <= now) this.#lose(task, now)
     }
-    for (const task of this.tasks) {
+    for (const task of this.#due(now).sort((a, b) => a.n - b.n)) {
       if (task.state === "delayed" && task.at <= now) task.state = "ready"
       if ((task.state === "ready" || task.state === "delayed") && task.expiresAt <= now) this.#expire(task, now)
     }
     for (const queue of this.queues) {
-      for (const wait of queue.waits.filter(({ until }) => until <= now)) {
+      for (const wait of queue.waits.some(({ until }) => until <= now) ? [...queue.waits] : []) {
+        if (wait.until > now) continue
         this.#unwait(queue, wait)
         if (wait.kind === "put") this.#answerPut(queue, wait)
         else this.#refuse(wait.request, wait.kind === "lease" ? "empty" : "timedOut")
       }
     }
     this.#repeat(now, occurrences)
+  }
+
+  /** Living tasks for which a time has come. */
+  #due(now: number): Array<RefTask> {
+    return this.queues.flatMap(({ living }) => living.filter(({ at, expiresAt }) => at <= now || expiresAt <= now))
   }
 
   /** One occurrence for each repeat that is due and whose last one has ended; the missed ones are passed over. */
@@ -806,7 +844,7 @@ export class Reference {
         stream.credit -= count
       }
       this.#forget(queue, now)
-      if (this.of(queue.id, "ready", "delayed", "leased").length > 0) continue
+      if (queue.living.length > 0) continue
       for (const wait of [...queue.waits]) {
         if (wait.kind === "join") {
           this.#unwait(queue, wait)
@@ -914,10 +952,17 @@ export class Reference {
 
   #end(task: RefTask, state: "success" | "failure" | "dead" | "cancelled", now: number): void {
     const queue = this.queues[task.queue]!
-    task.state = state
+    this.#over(task, state)
     queue.log.push({ task, at: now })
     this.#retire(task, now)
     this.#answerWaits(task, () => this.#outcomeOf(task))
+  }
+
+  /** The task lives no more. */
+  #over(task: RefTask, state: RefState): void {
+    task.state = state
+    const { living } = this.queues[task.queue]!
+    living.splice(living.indexOf(task), 1)
   }
 
   #answerWaits(task: RefTask, answer: () => Answer): void {
@@ -943,7 +988,7 @@ export class Reference {
 
   #known(queue: RefQueue, id: string | undefined, now: number): number | undefined {
     if (id === undefined) return undefined
-    const alive = this.of(queue.id, "ready", "delayed", "leased").find(({ item }) => item.id === id)
+    const alive = queue.living.find(({ item }) => item.id === id)
     return alive?.n ?? queue.retired.findLast((old) => old.id === id && old.at + queue.policy.dedupeKeptMs > now)?.n
   }
 
@@ -981,6 +1026,7 @@ export class Reference {
       redriven: false
     }
     this.tasks.push(task)
+    queue.living.push(task)
     // Only children come to a queue that is closed; where what waits is cancelled, so are they.
     if (queue.closed === "immediate") this.#end(task, "cancelled", now)
     return task
@@ -1041,7 +1087,7 @@ export class Reference {
   }
 
   #held(session: number, n: number, fence: number): RefTask | string {
-    const task = this.tasks.find((task) => task.n === n)
+    const task = this.task(n)
     if (task === undefined || task.state === "acknowledged" || task.state === "purged") return "leaseLost"
     if (task.state === "leased") return task.holder === session && task.leases === fence ? task : "leaseLost"
     if (task.state === "ready" || task.state === "delayed") return "leaseLost"

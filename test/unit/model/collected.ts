@@ -119,7 +119,7 @@ export class Collected implements Out {
   objectMade: Out["objectMade"] = (object) => this.disk?.recorder.object(object)
   setAdded: Out["setAdded"] = (set, fingerprint, key, place) => {
     this.disk?.recorder.setAdded(set, fingerprint, key, place)
-    this.disk?.keys.set(`${place.row} ${place.offset}`, key.slice())
+    this.disk?.added(place.row, place.offset, key.slice())
   }
   setRemoved: Out["setRemoved"] = (set, fingerprint) => this.disk?.recorder.setRemoved(set, fingerprint)
   counterChanged: Out["counterChanged"] = (counter) => this.disk?.recorder.counter(counter)
