@@ -1496,13 +1496,16 @@ export class Engine {
   }
 
   #publish(queue: Queue): void {
-    for (const stream of queue.outcomeStreams) {
+    const streams = queue.outcomeStreams
+    for (let i = 0; i < streams.length; i++) {
+      const stream = streams[i]!
       if (stream.credit <= 0 || stream.session.congested || stream.cursor >= queue.log.next) continue
       if (stream.cursor < queue.log.first) {
         this.#out.outcomesGap(stream, queue.log.first)
         this.unsubscribe(stream.session, stream.id)
-        this.#touched.add(queue)
-        return
+        // The others have their turn before the log lets go of anything: what is new in this round may leave with it.
+        i--
+        continue
       }
       const count = Math.min(stream.credit, queue.log.next - stream.cursor)
       const taken = this.#out.outcomes(stream, stream.cursor, count)
