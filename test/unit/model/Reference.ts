@@ -1,6 +1,9 @@
 /**
  * The queue of design §8, written naively: arrays of tasks, searched and sorted for every question.
  *
+ * Whose turn it is among open lanes of one priority is left to the engine, and to the lanes' own test: here each grant is
+ * one that may be, the first of an open lane that no more urgent one goes before.
+ *
  * No heaps, no links, no counters. It answers what the engine answers, so that both can be driven side by side.
  */
 export type Answer =
@@ -61,6 +64,10 @@ export interface QueuePolicy {
   readonly dedupeKeptMs: number
   readonly capacityBytes: number
   readonly overflow: number
+  readonly laneConcurrency: number
+  readonly laneRatePerMinute: number
+  readonly laneBurst: number
+  readonly laneGapMs: number
 }
 
 export type RefState =
@@ -123,7 +130,16 @@ interface RefRepeat {
   occurrences: number
 }
 
+interface RefLane {
+  readonly key: string
+  /** When it was granted something, ever. */
+  readonly grants: Array<number>
+  paused: boolean
+  slowedUntil: number
+}
+
 interface RefQueue {
+  lanes: Array<RefLane>
   readonly id: number
   /** Its tasks that are ready, delayed or leased, in put order. */
   living: Array<RefTask>
@@ -152,6 +168,9 @@ export interface Grant {
 
 export class Mismatch extends Error {}
 
+/** Of two ends in one millisecond the engine's own order decides what follows: the run is over, and nothing is wrong. */
+export class Ambiguous extends Error {}
+
 /** All queues are stored; counter 3 is not. */
 const mixed = ({ counts }: RefEffects): boolean => counts.some(({ object }) => object === 3)
 
@@ -175,6 +194,11 @@ export class Reference {
   readonly queues: Array<RefQueue>
   readonly congested = new Set<number>()
   answers = new Map<number, Answer>()
+  /**
+   * What the engine has granted, queue by queue and in its order: whose turn it was among lanes is its own. Each grant is
+   * held against what may be granted, and taken out.
+   */
+  chosen: ReadonlyMap<number, Array<number>> = new Map()
   readonly kinds = ["set", "dict", "counter", "counter"]
   readonly set = new Set<number>()
   readonly dict = new Map<string, { readonly value: number; readonly version: number }>()
@@ -186,6 +210,7 @@ export class Reference {
   constructor(policies: ReadonlyArray<QueuePolicy>) {
     this.queues = policies.map((policy, id) => ({
       id,
+      lanes: [],
       living: [],
       repeats: [],
       policy,
@@ -217,6 +242,64 @@ export class Reference {
     return this.of(queue, "ready").sort((a, b) => priorityOf(a) - priorityOf(b) || a.place - b.place || a.n - b.n)
   }
 
+  /** The ready tasks whose lanes are open. */
+  open(queueId: number, now: number): Array<RefTask> {
+    return this.ready(queueId).filter(({ item }) => this.#isOpen(this.queues[queueId]!, item.key, now))
+  }
+
+  /** What may be granted next: the first tasks of those open lanes that have one of the lowest priority number. */
+  next(queueId: number, now: number): Array<RefTask> {
+    const queue = this.queues[queueId]!
+    const seen = new Set<string | undefined>()
+    const found: Array<RefTask> = []
+    for (const task of this.ready(queueId)) {
+      if (found.length > 0 && priorityOf(task) > priorityOf(found[0]!)) break
+      const { key } = task.item
+      if (seen.has(key)) continue
+      seen.add(key)
+      if (this.#isOpen(queue, key, now)) found.push(task)
+    }
+    return found
+  }
+
+  #isOpen(queue: RefQueue, key: string | undefined, now: number): boolean {
+    if (key === undefined) return true
+    const lane = this.#lane(queue, key)
+    return !this.#blocked(queue, lane) && this.#opensAt(queue, lane) <= now
+  }
+
+  #lane(queue: RefQueue, key: string): RefLane {
+    const known = queue.lanes.find((lane) => lane.key === key)
+    if (known !== undefined) return known
+    const lane: RefLane = { key, grants: [], paused: false, slowedUntil: 0 }
+    queue.lanes.push(lane)
+    return lane
+  }
+
+  /** Until something happens. */
+  #blocked({ living, policy }: RefQueue, { key, paused }: RefLane): boolean {
+    const { laneConcurrency } = policy
+    if (paused || laneConcurrency === 0) return paused
+    return living.filter(({ item, state }) => state === "leased" && item.key === key).length >= laneConcurrency
+  }
+
+  /** When time lets the lane be granted something: all its grants are gone through again. */
+  #opensAt({ policy }: RefQueue, { grants, slowedUntil }: RefLane): number {
+    const { laneBurst, laneGapMs, laneRatePerMinute } = policy
+    let at = slowedUntil
+    if (laneGapMs > 0 && grants.length > 0) at = Math.max(at, grants.at(-1)! + laneGapMs)
+    if (laneRatePerMinute === 0 || grants.length === 0) return at
+    // A bucket counts in 60,000ths of a task: at r a minute, r of them flow in per millisecond.
+    const full = Math.max(1, laneBurst) * 60_000
+    let level = full
+    let since = grants[0]!
+    for (const grant of grants) {
+      level = Math.min(full, level + (grant - since) * laneRatePerMinute) - 60_000
+      since = grant
+    }
+    return level >= 60_000 ? at : Math.max(at, since + Math.ceil((60_000 - level) / laneRatePerMinute))
+  }
+
   /** How many tasks stand where, queue by queue. */
   counts(): ReadonlyArray<Readonly<Record<RefState, number>>> {
     const counts = this.queues.map(() => ({ ...none }))
@@ -232,9 +315,15 @@ export class Reference {
     return held.sort((a, b) => a.n - b.n)
   }
 
-  nextDeadline(): number {
+  nextDeadline(now: number): number {
     let next = Number.POSITIVE_INFINITY
     for (const queue of this.queues) {
+      for (const { key } of queue.living.filter(({ state }) => state === "ready").map(({ item }) => item)) {
+        if (key === undefined) continue
+        const lane = this.#lane(queue, key)
+        const at = this.#opensAt(queue, lane)
+        if (at > now && at < next && !this.#blocked(queue, lane)) next = at
+      }
       for (const { at, expiresAt, state } of queue.living) {
         if (state !== "leased" && expiresAt < next) next = expiresAt
         if (state !== "ready" && at < next) next = at
@@ -297,7 +386,7 @@ export class Reference {
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     const first = !queue.waits.some(({ kind }) => kind === "lease")
     const gives = !queue.paused && queue.closed !== "immediate"
-    if (gives && this.ready(queueId).length > 0 && (waitMs === 0 || first)) {
+    if (gives && this.next(queueId, now).length > 0 && (waitMs === 0 || first)) {
       return this.#hand(queue, session, request, count, now)
     }
     if (queue.closed === "immediate") return this.#refuse(request, "closed")
@@ -463,14 +552,16 @@ export class Reference {
       readonly final: boolean
       readonly typed: boolean
       readonly retryAfterMs: number | undefined
+      readonly slowDownMs: number | undefined
     }>,
     now: number
   ): void {
-    const codes = items.map(({ fence, final, n, reason, retryAfterMs, typed }) => {
+    const codes = items.map(({ fence, final, n, reason, retryAfterMs, slowDownMs, typed }) => {
       const task = this.#held(session, n, fence)
       if (typeof task === "string") return task
       const { policy } = this.queues[task.queue]!
       task.reasons.push(reason)
+      if (slowDownMs !== undefined) this.#slowDown(this.queues[task.queue]!, task.item.key, now + slowDownMs)
       if (final || task.attempt >= policy.maxAttempts) {
         this.#end(task, typed ? "failure" : "dead", now)
         return "ok"
@@ -614,6 +705,27 @@ export class Reference {
     if (queue === undefined) return this.#refuse(request, "queueNotFound")
     queue.paused = paused
     this.#answer(request, { _tag: "Done" })
+  }
+
+  lane(
+    request: number,
+    queueId: number,
+    key: string,
+    change: "pause" | "resume" | "slowDown",
+    forMs: number,
+    now: number
+  ): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    if (change === "slowDown") this.#slowDown(queue, key, now + forMs)
+    else this.#lane(queue, key).paused = change === "pause"
+    this.#answer(request, { _tag: "Done" })
+  }
+
+  #slowDown(queue: RefQueue, key: string | undefined, until: number): void {
+    if (key === undefined) return
+    const lane = this.#lane(queue, key)
+    lane.slowedUntil = Math.max(lane.slowedUntil, until)
   }
 
   /** Returns whose handlers must stop. */
@@ -767,6 +879,7 @@ export class Reference {
 
   /** Assumes: called at every deadline. `occurrences` is the order in which the engine put those of this moment. */
   tick(now: number, occurrences: ReadonlyArray<string>): void {
+    for (const queue of this.queues) this.#refuseTies(queue, now)
     for (const task of this.#due(now).sort(byDeadline)) {
       if (task.state === "leased" && task.at <= now) this.#lose(task, now)
     }
@@ -783,6 +896,17 @@ export class Reference {
       }
     }
     this.#repeat(now, occurrences)
+  }
+
+  /** Leases end in their order. An expiry beside another end has none, nor has an end beside the time-out of who waits for it. */
+  #refuseTies({ living, waits }: RefQueue, now: number): void {
+    const lost = living.filter(({ at, state }) => state === "leased" && at <= now)
+    const expired = living.filter(({ expiresAt, state }) => state !== "leased" && expiresAt <= now)
+    const ends = [...lost, ...expired]
+    const waited = waits.some(({ count, kind, until }) => {
+      return kind === "outcome" && until <= now && ends.some(({ n }) => n === count)
+    })
+    if (waited || (expired.length > 0 && ends.length > 1)) throw new Ambiguous(`at ${now}`)
   }
 
   /** Living tasks for which a time has come. */
@@ -855,6 +979,9 @@ export class Reference {
         }
       }
     }
+    for (const [id, more] of this.chosen) {
+      if (more.length > 0) throw new Mismatch(`queue ${id}: ${more.join()} should not have been granted`)
+    }
     return published
   }
 
@@ -877,26 +1004,33 @@ export class Reference {
   #serve(queue: RefQueue, grants: Array<Grant>, now: number): boolean {
     let any = false
     if (queue.paused || queue.closed === "immediate") return false
-    for (let ready = this.ready(queue.id); ready.length > 0; ready = this.ready(queue.id)) {
+    for (;;) {
       const wait = queue.waits.find(({ kind }) => kind === "lease")
+      const open = queue.leaseStreams.filter(({ credit, session }) => credit > 0 && !this.congested.has(session))
+      if (wait === undefined && open.length === 0) return any
+      const next = this.next(queue.id, now)
+      if (next.length === 0) return any
+      any = true
       if (wait !== undefined) {
         this.#unwait(queue, wait)
         this.#hand(queue, wait.session, wait.request, wait.count, now)
-        any = true
         continue
       }
-      const open = queue.leaseStreams.filter(({ credit, session }) => credit > 0 && !this.congested.has(session))
-      if (open.length === 0) return any
       const grant = grants.shift()
-      if (grant === undefined) throw new Mismatch(`queue ${queue.id}: task ${ready[0]!.n} should have been delivered`)
+      if (grant === undefined) throw new Mismatch(`queue ${queue.id}: task ${next[0]!.n} should have been delivered`)
       const stream = open.find(({ id }) => id === grant.stream)
       if (stream === undefined) throw new Mismatch(`stream ${grant.stream} has no credit or takes nothing`)
       stream.credit--
-      const text = this.#grant(ready[0]!, stream.session, now)
+      const text = this.#grant(this.#chosenOf(queue, next), stream.session, now)
       if (text !== grant.text) throw new Mismatch(`delivered ${grant.text}, expected ${text}`)
-      any = true
     }
-    return any
+  }
+
+  #chosenOf(queue: RefQueue, next: ReadonlyArray<RefTask>): RefTask {
+    const n = this.chosen.get(queue.id)?.shift()
+    const task = next.find((task) => task.n === n)
+    if (task !== undefined) return task
+    throw new Mismatch(`queue ${queue.id}: granted ${n}, not one of ${next.map((task) => task.n).join()}`)
   }
 
   #grant(task: RefTask, session: number, now: number): string {
@@ -905,14 +1039,19 @@ export class Reference {
     task.leases++
     task.started = false
     task.holder = session
+    const { key } = task.item
+    if (key !== undefined) this.#lane(this.queues[task.queue]!, key).grants.push(now)
     this.#extend(task, now)
     return `${task.n}/${task.leases}/${task.attempt}${task.checkpoint === undefined ? "" : `/${task.checkpoint}`}`
   }
 
   #hand(queue: RefQueue, session: number, request: number, count: number, now: number): void {
-    const tasks = this.ready(queue.id)
-      .slice(0, count)
-      .map((task) => this.#grant(task, session, now))
+    const tasks: Array<string> = []
+    while (tasks.length < count) {
+      const next = this.next(queue.id, now)
+      if (next.length === 0) break
+      tasks.push(this.#grant(this.#chosenOf(queue, next), session, now))
+    }
     this.#answer(request, { _tag: "Leased", tasks })
   }
 

@@ -27,6 +27,8 @@ export const definition = (name: string, policy: Partial<Policy>): QueueDefiniti
 export class Collected implements Out {
   readonly answers = new Map<number, Answer>()
   grants = new Map<number, Array<Grant>>()
+  /** Tasks in the order in which they were granted, by queue; who has looked at them takes them out. */
+  readonly chosen = new Map<number, Array<number>>()
   published = new Map<number, string>()
   admitting: Array<number> = []
   /** The life of every task as the changes tell it. */
@@ -102,10 +104,19 @@ export class Collected implements Out {
     this.#answer(request, { _tag: "Redriven", pairs: [...pairs] })
   }
   cancelling: Out["cancelling"] = (session, task) => void this.stops.push(`${session.id}:${task}`)
-  leased: Out["leased"] = (_, request, tasks) => this.#answer(request, { _tag: "Leased", tasks: tasks.map(leaseText) })
+  #granted(task: Task): void {
+    const chosen = this.chosen.get(task.queue.id)
+    if (chosen === undefined) this.chosen.set(task.queue.id, [task.n])
+    else chosen.push(task.n)
+  }
+  leased: Out["leased"] = (_, request, tasks) => {
+    for (const task of tasks) this.#granted(task)
+    this.#answer(request, { _tag: "Leased", tasks: tasks.map(leaseText) })
+  }
   items: Out["items"] = (_, request, codes) =>
     this.#answer(request, { _tag: "Items", items: codes.map((code) => (code === 0 ? "ok" : codeNames[code]!)) })
   deliver: Out["deliver"] = (stream, task) => {
+    this.#granted(task)
     const grants = this.grants.get(stream.queue.id) ?? []
     grants.push({ stream: stream.id, text: leaseText(task) })
     this.grants.set(stream.queue.id, grants)

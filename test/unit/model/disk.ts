@@ -4,6 +4,7 @@ import { clean } from "../../../src/model/Cleaner.ts"
 import { Engine, type Out } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
 import type { Row } from "../../../src/model/Journal.ts"
+import type { Queue } from "../../../src/model/Queue.ts"
 import { Recorder } from "../../../src/model/Recorder.ts"
 import { Restorer } from "../../../src/model/Restore.ts"
 import { Session } from "../../../src/model/Session.ts"
@@ -88,6 +89,7 @@ export class Disk {
       assert.deepStrictEqual(found, expected)
       throw new Error("the log rebuilds another engine, and no difference is seen")
     }
+    restored.dispatch(now)
     assert.deepStrictEqual(check(restored), [])
     for (const session of engine.sessions) {
       const other = [...restored.sessions].find(({ id }) => id === session.id)
@@ -154,6 +156,22 @@ const objectsOf = (engine: Engine): unknown =>
     ]
   })
 
+/** Ready tasks in the order of their lane, and what is set of each lane. Whose turn it is among lanes is not kept. */
+const lanesOf = ({ ready }: Queue, now: number): ReadonlyArray<unknown> => {
+  const { lanes, plain } = ready.inside()
+  const found: Array<readonly [string, ...Array<unknown>]> = []
+  for (const lane of [plain, ...lanes.values()]) {
+    const tasks: Array<number> = []
+    for (let bucket = lane.first; bucket !== undefined; bucket = bucket.next) {
+      for (const { n } of bucket.tasks()) tasks.push(n)
+    }
+    const slowedUntil = lane.slowedUntil > now ? lane.slowedUntil : 0
+    const isSet = lane.paused || slowedUntil > 0 || lane.override !== undefined
+    if (tasks.length > 0 || isSet) found.push([lane.key ?? "", tasks, lane.paused, slowedUntil, lane.override])
+  }
+  return found.sort(([a], [b]) => (a < b ? -1 : 1))
+}
+
 const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
   engine.queues.map((queue) => {
     const living: Array<Task> = []
@@ -176,7 +194,7 @@ const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
       definition: { name: definition.name, policy, durability: definition.durability },
       counters: { puts, done, dead, cancelled, acknowledged, closed, paused, purged, dropped, redriven },
       living: living.map((task) => [task.state, taskOf(engine, task)]),
-      ready: queue.ready.peek(1_000_000, now).map(({ n }) => n),
+      lanes: lanesOf(queue, now),
       outcomes: { next: log.next, outcomes },
       ids,
       letters: queue.deadLetters.all().map(({ cursor, diedAt, task }) => [cursor, diedAt, taskOf(engine, task)]),

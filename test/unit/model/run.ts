@@ -2,15 +2,17 @@ import assert from "node:assert/strict"
 import type { DeadLetter } from "../../../src/model/DeadLetters.ts"
 import { type CommitEffects, Engine, type Failure } from "../../../src/model/Engine.ts"
 import { check } from "../../../src/model/Invariants.ts"
+import { LaneChange } from "../../../src/model/Lanes.ts"
 import { Standing } from "../../../src/model/Life.ts"
 import type { OutcomeLog } from "../../../src/model/OutcomeLog.ts"
 import type { Queue } from "../../../src/model/Queue.ts"
 import { Session } from "../../../src/model/Session.ts"
-import { Reason, type TaskOptions } from "../../../src/model/Task.ts"
+import { Reason, type Task, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
 import { Collected, definition } from "./collected.ts"
 import { Disk } from "./disk.ts"
 import {
+  Ambiguous,
   type Answer,
   type Item,
   type QueuePolicy,
@@ -47,8 +49,8 @@ export class Run {
   readonly #engine: Engine
   readonly #reference: Reference
   readonly #policies: ReadonlyArray<QueuePolicy>
-  /** One lane for all tasks, or none: put order holds within a lane. Order between lanes is the lanes' own test. */
-  readonly #key: string | undefined
+  /** What keys tasks have. */
+  readonly #keys: ReadonlyArray<string | undefined>
   readonly #sessions: Array<{ session: Session; attached: boolean; number: number }> = []
   readonly #expiries = new Set<number>()
   readonly ops: Array<string> = []
@@ -61,7 +63,15 @@ export class Run {
     this.#logs = logs
     this.#random = new Random(seed)
     const r = this.#random
-    this.#key = r.pick([undefined, "a", "b"])
+    this.#keys = r.pick<ReadonlyArray<string | undefined>>([
+      [undefined],
+      ["a"],
+      [undefined, "a"],
+      ["a", "b"],
+      [undefined, "a", "b"],
+      ["a", "b", "c"]
+    ])
+    const laneLimits = this.#keys.length > 1 || r.chance(50)
     this.#policies = [0, 1, 2].map(() => ({
       capacity: r.pick([2, 3, 5, 20]),
       tasksMax: r.chance(15) ? 15 + r.int(20) : 0,
@@ -76,12 +86,17 @@ export class Run {
       dedupeKept: r.pick([0, 1, 3, 1_000]),
       dedupeKeptMs: r.pick([700, 86_400_000]),
       capacityBytes: r.pick([0, 0, 6, 20]),
-      overflow: r.chance(25) ? 1 : 0
+      overflow: r.chance(25) ? 1 : 0,
+      laneConcurrency: laneLimits ? r.pick([0, 0, 1, 2]) : 0,
+      laneRatePerMinute: laneLimits ? r.pick([0, 0, 0, 70, 600, 1_700]) : 0,
+      laneBurst: r.int(4),
+      laneGapMs: laneLimits ? r.pick([0, 0, 0, 90, 430]) : 0
     }))
     this.#out.disk = this.#disk
     this.#disk.recorder.journal.begin(this.#now)
     this.#engine = new Engine({ epoch: 1, seed, out: this.#out, keepTexts: false })
     this.#reference = make(this.#policies)
+    this.#reference.chosen = this.#out.chosen
     this.#policies.forEach(({ backoffFactor, ...policy }, i) => {
       const base = definition(`q${i}`, { ...policy, backoffFactorPercent: backoffFactor * 100 })
       this.#engine.declare({ ...base, durability: "fsync" })
@@ -95,14 +110,25 @@ export class Run {
   }
 
   go(count: number): void {
+    try {
+      this.#rounds(count)
+    } catch (error) {
+      if (!(error instanceof Ambiguous)) throw error
+      this.#engine.dispatch(this.#now)
+      this.#disk.store()
+      this.#count("ambiguous")
+    }
+    this.#disk.verify(this.#engine, this.#now)
+    this.#count("restored")
+  }
+
+  #rounds(count: number): void {
     for (let i = 0; i < count; ) {
       for (let inRound = 1 + this.#random.int(4); inRound > 0 && i < count; inRound--, i++) this.#command()
       this.#settle()
       if (this.#random.chance(60)) this.#advance(100 * (1 + this.#random.int(this.#random.chance(20) ? 40 : 8)))
     }
     this.#advance(200_000)
-    this.#disk.verify(this.#engine, this.#now)
-    this.#count("restored")
   }
 
   #connect(slot: number): void {
@@ -114,7 +140,7 @@ export class Run {
   #advance(ms: number): void {
     const end = this.#now + ms
     for (;;) {
-      const next = Math.min(this.#engine.nextDeadline, this.#reference.nextDeadline())
+      const next = Math.min(this.#engine.nextDeadline, this.#reference.nextDeadline(this.#now))
       this.#now = Math.min(end, Math.max(next, this.#now + 1))
       this.#out.occurrences = []
       this.#disk.recorder.journal.begin(this.#now)
@@ -205,7 +231,8 @@ export class Run {
     const { tasks } = this.#engine.tasks.after(queue, 0, 1_000)
     const letters = queue.deadLetters.all()
     const same =
-      sameTasks(ready, this.#reference.ready(queue.id)) &&
+      queue.ready.size === count.ready &&
+      sameLanes(ready, this.#reference.open(queue.id, this.#now)) &&
       sameTasks(tasks, ref.living) &&
       queue.delayed === count.delayed &&
       queue.leased === count.leased &&
@@ -229,7 +256,8 @@ export class Run {
     explain(
       `queue ${queue.id}`,
       {
-        ready: ready.map(({ n }) => n),
+        ready: queue.ready.size,
+        open: ready.map(({ n }) => n),
         delayed: queue.delayed,
         leased: queue.leased,
         done: queue.done,
@@ -248,7 +276,8 @@ export class Run {
         outcomes: cursors.map((cursor) => `${log.endedAt(cursor)} ${log.task(cursor)}`).sort()
       },
       {
-        ready: this.#reference.ready(queue.id).map(({ n }) => n),
+        ready: count.ready,
+        open: this.#reference.open(queue.id, this.#now).map(({ n }) => n),
         delayed: count.delayed,
         leased: count.leased,
         done: count.success,
@@ -282,7 +311,8 @@ export class Run {
   #item(): Item {
     const r = this.#random
     const item: { -readonly [K in keyof Item]: Item[K] } = { bytes: r.chance(2) ? 9 : r.int(9) }
-    if (this.#key !== undefined) item.key = this.#key
+    const key = r.pick(this.#keys)
+    if (key !== undefined) item.key = key
     if (r.chance(50)) return item
     if (r.chance(40)) item.id = `id${r.int(8)}`
     if (r.chance(40)) item.priority = r.pick([0, 1, 127, 128, 129, 255])
@@ -366,7 +396,15 @@ export class Run {
         r.chance(95) && this.#reference.tasks.length > 0 ? r.pick(this.#reference.tasks).n : 1_000_000
       )
     const kind = r.int(100)
-    if (kind < 20) {
+    if (kind < 10) {
+      const key = r.pick(this.#keys) ?? r.pick(["a", "b"])
+      const change = r.pick(["pause", "resume", "resume", "slowDown", "slowDown"] as const)
+      const forMs = 47 + 100 * r.int(30)
+      say(`${change}Lane`, queue, key, forMs)
+      this.#engine.lane(session, request, queue, key, LaneChange[change], undefined, forMs, now)
+      return this.#reference.lane(request, queue, key, change, forMs, now)
+    }
+    if (kind < 22) {
       const paused = r.chance(30)
       say("pause", queue, paused)
       operations.pause(session, request, queue, paused)
@@ -532,7 +570,8 @@ export class Run {
         const reason = r.pick([Reason.failed, Reason.failed, Reason.defect, Reason.timeout, Reason.killed])
         const typed = r.chance(50)
         const retryAfterMs = r.chance(20) ? 20 + 100 * r.int(10) : undefined
-        return { n, fence, reason, final: reason === Reason.killed, typed, retryAfterMs }
+        const slowDownMs = r.chance(25) ? 47 + 100 * r.int(30) : undefined
+        return { n, fence, reason, final: reason === Reason.killed, typed, retryAfterMs, slowDownMs }
       })
       say("fail", items)
       this.#engine.fail(
@@ -540,8 +579,8 @@ export class Run {
         request,
         items.map(({ n }) => n),
         items.map(({ fence }) => fenceBase + fence),
-        items.map(({ reason, retryAfterMs, typed }): Failure => {
-          return { reason, error: typed ? new Uint8Array(2) : undefined, text: "", retryAfterMs }
+        items.map(({ reason, retryAfterMs, slowDownMs, typed }): Failure => {
+          return { reason, error: typed ? new Uint8Array(2) : undefined, text: "", retryAfterMs, slowDownMs }
         }),
         now
       )
@@ -595,8 +634,7 @@ export class Run {
       else this.#reference.congested.delete(number)
       return
     }
-    // Occurrences have no key: with keys there would be two lanes.
-    if (kind < 98 && r.chance(60) && this.#key === undefined) {
+    if (kind < 98 && r.chance(40)) {
       const id = r.pick(["a", "b", "c"])
       const what = r.int(10)
       if (what < 7) {
@@ -624,7 +662,7 @@ export class Run {
       this.#engine.listRepeats(session, request, queue)
       return this.#reference.repeats(request, queue)
     }
-    if (kind < 98 && r.chance(38)) {
+    if (kind < 98 && r.chance(30)) {
       const mode = r.pick(["drain", "immediate"] as const)
       say("close", queue, mode)
       this.#engine.close(session, request, queue, mode, now)
@@ -784,6 +822,18 @@ const sameAnswers = (a: Answer, b: Answer): boolean => {
 const sameTasks = (a: ReadonlyArray<{ readonly n: number }>, b: ReadonlyArray<{ readonly n: number }>): boolean =>
   a.length === b.length && a.every(({ n }, i) => n === b[i]!.n)
 
+/** The same tasks, the more urgent before the less, each lane's in its order; between lanes it is the engine's own. */
+const sameLanes = (found: ReadonlyArray<Task>, sorted: ReadonlyArray<RefTask>): boolean => {
+  if (sameTasks(found, sorted)) return true
+  const rest = [...sorted]
+  for (const { n, options, priority } of found) {
+    const at = rest.findIndex(({ item }) => item.key === options?.key)
+    if (rest[at]?.n !== n || priority !== (rest[0]!.item.priority ?? 128)) return false
+    rest.splice(at, 1)
+  }
+  return rest.length === 0
+}
+
 /** The same letters, whatever their order: within one millisecond it is the engine's own. */
 const sameLetters = (a: ReadonlyArray<DeadLetter>, b: ReadonlyArray<RefTask>): boolean => {
   if (a.length !== b.length) return false
@@ -811,14 +861,3 @@ const sameOutcomes = (
 const byNumber = (a: number, b: number): number => a - b
 const sorted = <A>(map: ReadonlyMap<number, A>): ReadonlyArray<readonly [number, A]> =>
   [...map].sort(([a], [b]) => a - b)
-
-/** Runs a seed that failed once more, for its operations. */
-export const explained = (seed: number): Error => {
-  const run = new Run(seed, { logs: true })
-  try {
-    run.go(opsPerSeed)
-  } catch (error) {
-    return new Error(`seed ${seed}: ${String(error)}\n${run.ops.slice(-60).join("\n")}`, { cause: error })
-  }
-  return new Error(`seed ${seed} failed once and not again`)
-}
