@@ -4,10 +4,10 @@
  * Ends with counts: seeds, operations by kind, rebuilds from the log. A seed that fails is printed with its operations
  * and ends the run with code 1; so does a kind of operation that never happened.
  */
-import { parseArgs } from "node:util"
 import { isMainThread, parentPort, Worker } from "node:worker_threads"
 import { opsPerSeed } from "../test/unit/model/run.ts"
 import { type Counts, kinds, runSeeds } from "../test/unit/model/seeds.ts"
+import { flagsOf, whole } from "./flags.ts"
 
 /** Seeds that a worker is given at once. */
 const chunk = 100
@@ -93,22 +93,13 @@ const run = async (from: number, seeds: number, json: boolean): Promise<boolean>
   return failures.length === 0 && missing.length === 0
 }
 
-const whole = (name: string, text: string, least: number): number => {
-  const value = Number(text)
-  if (Number.isSafeInteger(value) && value >= least) return value
-  console.error(`--${name} is ${text}; use a whole number from ${least} on`)
-  process.exit(2)
-}
-
 const main = async (): Promise<void> => {
-  const { values } = parseArgs({
-    options: {
-      seeds: { type: "string", default: "10000" },
-      from: { type: "string", default: "1" },
-      json: { type: "boolean", default: false }
-    }
+  const { from, json, seeds } = flagsOf({
+    seeds: { type: "string", default: "10000" },
+    from: { type: "string", default: "1" },
+    json: { type: "boolean", default: false }
   })
-  const passed = await run(whole("from", values.from, 0), whole("seeds", values.seeds, 1), values.json)
+  const passed = await run(whole("from", from, 0), whole("seeds", seeds, 1), json)
   process.exitCode = passed ? 0 : 1
 }
 
