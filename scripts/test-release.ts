@@ -7,6 +7,7 @@
  */
 import { spawn, spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { stripVTControlCharacters } from "node:util"
 import { flagsOf, refuse, whole } from "./flags.ts"
 import { type Part, type Program, parts, scaled } from "./release/parts.ts"
 
@@ -54,7 +55,7 @@ const run = ({ args, env, expected }: Program): Promise<Ended> =>
 
 /** The counts that a program printed: one line of JSON, or the lines of its tests that have numbers in them. */
 const countsOf = (stdout: string): unknown => {
-  const lines = stdout.trimEnd().split("\n")
+  const lines = stripVTControlCharacters(stdout).trimEnd().split("\n")
   const last = lines.at(-1) ?? ""
   if (last.startsWith("{")) {
     try {
