@@ -46,6 +46,7 @@ describe("snippets in README and docs", () => {
     const scripts = new Set(Object.keys(JSON.parse(readFileSync(join(root, "package.json"), "utf8")).scripts as object))
     const lines = pages.flatMap((page) => blocks(page, "sh").flatMap(({ text }) => text.split("\n")))
     const help = new Map<string, string>()
+    const env = { ...process.env, NODE_COMPILE_CACHE: join(root, "node_modules/.cache/millrace-tests") }
     let checked = 0
     for (const line of lines) {
       const code = line.split("#")[0] ?? ""
@@ -58,7 +59,7 @@ describe("snippets in README and docs", () => {
       const name = command[1]!
       if (!help.has(name)) {
         const main = join(root, "src/cli/main.ts")
-        const { status, stdout } = spawnSync(process.execPath, [main, name, "--help"], { encoding: "utf8" })
+        const { status, stdout } = spawnSync(process.execPath, [main, name, "--help"], { encoding: "utf8", env })
         assert.strictEqual(status, 0, name)
         help.set(name, stdout)
       }
