@@ -249,6 +249,9 @@ export const graceMsDefault = 10_000
 /** Reconnect back-off of a client: base and cap, full jitter. */
 export const reconnectBaseMs = 100
 export const reconnectCapMs = 5_000
+/** What a client may set that cap to. */
+export const reconnectCapMsMin = 10
+export const reconnectCapMsMax = 3_600_000
 /** Time that what was in flight waits for the session to resume, before it fails as indefinite. */
 export const resendMs = 30_000
 /** Time a peer has to take the last word on a connection, before it is cut. */
