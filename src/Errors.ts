@@ -215,10 +215,16 @@ export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("Coun
   }
 }
 
-/** One commit names what is only in memory and what is stored; `name` differs from the first. Nothing was changed. */
-export class DurabilityMixed extends Schema.TaggedError<DurabilityMixed>()("DurabilityMixed", { name: Schema.String }) {
+/** One commit would span what is only in memory and what is stored, and could not be all or nothing. Nothing was changed. */
+export class DurabilityMixed extends Schema.TaggedError<DurabilityMixed>()("DurabilityMixed", {
+  /** What differs from the task's own queue. */
+  name: Schema.String,
+  /** The task's own queue, where it is known. */
+  queue: Schema.optionalKey(Schema.String)
+}) {
   override get message(): string {
-    return `One commit cannot mix memory with stored queues or objects: "${this.name}" differs from the task's own queue.`
+    const own = this.queue === undefined ? "the task's own queue" : `queue "${this.queue}"`
+    return `A commit of ${own} cannot take in "${this.name}": one is kept in memory, the other in the store. Give both the same durability (policy.durability of a queue), or write to it outside the commit (queue.put).`
   }
 }
 
@@ -366,16 +372,6 @@ export class StoreFull extends Schema.TaggedError<StoreFull>()("StoreFull", { ne
   }
 }
 
-/** A commit would span a `memory` queue and a stored one, and could not be all or nothing. Nothing was changed. */
-export class MixedDurability extends Schema.TaggedError<MixedDurability>()("MixedDurability", {
-  queue: Schema.String,
-  child: Schema.String
-}) {
-  override get message(): string {
-    return `A task of queue "${this.queue}" cannot put a child on queue "${this.child}" with its commit: one is kept in memory, the other in the store. Give both the same policy.durability, or put with queue.put.`
-  }
-}
-
 /** What the network, the manager's state or the credential can do to any request. */
 export type RequestError =
   | QueueNotFound
@@ -421,7 +417,6 @@ export type MillraceError =
   | StoreDamaged
   | StoreLocked
   | StoreTooNew
-  | MixedDurability
 
 export interface Facts {
   readonly fault: "caller" | "peer" | "manager" | "network" | "operator" | "task"
@@ -468,6 +463,5 @@ export const facts = {
   StoreDamaged: { fault: "operator", severity: "process", outcome: "definite" },
   StoreLocked: { fault: "operator", severity: "process", outcome: "definite" },
   StoreTooNew: { fault: "operator", severity: "process", outcome: "definite" },
-  StoreFull: { fault: "manager", ...request },
-  MixedDurability: { fault: "caller", ...request }
+  StoreFull: { fault: "manager", ...request }
 } as const satisfies Record<MillraceError["_tag"], Facts>

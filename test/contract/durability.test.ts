@@ -196,7 +196,7 @@ describe("a commit that spans memory and the store", () => {
               Effect.map(parent.stats, ({ dead, done }) => done + dead === 1),
               "the task has ended"
             )
-            assert.deepStrictEqual(failures, ["MixedDurability"])
+            assert.deepStrictEqual(failures, ["DurabilityMixed"])
             assert.strictEqual((yield* parent.stats).done, 1)
             assert.strictEqual((yield* sibling.stats).puts, 1)
             assert.strictEqual((yield* child.stats).puts, 0)
