@@ -85,6 +85,22 @@ export class Full extends Schema.TaggedError<Full>()("Full", {
   }
 }
 
+/**
+ * A `putAll` of several messages failed after some were answered: the first `accepted` items are on the queue. `rest` says
+ * of the others: `definite`, none of them was put; `indefinite`, some may have been. `reason` is what the failed message met.
+ */
+export class PutIncomplete extends Schema.TaggedError<PutIncomplete>()("PutIncomplete", {
+  queue: Schema.String,
+  accepted: Schema.Int,
+  rest: Schema.Literals(["definite", "indefinite"]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    const rest = this.rest === "definite" ? "none of the others was" : "of the others some may have been"
+    return `Of a batch the first ${this.accepted} items were put on queue "${this.queue}", ${rest}: ${this.reason}`
+  }
+}
+
 /** Nothing is there to take and the call does not wait (any longer). */
 export class Empty extends Schema.TaggedError<Empty>()("Empty", { queue: Schema.String }) {
   override get message(): string {
@@ -399,6 +415,7 @@ export type MillraceError =
   | Full
   | Empty
   | Closed
+  | PutIncomplete
   | LeaseLost
   | AlreadyEnded
   | TaskNotFound
@@ -436,6 +453,7 @@ export const facts = {
   Full: { fault: "manager", ...request },
   Empty: { fault: "manager", ...request },
   Closed: { fault: "caller", ...request },
+  PutIncomplete: { fault: "manager", severity: "request", outcome: "indefinite" },
   LeaseLost: { fault: "caller", ...request },
   AlreadyEnded: { fault: "caller", ...request },
   TaskNotFound: { fault: "caller", ...request },

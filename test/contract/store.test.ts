@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Schema } from "effect"
-import { type Client, Errors, Manager, SharedCounter, SharedDict, SharedSet, Store, TaskQueue } from "millrace"
+import { type Client, Errors, Limits, Manager, SharedCounter, SharedDict, SharedSet, Store, TaskQueue } from "millrace"
 import { Faults, layerFaulty } from "../../src/testing/FaultyStore.ts"
 import { layerMemoryLog, MemoryDisk } from "../../src/testing/MemoryLog.ts"
 import { batch, type Disk, loaded, rowsFrom, same, storeContract, withStore } from "./store.ts"
@@ -153,10 +153,23 @@ describe("a store whose disk runs full", () => {
   it.effect("refuses what would add to it, and takes what takes away or is a commit", () =>
     Effect.gen(function* () {
       let low = false
+      let fills = false
       const inner = memory().layer
       const filling = Layer.effect(
         Store.Store,
-        Effect.map(Store.Store, (store) => Store.Store.of({ ...store, low: () => low }))
+        Effect.map(Store.Store, (store) =>
+          Store.Store.of({
+            ...store,
+            low: () => low,
+            commit: (batch) =>
+              Effect.andThen(
+                store.commit(batch),
+                Effect.sync(() => {
+                  low ||= fills
+                })
+              )
+          })
+        )
       ).pipe(Layer.provide(inner))
       yield* Effect.gen(function* () {
         const seen = SharedSet.make("seen")
@@ -187,6 +200,12 @@ describe("a store whose disk runs full", () => {
         low = false
         yield* seen.add("b")
         yield* Q.put(3)
+        fills = true
+        const most = Array.from({ length: Limits.batchItemsMax + 1 }, (_, i) => i)
+        const error = yield* Effect.flip(Q.putAll(most))
+        assert.deepInclude(error, { _tag: "PutIncomplete", accepted: Limits.batchItemsMax, rest: "definite" })
+        assert.include(error.message, "store is full")
+        assert.deepInclude(yield* Q.stats, { puts: Limits.batchItemsMax + 3 })
       }).pipe(Effect.provide(Manager.layer({ queues: [Q] }).pipe(Layer.provide(filling))))
     })
   )
