@@ -14,8 +14,11 @@ export const preAuthFrameBytesMax = 1_024
 export const preAuthFramesMax = 6
 /** Bytes of one frame body after the handshake. A larger length is refused before a byte of it is kept. */
 export const frameBytesMax = 20 * 1_024 * 1_024
-/** Bytes after which a writer closes a frame and begins the next one: many messages a frame, many frames a write. */
-export const frameBytesTarget = 128 * 1_024
+/**
+ * Bytes after which a writer closes a frame and begins the next one: many messages a frame, many frames a write. Small
+ * enough that most frames come whole in one read (64 KiB) and are used where they lie.
+ */
+export const frameBytesTarget = 32 * 1_024
 /** Messages in one frame. */
 export const messagesPerFrameMax = 16_384
 /** Nesting of arrays in a message; the grammar itself needs 5. */
