@@ -171,6 +171,11 @@ export const residentBytesDefault = 256 * 1_024 * 1_024
 export const logSlackBytes = 64 * 1_024 * 1_024
 /** Numbers of tasks that a manager with memory queues beside stored ones sets aside at a time. */
 export const taskNumbersReserved = 65_536
+/**
+ * Numbers of tasks passed over at a start, if a loss of power may have taken the last rounds of a queue that is not
+ * synced: more than are given between two syncs, which are at most a second apart.
+ */
+export const taskNumbersSkipped = 1_048_576
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
 export const bytesCleanedPerRoundMax = 2 * 1_024 * 1_024

@@ -213,6 +213,15 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
+    const { engine } = this
+    const epoch = this.#options.identity?.epoch ?? 1
+    const synced = this.#host.durability === "fsync" && engine.queues.every(({ level }) => level === Level.fsync)
+    if (epoch > 1 && !synced) {
+      // A number that was given and lost must not name another task to whoever kept it. What the log says may be a life
+      // old, or a second; the epoch is always synced.
+      const { taskNumbersSkipped } = Limits
+      engine.restoreNumbers(Math.max(engine.numbers.task + taskNumbersSkipped, epoch * taskNumbersSkipped), 0)
+    }
     for (const [queue, homes] of restorer.laneHomes) recorder.laneHomes.set(queue, homes)
     for (const [id, seq] of restorer.objectHomes) recorder.objectHomes.set(id, seq)
     for (const [task, seq] of restorer.checkpointHomes) recorder.restoreCheckpointHome(task, seq)
@@ -223,7 +232,7 @@ export class Core implements Out {
       this.#sessions.set(toHex(session.token), session)
     }
     if (recorder.namespaceHome === 0)
-      recorder.namespace(this.engine.numbers.task, this.engine.numbers.session, this.engine.objects.key)
+      recorder.namespace(engine.numbers.task, engine.numbers.session, engine.objects.key)
     for (const definition of this.#options.queues) {
       const known = this.engine.find(definition.name)
       // Its own definition wins over the one in the log, and the log learns it.
