@@ -81,7 +81,7 @@ const jsonCodec = <A>(schema: Plain<A>): Codec<A> => {
 
 /** Short payloads share buffers; a piece lives until it is written into a frame. */
 const shortMax = 512
-const slab = new TextSlab(16_384)
+const slab = new TextSlab(65_536)
 
 /** JSON text behind its codec byte. */
 const tagged = (text: string): Uint8Array => {
