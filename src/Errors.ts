@@ -85,6 +85,22 @@ export class Full extends Schema.TaggedError<Full>()("Full", {
   }
 }
 
+/**
+ * A `putAll` of several messages failed after some were answered: the first `accepted` items are on the queue. `rest` says
+ * of the others: `definite`, none of them was put; `indefinite`, some may have been. `reason` is what the failed message met.
+ */
+export class PutIncomplete extends Schema.TaggedError<PutIncomplete>()("PutIncomplete", {
+  queue: Schema.String,
+  accepted: Schema.Int,
+  rest: Schema.Literals(["definite", "indefinite"]),
+  reason: Schema.String
+}) {
+  override get message(): string {
+    const rest = this.rest === "definite" ? "none of the others was" : "of the others some may have been"
+    return `Of a batch the first ${this.accepted} items were put on queue "${this.queue}", ${rest}: ${this.reason}`
+  }
+}
+
 /** Nothing is there to take and the call does not wait (any longer). */
 export class Empty extends Schema.TaggedError<Empty>()("Empty", { queue: Schema.String }) {
   override get message(): string {
@@ -215,10 +231,16 @@ export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("Coun
   }
 }
 
-/** One commit names what is only in memory and what is stored; `name` differs from the first. Nothing was changed. */
-export class DurabilityMixed extends Schema.TaggedError<DurabilityMixed>()("DurabilityMixed", { name: Schema.String }) {
+/** One commit would span what is only in memory and what is stored, and could not be all or nothing. Nothing was changed. */
+export class DurabilityMixed extends Schema.TaggedError<DurabilityMixed>()("DurabilityMixed", {
+  /** What differs from the task's own queue. */
+  name: Schema.String,
+  /** The task's own queue, where it is known. */
+  queue: Schema.optionalKey(Schema.String)
+}) {
   override get message(): string {
-    return `One commit cannot mix memory with stored queues or objects: "${this.name}" differs from the task's own queue.`
+    const own = this.queue === undefined ? "the task's own queue" : `queue "${this.queue}"`
+    return `A commit of ${own} cannot take in "${this.name}": one is kept in memory, the other in the store. Give both the same durability (policy.durability of a queue), or write to it outside the commit (queue.put).`
   }
 }
 
@@ -366,16 +388,6 @@ export class StoreFull extends Schema.TaggedError<StoreFull>()("StoreFull", { ne
   }
 }
 
-/** A commit would span a `memory` queue and a stored one, and could not be all or nothing. Nothing was changed. */
-export class MixedDurability extends Schema.TaggedError<MixedDurability>()("MixedDurability", {
-  queue: Schema.String,
-  child: Schema.String
-}) {
-  override get message(): string {
-    return `A task of queue "${this.queue}" cannot put a child on queue "${this.child}" with its commit: one is kept in memory, the other in the store. Give both the same policy.durability, or put with queue.put.`
-  }
-}
-
 /** What the network, the manager's state or the credential can do to any request. */
 export type RequestError =
   | QueueNotFound
@@ -403,6 +415,7 @@ export type MillraceError =
   | Full
   | Empty
   | Closed
+  | PutIncomplete
   | LeaseLost
   | AlreadyEnded
   | TaskNotFound
@@ -421,7 +434,6 @@ export type MillraceError =
   | StoreDamaged
   | StoreLocked
   | StoreTooNew
-  | MixedDurability
 
 export interface Facts {
   readonly fault: "caller" | "peer" | "manager" | "network" | "operator" | "task"
@@ -441,6 +453,7 @@ export const facts = {
   Full: { fault: "manager", ...request },
   Empty: { fault: "manager", ...request },
   Closed: { fault: "caller", ...request },
+  PutIncomplete: { fault: "manager", severity: "request", outcome: "indefinite" },
   LeaseLost: { fault: "caller", ...request },
   AlreadyEnded: { fault: "caller", ...request },
   TaskNotFound: { fault: "caller", ...request },
@@ -468,6 +481,5 @@ export const facts = {
   StoreDamaged: { fault: "operator", severity: "process", outcome: "definite" },
   StoreLocked: { fault: "operator", severity: "process", outcome: "definite" },
   StoreTooNew: { fault: "operator", severity: "process", outcome: "definite" },
-  StoreFull: { fault: "manager", ...request },
-  MixedDurability: { fault: "caller", ...request }
+  StoreFull: { fault: "manager", ...request }
 } as const satisfies Record<MillraceError["_tag"], Facts>

@@ -14,8 +14,11 @@ export const preAuthFrameBytesMax = 1_024
 export const preAuthFramesMax = 6
 /** Bytes of one frame body after the handshake. A larger length is refused before a byte of it is kept. */
 export const frameBytesMax = 20 * 1_024 * 1_024
-/** Bytes after which a writer closes a frame and begins the next one: many messages a frame, many frames a write. */
-export const frameBytesTarget = 128 * 1_024
+/**
+ * Bytes after which a writer closes a frame and begins the next one: many messages a frame, many frames a write. Small
+ * enough that most frames come whole in one read (64 KiB) and are used where they lie.
+ */
+export const frameBytesTarget = 32 * 1_024
 /** Messages in one frame. */
 export const messagesPerFrameMax = 16_384
 /** Nesting of arrays in a message; the grammar itself needs 5. */
@@ -168,6 +171,11 @@ export const residentBytesDefault = 256 * 1_024 * 1_024
 export const logSlackBytes = 64 * 1_024 * 1_024
 /** Numbers of tasks that a manager with memory queues beside stored ones sets aside at a time. */
 export const taskNumbersReserved = 65_536
+/**
+ * Numbers of tasks passed over at a start, if a loss of power may have taken the last rounds of a queue that is not
+ * synced: more than are given between two syncs, which are at most a second apart.
+ */
+export const taskNumbersSkipped = 1_048_576
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
 export const bytesCleanedPerRoundMax = 2 * 1_024 * 1_024
@@ -249,6 +257,9 @@ export const graceMsDefault = 10_000
 /** Reconnect back-off of a client: base and cap, full jitter. */
 export const reconnectBaseMs = 100
 export const reconnectCapMs = 5_000
+/** What a client may set that cap to. */
+export const reconnectCapMsMin = 10
+export const reconnectCapMsMax = 3_600_000
 /** Time that what was in flight waits for the session to resume, before it fails as indefinite. */
 export const resendMs = 30_000
 /** Time a peer has to take the last word on a connection, before it is cut. */

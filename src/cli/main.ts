@@ -16,6 +16,7 @@ import * as References from "effect/References"
 import { scriptPath } from "../platform/Process.ts"
 import { makeCrawl } from "./crawl.ts"
 import { explain } from "./explain.ts"
+import { lane } from "./lane.ts"
 import { browse, cancel, dead, pause, purge, redrive, resume } from "./operate.ts"
 import { get, put } from "./queue.ts"
 import { repeat } from "./repeat.ts"
@@ -40,7 +41,10 @@ const switches: ReadonlySet<string> = new Set([
   "--without-payloads",
   "--memory",
   "--restart",
-  "--accept-loss"
+  "--accept-loss",
+  "--pause",
+  "--resume",
+  "--clear"
 ])
 const args = given
   .filter((arg, i) => arg !== "--debug" || i > end)
@@ -58,6 +62,7 @@ const millrace = Command.make("millrace").pipe(
     get,
     stats,
     explain,
+    lane,
     repeat,
     ...operate
   ])

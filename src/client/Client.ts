@@ -5,6 +5,7 @@
  * turning refusals of the protocol into the errors of `Errors.ts`.
  */
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Auth } from "../auth/Auth.ts"
@@ -256,6 +257,11 @@ export interface ConnectOptions {
    * the first login the client always reconnects by itself.
    */
   readonly waitForManager?: boolean | undefined
+  /**
+   * Longest pause between two attempts to connect; pauses double from 100 ms up to it, with full jitter. Default 5 s, at
+   * least 10 ms, at most an hour: shorter finds a manager that came back sooner, and asks more of it when many clients do.
+   */
+  readonly reconnectCap?: Duration.Input | undefined
 }
 
 export const layerLink = (options: LinkOptions): Layer.Layer<Client, LoginError> =>
@@ -280,11 +286,17 @@ export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginErro
         const reason = "a port is a number from 1 to 65535"
         return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(address), reason })))
       }
+      const capMs = options.reconnectCap === undefined ? undefined : Duration.toMillis(options.reconnectCap)
+      if (capMs !== undefined && !(capMs >= Limits.reconnectCapMsMin && capMs <= Limits.reconnectCapMsMax)) {
+        const reason = `reconnectCap is from 10 ms to an hour, not ${capMs} ms`
+        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(address), reason })))
+      }
       return layerLink({
         address: formatAddress(address),
         dial: (handler) => network.dial(address, Limits.dialMs, handler),
         auth: options.auth,
-        waitForManager: options.waitForManager ?? false
+        waitForManager: options.waitForManager ?? false,
+        reconnectCapMs: capMs
       })
     })
   )

@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { sha256 } from "../platform/Crypto.ts"
-import { Slab } from "../wire/Bytes.ts"
+import { decodeUtf8, TextSlab } from "../platform/Text.ts"
 
 /** A Schema that encodes and decodes without services. */
 export type Plain<A> = Schema.Codec<A, unknown, never, never>
@@ -34,7 +34,6 @@ export interface Codec<A> {
 }
 
 const encoder = new TextEncoder()
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 export const make = <A>(schema: Plain<A>): Codec<A> => (isBytes(schema) ? bytesCodec() : jsonCodec(schema))
@@ -70,7 +69,7 @@ const jsonCodec = <A>(schema: Plain<A>): Codec<A> => {
       }
       let parsed: unknown
       try {
-        parsed = JSON.parse(decoder.decode(bytes.subarray(1)))
+        parsed = JSON.parse(decodeUtf8(bytes, 1))
       } catch (error) {
         return Exit.fail(new CodecFault("the value itself", `not JSON: ${String(error)}`))
       }
@@ -82,23 +81,12 @@ const jsonCodec = <A>(schema: Plain<A>): Codec<A> => {
 
 /** Short payloads share buffers; a piece lives until it is written into a frame. */
 const shortMax = 512
-const slab = new Slab(16_384)
+const slab = new TextSlab(65_536)
 
-/** JSON text behind its codec byte. Most payloads are short and ASCII: writing those here is faster than the encoder. */
+/** JSON text behind its codec byte. */
 const tagged = (text: string): Uint8Array => {
-  const size = text.length
-  if (size <= shortMax) {
-    const bytes = slab.take(size + 1)
-    bytes[0] = codecJson
-    let i = 0
-    for (; i < size; i++) {
-      const unit = text.charCodeAt(i)
-      if (unit > 0x7f) break
-      bytes[i + 1] = unit
-    }
-    if (i === size) return bytes
-  }
-  const bytes = new Uint8Array(size * 3 + 1)
+  if (text.length <= shortMax) return slab.encode(codecJson, text)
+  const bytes = new Uint8Array(text.length * 3 + 1)
   bytes[0] = codecJson
   return bytes.slice(0, 1 + encoder.encodeInto(text, bytes.subarray(1)).written)
 }

@@ -26,7 +26,7 @@ import type { PutOptions, TaskQueue } from "./TaskQueue.ts"
 type ChildOptions = Omit<PutOptions, "timeout">
 
 /** Why something cannot be collected. Nothing was sent but the opening of what it names. */
-export type CollectError = ObjectError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.MixedDurability
+export type CollectError = ObjectError | Errors.PayloadInvalid | Errors.PayloadTooLarge | Errors.DurabilityMixed
 
 /** The verbs that join a commit; each takes effect exactly once if the commit is done, and never if it is not. */
 export interface Collecting {

@@ -82,6 +82,8 @@ export interface LinkOptions {
   readonly auth: Auth | undefined
   /** Whether the first connection is tried again and again, or fails the layer. */
   readonly waitForManager: boolean
+  /** Longest pause between two attempts to connect. Default `Limits.reconnectCapMs`. */
+  readonly reconnectCapMs?: number | undefined
   /** PBKDF2. Default: the runtime's, beside the event loop; a simulation has no such thing. */
   readonly saltPassword?:
     | ((key: Uint8Array, salt: Uint8Array, iterations: number) => Effect.Effect<Uint8Array>)
@@ -283,7 +285,10 @@ export class Link {
         said = true
       }
       // Exponential with full jitter: a thousand clients that lost their manager together do not come back together.
-      const cap = Math.min(Limits.reconnectCapMs, Limits.reconnectBaseMs * 2 ** Math.min(attempt, 16))
+      const cap = Math.min(
+        this.#options.reconnectCapMs ?? Limits.reconnectCapMs,
+        Limits.reconnectBaseMs * 2 ** Math.min(attempt, 16)
+      )
       attempt++
       yield* Effect.sleep(Duration.millis((yield* Random.next) * cap))
     }

@@ -113,6 +113,7 @@ export type PutError =
   | Errors.PayloadTooLarge
   | Errors.Full
   | Errors.Closed
+  | Errors.PutIncomplete
 export type GetError = Errors.RequestError | Errors.Empty | Errors.Closed | Errors.DecodeFailed
 export type OutcomeError = Errors.RequestError | Errors.TaskNotFound | Errors.TimedOut | Errors.DecodeFailed
 export type CommitAllError = CollectError | WriteError | Errors.LeaseLost | Errors.AlreadyEnded
@@ -182,7 +183,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   /**
    * Puts many tasks, in batches of up to 4,096 items or 4 MiB, in order. Every payload is checked before the first is
-   * sent. Fails with `Full` after `timeout`; its `accepted` counts those put, from the front.
+   * sent. Fails with `Full` after `timeout`, or with `Closed`; their `accepted` counts those put, from the front. Whatever
+   * else happens after the first batch is `PutIncomplete`, which says how many were put and whether others may have been.
    */
   putAll(
     payloads: Iterable<P>,
@@ -973,6 +975,13 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     return new Errors.Full({ queue: this.name, capacity, ...(capacityBytes > 0 ? { capacityBytes } : {}), accepted })
   }
 
+  /** An error of one message, as the failure of a whole call of which so many items were put by the messages before. */
+  #incomplete<E extends PutError>(error: E, accepted: number): E | Errors.PutIncomplete {
+    if (accepted === 0) return error
+    const { name: queue } = this
+    return new Errors.PutIncomplete({ queue, accepted, rest: Errors.facts[error._tag].outcome, reason: error.message })
+  }
+
   #putMany = Effect.fnUntraced(
     { self: this },
     function* (
@@ -1017,7 +1026,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
             payloads: payloads.slice(from, to),
             options: items?.slice(from, to)
           }))
-          .pipe(Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)))
+          .pipe(
+            Effect.catchTag("Refusal", (refusal) => Effect.succeed(refusal.refused)),
+            Effect.mapError((error) => this.#incomplete(error, receipts.length))
+          )
         const prefix = client.link.session?.prefix ?? ""
         if (answer.type === M.putDone) {
           for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, undefined))
@@ -1028,7 +1040,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           if (failure._tag === "Closed") {
             return yield* new Errors.Closed({ queue: this.name, accepted: receipts.length })
           }
-          return yield* failure._tag === "Full" ? this.#full(queue, receipts.length) : Effect.fail(failure)
+          if (failure._tag === "Full") return yield* this.#full(queue, receipts.length)
+          return yield* this.#incomplete(failure, receipts.length)
         }
         for (let i = 0; i < answer.tasks.length; i++) {
           const status = answer.statuses[i]

@@ -17,7 +17,7 @@ import { type Change, Engine, type Failure, type Out } from "../model/Engine.ts"
 import { explainQueue, explainTask } from "../model/Explain.ts"
 import type { Row } from "../model/Journal.ts"
 import { Standing, standingOf } from "../model/Life.ts"
-import { dictCursor, type ObjectKind, type ObjectsOut, type SetAction, setCursor } from "../model/Objects.ts"
+import { dictCursor, type ObjectKind, type ObjectsOut, SetAction, setCursor } from "../model/Objects.ts"
 import type { SharedSet } from "../model/objects/SharedSet.ts"
 import * as Policy from "../model/Policy.ts"
 import { Level, type Queue, type QueueDefinition } from "../model/Queue.ts"
@@ -213,6 +213,15 @@ export class Core implements Out {
     if (this.#rowBytes.length === 0) this.#firstSeq = recorder.journal.seq
     recorder.journal.begin(now)
     restorer.finish(now)
+    const { engine } = this
+    const epoch = this.#options.identity?.epoch ?? 1
+    const synced = this.#host.durability === "fsync" && engine.queues.every(({ level }) => level === Level.fsync)
+    if (epoch > 1 && !synced) {
+      // A number that was given and lost must not name another task to whoever kept it. What the log says may be a life
+      // old, or a second; the epoch is always synced.
+      const { taskNumbersSkipped } = Limits
+      engine.restoreNumbers(Math.max(engine.numbers.task + taskNumbersSkipped, epoch * taskNumbersSkipped), 0)
+    }
     for (const [queue, homes] of restorer.laneHomes) recorder.laneHomes.set(queue, homes)
     for (const [id, seq] of restorer.objectHomes) recorder.objectHomes.set(id, seq)
     for (const [task, seq] of restorer.checkpointHomes) recorder.restoreCheckpointHome(task, seq)
@@ -223,7 +232,7 @@ export class Core implements Out {
       this.#sessions.set(toHex(session.token), session)
     }
     if (recorder.namespaceHome === 0)
-      recorder.namespace(this.engine.numbers.task, this.engine.numbers.session, this.engine.objects.key)
+      recorder.namespace(engine.numbers.task, engine.numbers.session, engine.objects.key)
     for (const definition of this.#options.queues) {
       const known = this.engine.find(definition.name)
       // Its own definition wins over the one in the log, and the log learns it.
@@ -581,10 +590,11 @@ export class Core implements Out {
     this.#recorder?.journal.begin(now)
     const dropBefore = this.#clean()
     for (const task of this.#damaged.splice(0)) this.engine.damaged(task, now)
-    this.engine.tick(now)
+    this.engine.due(now)
     const arrived = this.#arrived
     this.#arrived = []
     for (const { body, peer } of arrived) this.#step(peer, body, now)
+    this.engine.expire(now)
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
     // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
     this.engine.dispatch(this.#host.now())
@@ -867,10 +877,7 @@ export class Core implements Out {
         // One that has entered in part cannot be refused any more: it goes on.
         const begun = session.partial.size > 0 && session.partial.has(m.request)
         if (peer.draining && !begun) return this.refused(session, m.request, refusal(Code.draining, ""))
-        if (!begun && this.#host.store?.low() === true && this.#isStored(m.queue)) {
-          const bytes = m.payloads.reduce((sum, payload) => sum + payload.byteLength, 0)
-          return this.refused(session, m.request, refusal(Code.storeFull, "", bytes))
-        }
+        if (!begun && this.#isStored(m.queue) && this.#isFull(session, m.request, m.payloads)) return
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
       }
       case C.commit:
@@ -941,6 +948,7 @@ export class Core implements Out {
       }
       case C.repeat: {
         if (peer.draining) return this.refused(session, m.request, refusal(Code.draining, ""))
+        if (this.#isStored(m.queue) && this.#isFull(session, m.request, [m.payload])) return
         const { cron, everyMs, id, zone } = m
         // Kept for long: neither holds the frame that it came in.
         const definition = {
@@ -962,6 +970,8 @@ export class Core implements Out {
         return engine.objects.open(session, m.request, m.name, m.kind as ObjectKind, create, this.#host.durability)
       }
       case C.setKeys:
+        if (m.action === SetAction.add && this.#keepsObject(m.object) && this.#isFull(session, m.request, m.keys))
+          return
         return engine.objects.setKeys(session, m.request, m.object, m.action as SetAction, m.keys)
       case C.count:
         return engine.objects.count(session, m.request, m.object, m.by)
@@ -969,8 +979,11 @@ export class Core implements Out {
         return engine.objects.countSet(session, m.request, m.object, m.expected, m.value)
       case C.dictGet:
         return engine.objects.dictGet(session, m.request, m.object, m.keys)
-      case C.dictWrite:
+      case C.dictWrite: {
+        const values = m.writes.flatMap(({ value }) => value ?? [])
+        if (values.length > 0 && this.#keepsObject(m.object) && this.#isFull(session, m.request, values)) return
         return engine.objects.dictWrite(session, m.request, m.object, m.writes)
+      }
       case C.listObject:
         return engine.objects.list(session, m.request, m.object, m.after, m.count)
       default:
@@ -1108,6 +1121,21 @@ export class Core implements Out {
 
   #isStored(queueId: number): boolean {
     return this.engine.queues[queueId]?.level !== Level.memory
+  }
+
+  #keepsObject(id: number): boolean {
+    return this.engine.objects.all[id]?.durability !== "memory"
+  }
+
+  /**
+   * Refuses what would add to a disk that runs full. Commits, releases, counters and all that takes away go on, by the
+   * store's reserve (reliability 2.3).
+   */
+  #isFull(session: PeerSession, request: number, added: ReadonlyArray<Uint8Array>): boolean {
+    if (this.#host.store?.low() !== true) return false
+    const bytes = added.reduce((sum, { byteLength }) => sum + byteLength, 0)
+    this.refused(session, request, refusal(Code.storeFull, "", bytes))
+    return true
   }
 
   /** Runs `answer` when the payloads of these tasks are at hand. */

@@ -136,6 +136,8 @@ export class Engine {
   readonly objects: Objects
   readonly #byName = new Map<string, Queue>()
   readonly #touched = new Set<Queue>()
+  /** Queues with leases that are over since `due`, until `expire`. */
+  readonly #overdue: Array<Queue> = []
   readonly #out: Out
   readonly #epochFence: number
   /** Fences of leases that were granted under an earlier epoch and still run. */
@@ -766,8 +768,26 @@ export class Engine {
     return this.timers.next
   }
 
+  /** All that falls due by `now`. */
   tick(now: number): void {
+    this.due(now)
+    this.expire(now)
+  }
+
+  /** What falls due by `now`, but for leases: those end in `expire`. */
+  due(now: number): void {
     for (let timer = this.timers.take(now); timer !== undefined; timer = this.timers.take(now)) this.#fire(timer, now)
+  }
+
+  /**
+   * Ends the leases that are over. Called after the commands of a round: a renewal that has arrived while the manager
+   * waited for its disk is handled before the lease it renews ends.
+   */
+  expire(now: number): void {
+    for (const queue of this.#overdue.splice(0)) {
+      while (queue.leaseHead !== undefined && queue.leaseHead.at <= now) this.#lose(queue.leaseHead, now)
+      if (queue.leaseTimer === undefined) this.#armLeases(queue)
+    }
   }
 
   /** Hands out what can be handed out. Called once per round, after its commands. */
@@ -808,8 +828,7 @@ export class Engine {
       case "Leases": {
         const { queue } = subject
         queue.leaseTimer = undefined
-        while (queue.leaseHead !== undefined && queue.leaseHead.at <= now) this.#lose(queue.leaseHead, now)
-        return this.#armLeases(queue)
+        return void this.#overdue.push(queue)
       }
       case "Outcomes": {
         const { queue } = subject

@@ -84,6 +84,8 @@ export class Ledger {
   #violated: Violated
   readonly #log: Array<Decision> = []
   #lastNow = 0
+  /** When leases were ended last. */
+  #expiredAt = 0
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
   readonly #ready = new Map<number, Set<LedgerTask>>()
   readonly #leases = new Set<LedgerTask>()
@@ -351,7 +353,8 @@ export class Ledger {
     if (cause._tag === "resume" || cause._tag === "goodbye" || cause._tag === "close") return
     for (let i = 0; i < cause.held.length; i += 2) {
       if (cause.held[i] === d.task && cause.held[i + 1] === task.fence) {
-        if (task.deadline > d.now) return
+        // What arrived while the manager waited for its disk comes before the end of the lease.
+        if (task.deadline > this.#expiredAt) return
         return this.#say(
           "S10",
           `task ${d.task}: ${cause._tag} was accepted ${d.now - task.deadline} ms after its lease`
@@ -379,14 +382,11 @@ export class Ledger {
       const task = this.tasks.get(held[i]!)
       const holds =
         task !== undefined && task.state === "leased" && task.holder === session && task.fence === held[i + 1]
-      // A session that resumes is judged when it says hello, between two looks at the clock: until the next one its
-      // leases are nobody else's.
-      const inTime = holds && (task.deadline > now || this.cause._tag === "resume")
       // Leased to the same session again: it has a lease, and this was not it.
       const again = task?.state === "leased" && task.holder === session && !holds
-      if (!lost(i) && !inTime && !(again && !strict)) {
+      if (!lost(i) && !holds && !(again && !strict)) {
         this.#say("S10", `task ${held[i]}: a renewal of session ${session} was accepted without a lease`)
-      } else if (lost(i) && inTime) {
+      } else if (lost(i) && holds) {
         this.#say("S10", `task ${held[i]}: a renewal by its holder was refused`)
       }
       if (holds && !lost(i)) task.deadline = now + (this.policies[task.queue]?.leaseMs ?? 0)
@@ -419,8 +419,9 @@ export class Ledger {
     }
   }
 
-  /** S10, L2: after the clock has been looked at, no lease is past its end, and nothing due waits on. */
-  ticked(now: number): void {
+  /** S10, L2: when a round has looked at the clock, no lease is past its end. */
+  expired(now: number): void {
+    this.#expiredAt = now
     for (const { deadline, task } of this.#leases) {
       if (deadline <= now) this.#say("S10", `task ${task} is leased ${now - deadline} ms beyond its term`)
     }
@@ -478,6 +479,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   const heard = (): boolean => ledger.life === life
   let now = 0
   let overdue = 0
+  let ended = false
   const because = <A>(cause: Cause, at: number, run: () => A): A => {
     const outer = ledger.cause
     ledger.cause = cause
@@ -517,15 +519,19 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     changed(change, task)
   }
   // Every argument is handed on, also those that this does not know: it must change nothing.
-  on.tick = (...args) => {
+  on.due = (...args) => because({ _tag: "tick" }, args[0], () => inner.due(...args))
+  on.expire = (...args) => {
     const [at] = args
-    because({ _tag: "tick" }, at, () => inner.tick(...args))
-    if (heard()) ledger.ticked(at)
+    because({ _tag: "tick" }, at, () => inner.expire(...args))
+    if (heard()) ledger.expired(at)
+    ended = true
   }
   on.dispatch = (...args) => {
     because({ _tag: "dispatch" }, args[0], () => inner.dispatch(...args))
     if (!heard()) return
     ledger.rounds++
+    if (!ended) violated("S10", "a round went by without a look at the leases that are over")
+    ended = false
     // A round that leaves a deadline in the past asks for the next round: once is work, ten times is a loop.
     overdue = engine.nextDeadline <= args[0] ? overdue + 1 : 0
     if (overdue === 10) violated("L4", `the deadline ${engine.nextDeadline} is over and stays: rounds without end`)
@@ -621,7 +627,8 @@ const bound = (engine: Engine): Pick<Engine, (typeof hooked)[number]> =>
   Object.fromEntries(hooked.map((name) => [name, (engine[name] as () => unknown).bind(engine)])) as never
 
 const hooked = [
-  "tick",
+  "due",
+  "expire",
   "dispatch",
   "put",
   "lease",

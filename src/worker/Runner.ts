@@ -17,13 +17,12 @@ import { CodecFault } from "../client/Codec.ts"
 import { Collected, type Collecting } from "../client/CommitEffects.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
-import { ConnectFailed, ConnectionLost, Draining, MixedDurability } from "../Errors.ts"
+import { ConnectFailed, ConnectionLost, Draining, DurabilityMixed } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
 import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
 import type { Delivery } from "../wire/Vocabulary.ts"
-
 import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
 import { boundedMs, type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
 
@@ -553,7 +552,7 @@ class RunningTask<P> implements Task<P> {
         const ours = client.opened(own)?.durability ?? opened.durability
         return (ours === "memory") === (opened.durability === "memory")
           ? put(queue, payload, options)
-          : Effect.fail(new MixedDurability({ queue: own.definition.name, child: queue.name }))
+          : Effect.fail(new DurabilityMixed({ name: queue.name, queue: own.definition.name }))
       })
   }
   get putIfNew(): Collecting["putIfNew"] {

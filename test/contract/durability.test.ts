@@ -122,6 +122,37 @@ describe("the durability of a queue", () => {
   )
 })
 
+describe("a loss of power", () => {
+  const loses = (disk: MemoryDisk, rows: number): void => {
+    disk.rows = disk.rows.slice(0, rows)
+    disk.last = disk.first - 1 + rows
+  }
+  const cases = [
+    ["a store that does not sync", new MemoryDisk({ durability: "buffered" }), queueOf("q")],
+    ["a queue that is not synced", new MemoryDisk(), queueOf("q", "buffered")]
+  ] as const
+  for (const [name, disk, q] of cases) {
+    it.live(`may take the last puts of ${name}, and their ids name no other task`, () =>
+      Effect.gen(function* () {
+        const first = yield* life(layerMemoryLog(disk), q.put("kept"))
+        const kept = disk.rows.length
+        const lost = yield* life(layerMemoryLog(disk), Effect.all([q.put("lost"), q.put("lost too")]))
+        loses(disk, kept)
+        const ids = yield* life(
+          layerMemoryLog(disk),
+          Effect.gen(function* () {
+            for (const { taskId } of lost) {
+              assert.strictEqual((yield* Effect.flip(q.outcome(taskId, { timeout: 0 })))._tag, "TaskNotFound")
+            }
+            return yield* Effect.all([q.put("a"), q.put("b")])
+          })
+        )
+        assert.strictEqual(new Set([first, ...lost, ...ids].map(({ taskId }) => taskId)).size, 5)
+      })
+    )
+  }
+})
+
 describe("a client that only reads", () => {
   it.live("goes on after a restart of the manager as if nothing had been", () =>
     Effect.gen(function* () {
@@ -196,7 +227,7 @@ describe("a commit that spans memory and the store", () => {
               Effect.map(parent.stats, ({ dead, done }) => done + dead === 1),
               "the task has ended"
             )
-            assert.deepStrictEqual(failures, ["MixedDurability"])
+            assert.deepStrictEqual(failures, ["DurabilityMixed"])
             assert.strictEqual((yield* parent.stats).done, 1)
             assert.strictEqual((yield* sibling.stats).puts, 1)
             assert.strictEqual((yield* child.stats).puts, 0)

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { afterAll, assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schema } from "effect"
-import { Errors, Manager, Store, TaskQueue } from "millrace"
+import { Effect, Fiber, Layer, Schema } from "effect"
+import { type Client, Errors, Limits, Manager, SharedCounter, SharedDict, SharedSet, Store, TaskQueue } from "millrace"
 import { Faults, layerFaulty } from "../../src/testing/FaultyStore.ts"
 import { layerMemoryLog, MemoryDisk } from "../../src/testing/MemoryLog.ts"
 import { batch, type Disk, loaded, rowsFrom, same, storeContract, withStore } from "./store.ts"
@@ -121,6 +121,92 @@ describe("a store that breaks", () => {
         assert.include(why.message, "no such disk")
         assert.strictEqual((yield* Effect.flip(Q.put(2)))._tag, "ConnectFailed")
       }).pipe(Effect.provide(Manager.layer({ queues: [Q] }).pipe(Layer.provide(broken))))
+    })
+  )
+})
+
+describe("a store that is slow", () => {
+  it.live("costs nobody a lease: a renewal that arrived while the disk stalled comes before the lease's end", () => {
+    const Short = TaskQueue.make("short", { payload: Schema.Int, policy: { lease: "1 second" } })
+    let stalls = Number.POSITIVE_INFINITY
+    const faults = new Faults({ commit: (n) => (n === stalls ? "stall" : undefined), stallMs: 2_000 })
+    return Effect.gen(function* () {
+      yield* Short.put(1)
+      const [lease] = yield* Short.lease()
+      stalls = faults.commits + 1
+      const put = yield* Effect.forkChild(Short.put(2))
+      yield* Effect.sleep("300 millis")
+      yield* Short.renew(lease!)
+      assert.strictEqual(faults.fired.stall, 1)
+      yield* Short.commit(lease!)
+      assert.strictEqual((yield* Fiber.join(put)).duplicate, false)
+      assert.strictEqual((yield* Short.stats).done, 1)
+    }).pipe(
+      Effect.provide(
+        Manager.layer({ queues: [Short] }).pipe(Layer.provide(layerFaulty(faults)), Layer.provide(memory().layer))
+      )
+    )
+  })
+})
+
+describe("a store whose disk runs full", () => {
+  it.effect("refuses what would add to it, and takes what takes away or is a commit", () =>
+    Effect.gen(function* () {
+      let low = false
+      let fills = false
+      const inner = memory().layer
+      const filling = Layer.effect(
+        Store.Store,
+        Effect.map(Store.Store, (store) =>
+          Store.Store.of({
+            ...store,
+            low: () => low,
+            commit: (batch) =>
+              Effect.andThen(
+                store.commit(batch),
+                Effect.sync(() => {
+                  low ||= fills
+                })
+              )
+          })
+        )
+      ).pipe(Layer.provide(inner))
+      yield* Effect.gen(function* () {
+        const seen = SharedSet.make("seen")
+        const robots = SharedDict.make("robots", { value: Schema.Int })
+        const pages = SharedCounter.make("pages")
+        yield* Q.putAll([1, 2])
+        yield* seen.add("a")
+        yield* robots.set("a", 1)
+        low = true
+        for (const refused of [
+          Q.put(3),
+          Q.repeat("hourly", { every: "1 hour" }, 4),
+          seen.add("b"),
+          robots.set("b", 2),
+          robots.setIfAbsent("c", 3)
+        ] as ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }, Client.Client>>) {
+          const error = yield* Effect.flip(refused)
+          assert.strictEqual(error._tag, "StoreFull")
+          assert.strictEqual(Errors.facts.StoreFull.outcome, "definite")
+        }
+        const [first, second] = yield* Q.lease({ max: 2 })
+        yield* Q.commit(first!)
+        yield* Q.release(second!)
+        assert.strictEqual(yield* pages.increment(), 1)
+        assert.deepStrictEqual([yield* seen.has("a"), yield* seen.remove("a")], [true, true])
+        assert.isTrue(yield* robots.delete("a"))
+        assert.deepInclude(yield* Q.stats, { done: 1, ready: 1 })
+        low = false
+        yield* seen.add("b")
+        yield* Q.put(3)
+        fills = true
+        const most = Array.from({ length: Limits.batchItemsMax + 1 }, (_, i) => i)
+        const error = yield* Effect.flip(Q.putAll(most))
+        assert.deepInclude(error, { _tag: "PutIncomplete", accepted: Limits.batchItemsMax, rest: "definite" })
+        assert.include(error.message, "store is full")
+        assert.deepInclude(yield* Q.stats, { puts: Limits.batchItemsMax + 3 })
+      }).pipe(Effect.provide(Manager.layer({ queues: [Q] }).pipe(Layer.provide(filling))))
     })
   )
 })

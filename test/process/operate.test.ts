@@ -1,6 +1,7 @@
 /** Operating a queue from the command line: each command against a real manager. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { TaskQueue } from "millrace"
 import { afterAll, beforeAll } from "vitest"
 import { asClient, assertOneLine, run, serve, stopAll } from "./support.ts"
@@ -51,6 +52,35 @@ describe("operating a queue from the command line", () => {
     assertOneLine(await run(["purge", "jobs", "--port", port]), /--yes is missing: give it to remove tasks for good/)
     assert.deepStrictEqual(await json("purge", "jobs", "--label", "none", "--yes"), [{ queue: "jobs", purged: 0 }])
     assert.deepStrictEqual(await lines("purge", "jobs", "--yes"), ["1 purged"])
+  }, 120_000)
+
+  it("lane limits, slows down and pauses the tasks of one key", async () => {
+    const q = TaskQueue.make("sites", { payload: Schema.Int, key: (n) => `site${n % 2}` })
+    await asClient(Number(port), q.putAll([0, 1, 2, 3]))
+    const taken = () =>
+      asClient(
+        Number(port),
+        Effect.map(q.lease({ max: 4 }), (all) => all.map(({ payload }) => payload))
+      )
+    assert.deepStrictEqual(await lines("lane", "sites", "site0", "--pause"), [
+      'lane "site0" of queue "sites" is paused'
+    ])
+    await lines("lane", "sites", "site1", "--concurrency", "1", "--gap", "1 hour")
+    assert.deepStrictEqual(await taken(), [1])
+    await lines("lane", "sites", "site0", "--resume")
+    await lines("lane", "sites", "site0", "--slow-down", "1 hour")
+    assertOneLine(await run(["get", "sites", "--timeout", "0", "--port", port]), /Queue "sites" is empty/)
+    const [said] = await json("lane", "sites", "site0", "--clear")
+    assert.deepInclude(said, { queue: "sites", lane: "site0" })
+    assert.deepStrictEqual(await taken(), [0, 2])
+    for (const [flags, text] of [
+      [[], /the change is missing: give limits/],
+      [["--pause", "--clear"], /the change is more than one/],
+      [["--gap", "soon"], /--gap is "soon": use a number and a unit/],
+      [["--weight", "0"], /weight/]
+    ] as ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]>) {
+      assertOneLine(await run(["lane", "sites", "site0", ...flags, "--port", port]), text)
+    }
   }, 120_000)
 
   it("dead shows why, and redrive puts again", async () => {

@@ -102,9 +102,13 @@ describe("the ledger", () => {
     ["S9", "a commit by another session", [put, leased, because(by("commit", 1, 6)), done]],
     ["S9", "a commit of what is not leased", [put, because(by("commit")), done]],
     ["S10", "two leases at a time", [put, leased, { ...leased, fence: 2, attempt: 2 }]],
-    ["S10", "a commit after the term", [put, leased, because(by("commit")), { ...done, now: 1_000 }]],
+    [
+      "S10",
+      "a commit after the term",
+      [put, leased, (ledger) => ledger.expired(1_000), because(by("commit")), { ...done, now: 1_001 }]
+    ],
     ["S10", "an end that is early", [put, leased, because(tick), decision("ready", { now: 999 })]],
-    ["S10", "a lease beyond its term", [put, leased, (ledger) => ledger.ticked(1_000)]],
+    ["S10", "a lease beyond its term", [put, leased, (ledger) => ledger.expired(1_000)]],
     ["S10", "a renewal without a lease", [put, (ledger) => ledger.renewed(5, [1, 1], () => false, 0, true)]],
     ["S10", "a renewal that is refused", [put, leased, (ledger) => ledger.renewed(5, [1, 1], () => true, 0, true)]],
     ["S11", "an attempt that is not counted", [put, { ...leased, attempt: 0 }]],

@@ -15,7 +15,7 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   auth: ["Limits", "platform/Crypto"],
   store: ["model", "platform/Crypto", "platform/DataFolder", "platform/Sqlite", "platform/Thread", ...common],
   manager: ["auth", "wire", "store", "model", ...ports, ...common],
-  client: ["wire", "auth", "model", ...ports, ...common],
+  client: ["wire", "auth", "model", "platform/Text", ...ports, ...common],
   worker: ["client", "wire", "model", ...common],
   actor: ["client", "worker", "model", "wire", ...common],
   crawl: ["worker", "client", "platform/Crypto", "platform/Undici", "TaskQueue", "Task", "Worker", "Client", ...common],

@@ -93,7 +93,9 @@ const program = Effect.gen(function* () {
 
 await Effect.runPromise(
   program.pipe(
-    Effect.provide(Client.layerTcp({ port: Number(port), auth, waitForManager: true }).pipe(Layer.orDie)),
+    Effect.provide(
+      Client.layerTcp({ port: Number(port), auth, waitForManager: true, reconnectCap: "250 millis" }).pipe(Layer.orDie)
+    ),
     Effect.scoped
   )
 )

@@ -37,7 +37,7 @@ const children = Worker.layer(
 )
 
 Layer.mergeAll(jobs, children).pipe(
-  Layer.provide(Client.layerTcp({ port: Number(port), auth, waitForManager: true })),
+  Layer.provide(Client.layerTcp({ port: Number(port), auth, waitForManager: true, reconnectCap: "250 millis" })),
   Layer.launch,
   NodeRuntime.runMain
 )

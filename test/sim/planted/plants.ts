@@ -32,11 +32,11 @@ export const plants: ReadonlyArray<Plant> = [
   {
     name: "late commit accepted",
     edits: [
-      { file: core, find: "    this.engine.tick(now)\n", replace: "" },
       {
-        file: core,
-        find: "    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)\n",
-        replace: "    for (const peer of this.#gone.splice(0)) this.#detach(peer, now)\n    this.engine.tick(now)\n"
+        file: engine,
+        find: "      return owner.state === State.leased && owner.holder === session && this.fence(owner) === fence\n",
+        replace:
+          "      return (owner.state !== State.leased || owner.holder === session) && this.fence(owner) === fence\n"
       }
     ]
   },

@@ -123,7 +123,7 @@ describe("the frame writer", () => {
       count * 1_003
     )
     assert.isTrue(sizes.every((size) => size <= Limits.frameBytesTarget + 1_007))
-    assert.isBelow(sizes.length, 6)
+    assert.isAtMost(sizes.length, Math.ceil((count * 1_003) / Limits.frameBytesTarget))
   })
 
   it("never puts more messages into a frame than a reader takes", () => {

@@ -1,0 +1,90 @@
+/** `millrace lane`: what one key of a queue may do, changed while the queue runs. */
+import * as Console from "effect/Console"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { ConfigurationInvalid } from "../Errors.ts"
+import * as Options from "./options.ts"
+import { define, queue, withClient } from "./queue.ts"
+
+export const lane = Command.make(
+  "lane",
+  {
+    ...Options.connection,
+    queue,
+    key: Argument.String("key").pipe(Argument.withDescription("The key that the tasks of the lane share")),
+    concurrency: Flag.Int("concurrency").pipe(Flag.withDescription("Leases at once; 0: no limit"), Flag.optional),
+    rate: Flag.Finite("rate").pipe(Flag.withDescription("Leases a second; 0: no limit"), Flag.optional),
+    burst: Flag.Int("burst").pipe(Flag.withDescription("Leases that a rested lane may take at once"), Flag.optional),
+    gap: Flag.String("gap").pipe(
+      Flag.withDescription('Time between two leases, such as "500 millis" or "2 seconds"'),
+      Flag.optional
+    ),
+    weight: Flag.Int("weight").pipe(Flag.withDescription("Tasks it takes when its turn comes"), Flag.optional),
+    slowDown: Flag.String("slow-down").pipe(
+      Flag.withDescription('Lease nothing for so long, such as "10 minutes"'),
+      Flag.optional
+    ),
+    pause: Flag.Boolean("pause").pipe(Flag.withDescription("Lease nothing until --resume"), Flag.withDefault(false)),
+    resume: Flag.Boolean("resume").pipe(Flag.withDescription("End a pause"), Flag.withDefault(false)),
+    clear: Flag.Boolean("clear").pipe(
+      Flag.withDescription("End all of these: the lane is as the queue's policy says"),
+      Flag.withDefault(false)
+    ),
+    json: Options.json
+  },
+  Effect.fn(function* (options) {
+    const source = yield* define(options.queue, false)
+    const handle = source.lane(options.key)
+    const { burst, concurrency, rate, weight } = options
+    const gap = yield* durationOf("--gap", options.gap)
+    const slowDown = yield* durationOf("--slow-down", options.slowDown)
+    const limited = [burst, concurrency, rate, weight, options.gap].some((given) => Option.isSome<unknown>(given))
+    const asked = [limited, slowDown !== undefined, options.pause, options.resume, options.clear]
+    if (asked.filter((one) => one).length !== 1) {
+      return yield* new ConfigurationInvalid({
+        field: "the change",
+        value: asked.includes(true) ? "more than one" : "missing",
+        remedy:
+          "give limits (--concurrency, --rate, --burst, --gap, --weight), --slow-down, --pause, --resume or --clear"
+      })
+    }
+    const limits = {
+      burst: Option.getOrUndefined(burst),
+      concurrency: Option.getOrUndefined(concurrency),
+      ratePerSecond: Option.getOrUndefined(rate),
+      weight: Option.getOrUndefined(weight),
+      gap
+    }
+    const [change, said] = options.pause
+      ? [handle.pause, "is paused"]
+      : options.resume
+        ? [handle.resume, "is resumed"]
+        : options.clear
+          ? [handle.clear, "is as the queue's policy says"]
+          : slowDown !== undefined
+            ? [handle.slowDown(slowDown), `leases nothing for ${Duration.format(slowDown)}`]
+            : [handle.limit(limits), "has these limits of its own"]
+    yield* withClient(options, change)
+    const { key } = options
+    yield* Console.log(
+      options.json
+        ? JSON.stringify({ queue: options.queue, lane: key, said })
+        : `lane "${key}" of queue "${options.queue}" ${said}`
+    )
+  })
+).pipe(Command.withDescription("Limit, slow down or pause the tasks of one key; it holds over restarts"))
+
+const durationOf = (
+  flag: string,
+  given: Option.Option<string>
+): Effect.Effect<Duration.Duration | undefined, ConfigurationInvalid> => {
+  if (Option.isNone(given)) return Effect.undefined
+  const duration = Duration.fromInput(given.value as Duration.Input)
+  if (Option.isSome(duration)) return Effect.succeed(duration.value)
+  const remedy = 'use a number and a unit, such as "5 minutes"'
+  return Effect.fail(new ConfigurationInvalid({ field: flag, value: JSON.stringify(given.value), remedy }))
+}
