@@ -770,8 +770,11 @@ export class Engine {
 
   /** All that falls due by `now`. */
   tick(now: number): void {
-    this.due(now)
-    this.expire(now)
+    do {
+      this.due(now)
+      this.expire(now)
+      // A repeat waited for a lease that has just ended, and its time has come.
+    } while (this.timers.next <= now)
   }
 
   /** What falls due by `now`, but for leases: those end in `expire`. */
