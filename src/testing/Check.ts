@@ -3,6 +3,7 @@
  *
  * Linear in the history. Each violation names its invariant and what contradicts what.
  */
+import { commits, type ObjectEnds } from "./CheckObjects.ts"
 import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem } from "./History.ts"
 import type { LedgerTask, Violated } from "./Ledger.ts"
 
@@ -27,6 +28,8 @@ export interface Evidence {
   readonly queues: ReadonlyMap<string, Known>
   /** What `stats` says in the end, per queue. */
   readonly stats: ReadonlyMap<string, Stats>
+  /** What the shared objects are in the end. */
+  readonly objects: ObjectEnds
 }
 
 export interface Stats {
@@ -68,6 +71,11 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   deliveries(history.deliveries, byId, byItem, violated)
   ends(history.ends, byId, violated)
   outcomes(history, evidence.history, byId, violated)
+  for (const queue of evidence.queues.keys()) {
+    // Children stay, as puts do: what was committed just before a power loss may have been done.
+    const seen = { children: evidence.history.children, outcomes: history.outcomes }
+    commits(queue, accounts, byId, seen, evidence.objects, violated)
+  }
   for (const [queue, stats] of evidence.stats) conservation(queue, stats, accounts, violated)
 }
 
@@ -140,7 +148,7 @@ const children = (
 ): void => {
   const results = new Map<string, number | undefined>()
   for (const { outcome, result, taskId } of history.outcomes) if (outcome === "Success") results.set(taskId, result)
-  for (const { item, run } of history.children) {
+  for (const { ifNew, item, run } of history.children) {
     const child = byItem.get(item.u)
     const parent = byId.get(run.taskId ?? "")
     if (
@@ -151,6 +159,8 @@ const children = (
     }
     if (run.taskId === undefined || run.result === undefined || !results.has(run.taskId)) continue
     const committed = results.get(run.taskId) === run.result
+    // Whether the key was new is seen in the end.
+    if (ifNew !== undefined && child === undefined) continue
     if (committed !== (child !== undefined)) {
       violated(
         "S4",

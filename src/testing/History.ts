@@ -40,11 +40,14 @@ export interface PutCall extends Call {
   accepted: number
 }
 
-/** A child that a handler adds to its commit. */
+/** A child that joins a commit. */
 export interface ChildPut {
   readonly queue: string
   readonly item: PutItem
-  readonly run: Delivery
+  /** What is committed, with the result that it has in the end. */
+  readonly run: Pick<Delivery, "at" | "taskId" | "result">
+  /** Only if the commit adds this key to the set, and the key is new. */
+  readonly ifNew?: { readonly set: string; readonly key: string } | undefined
 }
 
 /** Ends, or renews, a lease taken by hand. */

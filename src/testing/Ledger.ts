@@ -11,6 +11,7 @@ import * as Invariants from "../model/Invariants.ts"
 import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
 import { Outcome, Task } from "../model/Task.ts"
+import { type Asker, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
 
 export type Violated = (invariant: string, text: string) => void
 
@@ -79,10 +80,14 @@ export class Ledger {
   /** Leases after the first of a task: permitted duplicates. */
   duplicates = 0
   rounds = 0
+  /** Requests that may change shared objects, as often as the engine was asked, over all lives. */
+  runs = 0
   /** Which life of the manager is heard: the last one. */
   life = 0
   #violated: Violated
-  readonly #log: Array<Decision> = []
+  /** The shared objects. */
+  readonly objects = new ObjectLedger((invariant, text) => this.#say(invariant, text))
+  readonly #log: Array<Decision | ObjectDecision> = []
   #lastNow = 0
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
   readonly #ready = new Map<number, Set<LedgerTask>>()
@@ -105,6 +110,12 @@ export class Ledger {
     this.#judge(d)
   }
 
+  /** About a shared object. */
+  changed(d: ObjectDecision): void {
+    this.#log.push(d)
+    this.objects.judge(d)
+  }
+
   /** How much was decided so far: what a commit holds, and `revert` goes back to. */
   get decisions(): number {
     return this.#log.length
@@ -115,21 +126,29 @@ export class Ledger {
     this.#log.length = decisions
     for (const map of [this.tasks, this.#leasedBy, this.#ready, this.#lanes]) map.clear()
     this.#leases.clear()
+    this.objects.clear()
     this.#lastTask = 0
+    this.#lastNow = 0
     this.life++
     const { duplicates } = this
     const violated = this.#violated
     // Judged already.
     this.#violated = () => {}
-    for (const d of this.#log) this.#judge(d)
+    for (const d of this.#log) {
+      if ("what" in d) this.objects.judge(d)
+      else {
+        this.#lastNow = d.now
+        this.#judge(d)
+      }
+    }
     this.#violated = violated
     this.duplicates = duplicates
-    this.#lastNow = this.#log.at(-1)?.now ?? 0
   }
 
   /** S16, S10: what a life has loaded is what the one before it had stored, and every lease has a term before it. */
   restored(engine: Engine): void {
     let living = 0
+    this.objects.restored(engine.objects)
     for (const task of this.tasks.values()) {
       const owner = engine.tasks.owner(task.task)
       if (over(task)) {
@@ -488,6 +507,13 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       ledger.cause = outer
     }
   }
+  let asker: Asker | undefined
+  /** What changes of the shared objects meanwhile was asked for by this request. */
+  const asked = (session: Session, request: number, run: () => void): void => {
+    asker = { request: `${session.id} ${request}`, run: ledger.runs++ }
+    run()
+    asker = undefined
+  }
   const pairs = (tasks: ReadonlyArray<number>, fences: ReadonlyArray<number>): ReadonlyArray<number> =>
     tasks.flatMap((task, i) => [task, fences[i]!])
   const on = engine as { -readonly [K in keyof Engine]: Engine[K] }
@@ -597,9 +623,13 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   on.goodbye = (...args) => because(ending("goodbye", args[0], []), args[1], () => inner.goodbye(...args))
   on.commit = (...args) => {
-    const [session, , tasks, fences, , , at] = args
-    because({ _tag: "commit", session: session.id, held: pairs(tasks, fences) }, at, () => inner.commit(...args))
+    const [session, request, tasks, fences, , , at] = args
+    const cause: Cause = { _tag: "commit", session: session.id, held: pairs(tasks, fences) }
+    because(cause, at, () => asked(session, request, () => inner.commit(...args)))
   }
+  attachObjects(core, (d) => {
+    if (heard()) ledger.changed({ ...d, by: asker })
+  })
   on.release = (...args) => {
     const [session, , held, at] = args
     because({ _tag: "release", session: session.id, held }, at, () => inner.release(...args))
@@ -613,6 +643,35 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     because({ _tag: "acknowledge", session: session.id, held }, at, () => inner.acknowledge(...args))
   }
 }
+
+/** Hears what the engine decides about shared objects. */
+const attachObjects = (core: Core, hear: (d: Heard) => void): void => {
+  const { counterChanged, dictChanged, objectMade, setAdded, setRemoved } = core
+  core.objectMade = (object) => {
+    hear({ what: "made", object: object.id, kind: object.kind, name: object.name })
+    objectMade(object)
+  }
+  core.setAdded = (...args) => {
+    const [set, fingerprint] = args
+    hear({ what: "added", object: set.id, key: fingerprint.join(), fingerprint: fingerprint.slice() })
+    setAdded(...args)
+  }
+  core.setRemoved = (set, fingerprint) => {
+    hear({ what: "removed", object: set.id, key: fingerprint.join(), fingerprint: fingerprint.slice() })
+    setRemoved(set, fingerprint)
+  }
+  core.counterChanged = (counter) => {
+    hear({ what: "counted", object: counter.id, value: counter.value })
+    counterChanged(counter)
+  }
+  core.dictChanged = (dict, key, entry, version) => {
+    hear({ what: "written", object: dict.id, key, value: entry?.value, version })
+    dictChanged(dict, key, entry, version)
+  }
+}
+
+type Without<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
+type Heard = Without<ObjectDecision, "by">
 
 const nothing = new Uint8Array()
 

@@ -85,6 +85,8 @@ export interface Plan {
   readonly payloadBytesMax: number
   readonly concurrency: number
   readonly prefetch: number
+  /** Whether commits change shared objects. */
+  readonly effects: boolean
 }
 
 /** What the lanes of a queue are limited to, by its variant. */
@@ -226,7 +228,8 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     handlerMs: random.pick([0, 2, 50, 2_000]),
     payloadBytesMax: random.pick([20, 200, 5_000]),
     concurrency: random.pick([1, 2, 8]),
-    prefetch: random.pick([0, 1, 8])
+    prefetch: random.pick([0, 1, 8]),
+    effects: random.chance(0.5)
   }
 }
 

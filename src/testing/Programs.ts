@@ -13,11 +13,13 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Client, type ClientShape, make as makeClient } from "../client/Client.ts"
 import { Link, type LinkOptions, type LoginError } from "../client/Link.ts"
-import type { Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
+import type { Collecting, CommitAllError, Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
 import * as Limits from "../Limits.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
 import type { Stats } from "./Check.ts"
+import type { ObjectEnd } from "./CheckObjects.ts"
+import type { FaultCounts } from "./FaultCounts.ts"
 import {
   type Call,
   type Delivery,
@@ -29,6 +31,7 @@ import {
 } from "./History.ts"
 import { Bad, type Item, type Operation, type Plan, type SimQueue } from "./Plan.ts"
 import type { SeededRandom } from "./Random.ts"
+import { collect, objectsOf, readAll } from "./Sharing.ts"
 import type { SimNetwork } from "./SimNetwork.ts"
 import type { Process, World } from "./World.ts"
 
@@ -38,6 +41,8 @@ export interface Stage {
   readonly network: SimNetwork
   readonly plan: Plan
   readonly history: History
+  /** What was done, by kind. */
+  readonly kinds: FaultCounts
   readonly link: Pick<LinkOptions, "auth" | "saltPassword">
   /** From here on nothing misbehaves: handlers succeed, clients ask for nothing new. */
   healing: boolean
@@ -121,6 +126,21 @@ const nextItem = (stage: Stage, random: SeededRandom): Item => ({
 })
 
 const drawTimeout = (random: SeededRandom): Timeout => random.pick([0, 0, 100, 1_000, 5_000, "forever"])
+
+/** A child for some queue of the schedule. */
+const nextChild = (stage: Stage, random: SeededRandom): readonly [queue: SimQueue, value: Item, item: PutItem] => {
+  const value = nextItem(stage, random)
+  const item: PutItem = {
+    u: value.u,
+    payload: payloadText(value),
+    id: undefined,
+    priority: 128,
+    delayMs: 0,
+    ttlMs: undefined,
+    key: undefined
+  }
+  return [random.pick(stage.plan.queues), value, item]
+}
 
 /** Dedupe ids of one schedule: few, so that they meet. */
 const ids = 12
@@ -384,13 +404,22 @@ class User {
     }
     history.ends.push(call)
     const effect = {
-      commit: () => queue.commit(lease, result!),
+      commit: () => (this.#stage.plan.effects ? this.#commitAll(queue, lease, result!) : queue.commit(lease, result!)),
       release: () => queue.release(lease),
       fail: () => queue.fail(lease, new Bad({ why: "by hand" })),
       kill: () => queue.kill(lease, "by hand"),
       renew: () => queue.renew(lease)
     }[op]()
     return recorded(this.#stage, call, effect, () => {})
+  }
+
+  /** A commit that brings about what a worker's would. */
+  #commitAll(queue: SimQueue, lease: Lease<Item>, result: number): Effect.Effect<void, CommitAllError, Client> {
+    const stage = this.#stage
+    const run = { at: stage.world.now, taskId: lease.taskId, result }
+    const also = (commit: Collecting) =>
+      collect(stage, this.#random, queue, lease.payload.u, run, commit, () => nextChild(stage, this.#random))
+    return queue.commitAll([{ lease, result }], { also })
   }
 
   /** Reads outcomes as they come, and begins anew after a gap or another life of the manager. */
@@ -443,7 +472,7 @@ export const workerProgram = (
       const { plan } = stage
       const client = yield* connect(stage, process)
       for (const queue of queues) {
-        const handler = (task: Task.Task<Item>) => handle(stage, process, queue, task, patient)
+        const handler = (task: Task.Task<Item>) => handle(stage, process, client, queue, task, patient)
         yield* Effect.provideService(
           Worker.start(queue, handler, {
             concurrency: patient ? 8 : plan.concurrency,
@@ -461,6 +490,7 @@ export const workerProgram = (
 const handle = (
   stage: Stage,
   process: Process,
+  client: ClientShape,
   queue: SimQueue,
   task: Task.Task<Item>,
   patient: boolean
@@ -483,14 +513,17 @@ const handle = (
     history.deliveries.push(run)
     stage.known.push({ queue, taskId: task.id })
     world.trace("run", process.name, task.id, task.attempt)
-    const succeed = Effect.suspend(() => {
-      run.result = ++stage.numbers.result
-      return Effect.succeed(run.result)
+    const succeed = Effect.suspend((): Effect.Effect<number, Task.PutChildError> => {
+      const result = ++stage.numbers.result
+      run.result = result
+      if (!plan.effects) return Effect.succeed(result)
+      const effects = collect(stage, random, queue, run.u, run, task, () => nextChild(stage, random))
+      return Effect.as(Effect.provideService(effects, Client, client), result)
     })
     if (patient || stage.healing) return succeed
     const ending = random.weighted(plan.endings)
     const length = plan.handlerMs === 0 || random.chance(0.3) ? 0 : random.int(plan.handlerMs)
-    const end = Effect.suspend((): Effect.Effect<number, Bad | Task.Control> => {
+    const end = Effect.suspend((): Effect.Effect<number, Bad | Task.Control | Task.PutChildError> => {
       switch (ending) {
         case "succeed":
           return succeed
@@ -517,17 +550,7 @@ const handle = (
     })
     const children = random.chance(0.1) ? random.between(1, 3) : 0
     const putChildren = Effect.forEach(Array.from({ length: children }), () => {
-      const target = random.pick(plan.queues)
-      const value = nextItem(stage, random)
-      const item: PutItem = {
-        u: value.u,
-        payload: payloadText(value),
-        id: undefined,
-        priority: 128,
-        delayMs: 0,
-        ttlMs: undefined,
-        key: undefined
-      }
+      const [target, value, item] = nextChild(stage, random)
       history.children.push({ queue: target.name, item, run })
       return task.put(target, value)
     })
@@ -542,7 +565,8 @@ export const auditorProgram = (
   stage: Stage,
   process: Process,
   known: ReadonlyArray<{ readonly queue: SimQueue; readonly taskId: string }>,
-  stats: Map<string, Stats>
+  stats: Map<string, Stats>,
+  objects: Map<string, ObjectEnd>
 ): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -555,7 +579,9 @@ export const auditorProgram = (
       const counts = Effect.forEach(stage.plan.queues, (queue) =>
         Effect.map(queue.stats, (found) => stats.set(queue.name, found))
       )
-      yield* Effect.provideService(Effect.andThen(questions, counts), Client, client)
+      const shared = stage.plan.effects ? stage.plan.queues.flatMap(({ name }) => Object.values(objectsOf(name))) : []
+      const all = Effect.all([questions, counts, readAll(shared, objects)])
+      yield* Effect.provideService(all, Client, client)
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))
 

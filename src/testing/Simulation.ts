@@ -20,6 +20,7 @@ import { layer as memory } from "../store/Memory.ts"
 import { Store } from "../store/Store.ts"
 import { toHex } from "../wire/Bytes.ts"
 import { type Account, check, type Evidence, type Stats } from "./Check.ts"
+import type { ObjectEnd } from "./CheckObjects.ts"
 import { FaultCounts } from "./FaultCounts.ts"
 import { History } from "./History.ts"
 import { attach, Ledger } from "./Ledger.ts"
@@ -69,6 +70,13 @@ export const faultKinds: ReadonlyArray<string> = [
   "lease outstayed"
 ]
 
+/** Every kind of operation that a long enough run must have done. */
+export const operationKinds: ReadonlyArray<string> = [
+  "commit with effects",
+  "commit with a condition",
+  "commit with a child if new"
+]
+
 export interface Report {
   readonly seed: number
   readonly hash: string
@@ -76,6 +84,8 @@ export interface Report {
   /** Each begins with the number of the invariant. */
   readonly violations: ReadonlyArray<string>
   readonly faults: FaultCounts
+  /** Operations that must all have been met, by kind. */
+  readonly kinds: FaultCounts
   readonly counts: Counts
 }
 
@@ -204,6 +214,7 @@ class Simulation {
       plan: this.plan,
       history: new History(),
       link: { auth: { key: login.key }, saltPassword: () => Effect.succeed(login.salted) },
+      kinds: new FaultCounts(),
       healing: false,
       numbers: { item: 0, result: 0, reader: 0 },
       links: new Map(),
@@ -238,6 +249,7 @@ class Simulation {
       plan: describe(plan),
       violations: this.violations,
       faults: this.faults,
+      kinds: stage.kinds,
       counts: {
         schedules: 1,
         operations: stage.history.calls,
@@ -494,12 +506,13 @@ class Simulation {
     const { history, known } = this.stage
     const stats = new Map<string, Stats>()
     const process = this.world.process("auditor")
-    const fiber = process.fork(auditorProgram(this.stage, process, [...known], stats))
+    const objects = new Map<string, ObjectEnd>()
+    const fiber = process.fork(auditorProgram(this.stage, process, [...known], stats, objects))
     const answered = this.#await([fiber], 60_000)
     if (!answered) return this.violated("L1", "the manager did not answer what had become of the tasks")
     const accounts = this.#accounts()
     const queues = new Map(this.plan.queues.map(({ definition, name }) => [name, definition.policy]))
-    const evidence: Evidence = { history, accounts, queues, stats }
+    const evidence: Evidence = { history, accounts, queues, stats, objects }
     check(this.#options.tamper?.(evidence) ?? evidence, (invariant, text) => this.violated(invariant, text))
   }
 

@@ -9,6 +9,7 @@ import {
   History,
   Ledger,
   type LedgerTask,
+  type ObjectDecision,
   type OutcomeRead,
   type PutCall
 } from "millrace/testing"
@@ -157,6 +158,41 @@ describe("the ledger", () => {
     })
   }
 
+  const made: ObjectDecision = { what: "made", object: 0, by: undefined, kind: "counter", name: "c" }
+  const madeDict: ObjectDecision = { ...made, kind: "dict", name: "d" }
+  const by1 = { request: "5 1", run: 1 }
+  const counted: ObjectDecision = { what: "counted", object: 0, by: by1, value: 1 }
+  const key = { object: 0, by: by1, key: "k", fingerprint: new Uint32Array(4) }
+  const added: ObjectDecision = { what: "added", ...key }
+  const written: ObjectDecision = { what: "written", object: 0, by: by1, key: "k", value: new Uint8Array(), version: 1 }
+  const badObjects: ReadonlyArray<readonly [invariant: string, name: string, steps: ReadonlyArray<ObjectDecision>]> = [
+    ["S4", "a request that counts twice", [made, counted, { ...counted, by: { request: "5 1", run: 2 }, value: 2 }]],
+    ["S21", "an object that is made twice", [made, made]],
+    ["S21", "a counter that is no counter", [madeDict, counted]],
+    ["S21", "a key that is added twice", [{ ...made, kind: "set", name: "s" }, added, added]],
+    ["S21", "a version that was given before", [madeDict, written, written]],
+    ["S21", "a deletion of what is not there", [madeDict, { ...written, value: undefined }]]
+  ]
+  for (const [invariant, name, steps] of badObjects) {
+    it(`${invariant}: ${name}`, () => {
+      const { ledger, said } = ledgerOf()
+      for (const step of steps.slice(0, -1)) ledger.changed(step)
+      assert.deepStrictEqual(said, [])
+      ledger.changed(steps.at(-1)!)
+      assert.isTrue(said.at(-1)?.startsWith(invariant), said.join("; "))
+    })
+  }
+
+  it("S16: a life that loads another object is found", () => {
+    const { ledger, said } = ledgerOf()
+    ledger.changed(made)
+    ledger.changed(counted)
+    ledger.objects.restored({ all: [{ kind: "counter", name: "c", value: 1 }] } as never)
+    assert.deepStrictEqual(said, [])
+    ledger.objects.restored({ all: [{ kind: "counter", name: "c", value: 2 }] } as never)
+    assert.isTrue(said[0]?.startsWith("S16"))
+  })
+
   it("goes back to what was stored, without judging it again, and keeps its order", () => {
     const { ledger, said } = ledgerOf()
     ledger.decided(put)
@@ -173,7 +209,7 @@ describe("the ledger", () => {
   it("S16: a life that loads something else is found", () => {
     const { ledger, said } = ledgerOf()
     ledger.decided(put)
-    const nothing = { tasks: { owner: () => undefined }, unfinished: 0, fence: () => 0 }
+    const nothing = { tasks: { owner: () => undefined }, unfinished: 0, fence: () => 0, objects: { all: [] } }
     ledger.restored(nothing as never)
     assert.isTrue(said.some((text) => text.startsWith("S16")))
   })
@@ -259,7 +295,10 @@ interface Case {
   readonly deliveries?: History["deliveries"]
   readonly children?: History["children"]
   readonly stats?: Evidence["stats"]
+  readonly objects?: Evidence["objects"]
 }
+
+const oneChild = new Map([["links.q", { kind: "set", keys: ["k"] }]]) as Evidence["objects"]
 
 const judge = (one: Case): ReadonlyArray<string> => {
   const history = new History()
@@ -271,7 +310,14 @@ const judge = (one: Case): ReadonlyArray<string> => {
   const said: Array<string> = []
   const queues = new Map([["q", { dedupeKept: 1_000_000, dedupeKeptMs: 100 }]])
   const accounts = one.accounts ?? [account()]
-  check({ history, accounts, queues, stats: one.stats ?? new Map([["q", stats]]) }, (invariant) => said.push(invariant))
+  const evidence = {
+    history,
+    accounts,
+    queues,
+    stats: one.stats ?? new Map([["q", stats]]),
+    objects: one.objects ?? new Map()
+  }
+  check(evidence, (invariant) => said.push(invariant))
   return said
 }
 
@@ -332,6 +378,38 @@ describe("the judge of histories", () => {
     ["S8", "a reader that misses one", { outcomes: [read(), read({ taskId: "t1" })] }],
     ["S9", "a commit under another fence", { ends: [commit({ fence: 2 })] }],
     ["S14", "one lease, handed out twice", { deliveries: [delivery, delivery] }],
+    [
+      "S21",
+      "a counter that does not count the successes",
+      { objects: new Map([["successes.q", { kind: "counter", value: 2 }]]) }
+    ],
+    ["S4", "a set that lacks what was committed", { objects: new Map([["marked.q", { kind: "set", keys: [] }]]) }],
+    [
+      "S4",
+      "a set with more than was committed",
+      { objects: new Map([["marked.q", { kind: "set", keys: ["1", "2"] }]]) }
+    ],
+    ["S21", "a set that lists twice", { objects: new Map([["marked.q", { kind: "set", keys: ["1", "1"] }]]) }],
+    [
+      "S21",
+      "a dict with another result",
+      { objects: new Map([["results.q", { kind: "dict", entries: new Map([["1", { value: 78, version: 1 }]]) }]]) }
+    ],
+    [
+      "S21",
+      "a chain that was counted without a commit",
+      { objects: new Map([["chain.q", { kind: "dict", entries: new Map([["n", { value: 1, version: 1 }]]) }]]) }
+    ],
+    ["S4", "a new key without its child", { objects: oneChild }],
+    [
+      "S4",
+      "a key that is new to two",
+      {
+        accounts: [account(), account({ taskId: "t2", u: 2, payload: "p2", task: task({ task: 2 }) })],
+        children: [1, 2].map((u) => ({ ...child, item: { ...child.item, u }, ifNew: { set: "links.q", key: "k" } })),
+        objects: oneChild
+      }
+    ],
     ["S15", "counts that do not add up", { stats: new Map([["q", { ...stats, puts: 2 }]]) }],
     ["S15", "counts that are not the ledger's", { stats: new Map([["q", { ...stats, done: 0, dead: 1 }]]) }]
   ]

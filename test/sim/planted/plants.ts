@@ -207,6 +207,20 @@ export const plants: ReadonlyArray<Plant> = [
     name: "lane limit ignored after restart",
     edits: [{ file: engine, find: "queue.ready.leasedBefore(task)", replace: "" }]
   },
+  {
+    name: "a refused commit changes shared objects",
+    edits: [
+      {
+        file: engine,
+        find: "      if (why !== undefined) return why.code\n      this.#apply(effects, now)\n",
+        replace: "      this.#apply(effects, now)\n      if (why !== undefined) return why.code\n"
+      }
+    ]
+  },
+  {
+    name: "an increment is not stored",
+    edits: [{ file: core, find: "=> this.#recorder?.counter(counter)", replace: "=> void counter" }]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
