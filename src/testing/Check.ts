@@ -3,7 +3,7 @@
  *
  * Linear in the history. Each violation names its invariant and what contradicts what.
  */
-import { commits, type ObjectEnds } from "./CheckObjects.ts"
+import { byHand, commits, type ObjectEnds } from "./CheckObjects.ts"
 import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem } from "./History.ts"
 import type { LedgerTask, Violated } from "./Ledger.ts"
 
@@ -76,20 +76,22 @@ export const check = (evidence: Evidence, violated: Violated): void => {
     const seen = { children: evidence.history.children, outcomes: history.outcomes }
     commits(queue, accounts, byId, seen, evidence.objects, violated)
   }
+  byHand(history.shared, evidence.objects, violated)
   for (const [queue, stats] of evidence.stats) conservation(queue, stats, accounts, violated)
 }
 
 /** `buffered`: what was answered before a power loss may be gone, and its numbers used anew. Puts stay: they explain. */
-type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes">
+type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes" | "shared">
 
 const since = (history: History): Seen => {
-  const { children, deliveries, ends, lostAt, outcomes, puts } = history
+  const { children, deliveries, ends, lostAt, outcomes, puts, shared } = history
   if (lostAt < 0) return history
   // What was on its way when the power failed arrives when the network lets it.
   const settledAt = lostAt + underWayUs
   const forgiven = puts.map((put): PutCall => (put.startedAt > lostAt ? put : { ...put, verdict: "open" }))
   return {
     puts: forgiven,
+    shared: shared.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     children: children.filter(({ run }) => run.at > settledAt),
     ends: ends.filter(({ startedAt }) => startedAt > settledAt),
     deliveries: deliveries.filter(({ at }) => at > settledAt),

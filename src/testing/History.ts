@@ -75,6 +75,18 @@ export type OtherCall = Call & {
     | "redrive"
 }
 
+/** A request about a shared object, by hand; `queue` is its name. */
+export interface SharedCall extends Call {
+  readonly op: "add" | "has" | "remove" | "count" | "once" | "write" | "writeIf" | "delete" | "read"
+  readonly key: string
+  /** once, write, writeIf: a number that no other write has. count: what is added. read: what was read. */
+  value: number | undefined
+  /** writeIf: the version that it rests on. */
+  readonly expected: number | undefined
+  /** What was answered: new or there (sets, once, delete), the sum of a counter, the version of an entry (0: absent). */
+  answer: boolean | number | undefined
+}
+
 export interface Delivery {
   readonly how: "worker" | "lease" | "get"
   readonly client: string
@@ -107,13 +119,14 @@ export class History {
   readonly children: Array<ChildPut> = []
   readonly ends: Array<EndCall> = []
   readonly others: Array<OtherCall> = []
+  readonly shared: Array<SharedCall> = []
   readonly deliveries: Array<Delivery> = []
   readonly outcomes: Array<OutcomeRead> = []
   /** When power was lost last with work that was not synced: what was answered before may be gone. */
   lostAt = Number.NEGATIVE_INFINITY
 
   get calls(): number {
-    return this.puts.length + this.ends.length + this.others.length
+    return this.puts.length + this.ends.length + this.others.length + this.shared.length
   }
 }
 

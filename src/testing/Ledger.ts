@@ -627,6 +627,12 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     const cause: Cause = { _tag: "commit", session: session.id, held: pairs(tasks, fences) }
     because(cause, at, () => asked(session, request, () => inner.commit(...args)))
   }
+  const { count, countSet, dictWrite, setKeys } = engine.objects
+  const objects = engine.objects as { -readonly [K in keyof typeof engine.objects]: (typeof engine.objects)[K] }
+  objects.count = (...args) => asked(args[0], args[1], () => count.apply(objects, args))
+  objects.countSet = (...args) => asked(args[0], args[1], () => countSet.apply(objects, args))
+  objects.dictWrite = (...args) => asked(args[0], args[1], () => dictWrite.apply(objects, args))
+  objects.setKeys = (...args) => asked(args[0], args[1], () => setKeys.apply(objects, args))
   attachObjects(core, (d) => {
     if (heard()) ledger.changed({ ...d, by: asker })
   })

@@ -49,6 +49,8 @@ export type Operation =
   | "pause"
   | "purge"
   | "redrive"
+  /** One of the requests about shared objects. */
+  | "share"
 
 export type Ending =
   | "succeed"
@@ -205,7 +207,7 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   )
   if (uses.close !== undefined) uses.close *= 0.02
   if (uses.purge !== undefined) uses.purge *= 0.1
-  return {
+  const plan: Plan = {
     seed,
     queues: [...queues].map(queueOf),
     clients,
@@ -231,6 +233,8 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     prefetch: random.pick([0, 1, 8]),
     effects: random.chance(0.5)
   }
+  // Drawn last: whatever else there is to draw keeps what a seed had before.
+  return random.chance(0.4) ? { ...plan, uses: { ...plan.uses, share: random.next() * 2 } } : plan
 }
 
 /** A plan for people. */

@@ -27,11 +27,12 @@ import {
   type History,
   type PutCall,
   type PutItem,
+  type SharedCall,
   verdictOf
 } from "./History.ts"
 import { Bad, type Item, type Operation, type Plan, type SimQueue } from "./Plan.ts"
 import type { SeededRandom } from "./Random.ts"
-import { collect, objectsOf, readAll } from "./Sharing.ts"
+import { clicks, collect, type Hand, notes, objectsOf, onces, owned, readAll, useObject, words } from "./Sharing.ts"
 import type { SimNetwork } from "./SimNetwork.ts"
 import type { Process, World } from "./World.ts"
 
@@ -234,6 +235,8 @@ class User {
         return recorded(this.#stage, this.#other("purge", queue), queue.purge(), () => {})
       case "redrive":
         return recorded(this.#stage, this.#other("redrive", queue), queue.redrive(), () => {})
+      case "share":
+        return this.#share()
       case "close": {
         const mode = random.pick(["drain", "immediate"] as const)
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
@@ -245,6 +248,22 @@ class User {
     return recorded(this.#stage, this.#other("outcome", queue), queue.outcome(taskId, { timeout }), (outcome) =>
       this.#read(queue, outcome, undefined)
     )
+  }
+
+  #share(): Effect.Effect<unknown, never, Client> {
+    const { history, kinds, numbers, world } = this.#stage
+    const ask: Hand["ask"] = (object, about, effect, onOk, onFailure) =>
+      Effect.suspend(() => {
+        const none = { value: undefined, expected: undefined, answer: undefined }
+        const call: SharedCall = { ...begin(world, this.#name, object.name), ...none, ...about }
+        history.shared.push(call)
+        const succeeded = (answer: Parameters<typeof onOk>[0]): void => {
+          kinds.fired(`shared ${call.op}`)
+          onOk(answer, call)
+        }
+        return recorded(this.#stage, call, effect, succeeded, (error) => onFailure?.(error, call))
+      })
+    return useObject({ ask, random: this.#random, fresh: () => ++numbers.result })
   }
 
   #other<Op extends string>(op: Op, queue: SimQueue): Call & { readonly op: Op } {
@@ -579,7 +598,11 @@ export const auditorProgram = (
       const counts = Effect.forEach(stage.plan.queues, (queue) =>
         Effect.map(queue.stats, (found) => stats.set(queue.name, found))
       )
-      const shared = stage.plan.effects ? stage.plan.queues.flatMap(({ name }) => Object.values(objectsOf(name))) : []
+      const byCommits = stage.plan.queues.flatMap(({ name }) => Object.values(objectsOf(name)))
+      const shared = [
+        ...(stage.plan.effects ? byCommits : []),
+        ...(stage.plan.uses.share === undefined ? [] : [words, owned, clicks, onces, notes])
+      ]
       const all = Effect.all([questions, counts, readAll(shared, objects)])
       yield* Effect.provideService(all, Client, client)
     })

@@ -16,7 +16,7 @@ import type { CollectError, Collecting } from "../client/CommitEffects.ts"
 import type { ObjectError } from "../client/SharedObject.ts"
 import type { ObjectEnd } from "./CheckObjects.ts"
 import type { FaultCounts } from "./FaultCounts.ts"
-import type { Delivery, History, PutItem } from "./History.ts"
+import type { Delivery, History, PutItem, SharedCall } from "./History.ts"
 import type { Item, SimQueue } from "./Plan.ts"
 import type { SeededRandom } from "./Random.ts"
 
@@ -82,6 +82,96 @@ export const collect = (
     kinds.fired("commit with a child if new")
     yield* commit.putIfNew(links, key, target, value)
   })
+
+// ---- by hand
+
+export const words = makeSet("words")
+/** Keys of which each has one user. */
+export const owned = makeSet("owned")
+export const clicks = makeCounter("clicks")
+export const onces = makeDict("onces", { value: Schema.Int })
+export const notes = makeDict("notes", { value: Schema.Int })
+
+export type Shared = typeof words | typeof clicks | typeof notes
+
+export interface Hand {
+  readonly random: SeededRandom
+  /** A number that no other write has. */
+  readonly fresh: () => number
+  /** Runs a request and records it. `onOk` and `onFailure` say what was answered. */
+  readonly ask: <A, E>(
+    object: Shared,
+    call: Pick<SharedCall, "op" | "key"> & Partial<Pick<SharedCall, "value" | "expected">>,
+    effect: Effect.Effect<A, E, Client>,
+    onOk: (answer: A, call: SharedCall) => void,
+    onFailure?: (error: E, call: SharedCall) => void
+  ) => Effect.Effect<A | undefined, never, Client>
+}
+
+const answers = (answer: boolean | number, call: SharedCall): void => {
+  call.answer = answer
+}
+
+/** One use of a shared object, or a few by which one user follows a key of its own. */
+export const useObject = ({ ask, fresh, random }: Hand): Effect.Effect<unknown, never, Client> => {
+  switch (random.pick(["word", "own", "click", "once", "note", "note", "note"] as const)) {
+    case "word": {
+      const key = `w${random.int(20)}`
+      return random.chance(0.5)
+        ? ask(words, { op: "add", key }, words.add(key), answers)
+        : ask(words, { op: "has", key }, words.has(key), answers)
+    }
+    case "own": {
+      const key = `own${fresh()}`
+      const ops = Array.from({ length: random.between(2, 5) }, () => random.pick(["add", "has", "remove"] as const))
+      // What ends otherwise than well may be done at any time after: the key is left alone then.
+      const steps = (from: number): Effect.Effect<unknown, never, Client> => {
+        const op = ops[from]
+        if (op === undefined) return Effect.void
+        const next = (yes: boolean | undefined) => (yes === undefined ? Effect.void : steps(from + 1))
+        return Effect.flatMap(ask(owned, { op, key }, owned[op](key), answers), next)
+      }
+      return steps(0)
+    }
+    case "click": {
+      const by = random.between(1, 5)
+      return ask(clicks, { op: "count", key: "", value: by }, clicks.increment(by), answers)
+    }
+    case "once": {
+      const key = `o${random.int(20)}`
+      const value = fresh()
+      return ask(onces, { op: "once", key, value }, onces.setIfAbsent(key, value), answers)
+    }
+    case "note":
+      return useNote({ ask, fresh, random }, `n${random.int(3)}`)
+  }
+}
+
+const useNote = ({ ask, fresh, random }: Hand, key: string): Effect.Effect<unknown, never, Client> => {
+  const read = ask(notes, { op: "read", key }, notes.entry(key), (entry, call) => {
+    call.answer = entry?.version ?? 0
+    call.value = entry?.value
+  })
+  switch (random.pick(["read", "write", "writeIf", "writeIf", "delete"] as const)) {
+    case "read":
+      return read
+    case "write": {
+      const value = fresh()
+      return ask(notes, { op: "write", key, value }, notes.set(key, value), answers)
+    }
+    case "delete":
+      return ask(notes, { op: "delete", key }, notes.delete(key), answers)
+    case "writeIf":
+      return Effect.flatMap(read, (entry) => {
+        const value = fresh()
+        const expected = entry?.version ?? 0
+        const call = { op: "writeIf", key, value, expected } as const
+        return ask(notes, call, notes.compareAndSet(key, expected, value), answers, (error, call) => {
+          if (error._tag === "Conflict") call.answer = error.current
+        })
+      })
+  }
+}
 
 /** Reads everything that there is of these objects. */
 export const readAll = (

@@ -74,7 +74,16 @@ export const faultKinds: ReadonlyArray<string> = [
 export const operationKinds: ReadonlyArray<string> = [
   "commit with effects",
   "commit with a condition",
-  "commit with a child if new"
+  "commit with a child if new",
+  "shared add",
+  "shared has",
+  "shared remove",
+  "shared count",
+  "shared once",
+  "shared write",
+  "shared writeIf",
+  "shared delete",
+  "shared read"
 ]
 
 export interface Report {

@@ -11,7 +11,8 @@ import {
   type LedgerTask,
   type ObjectDecision,
   type OutcomeRead,
-  type PutCall
+  type PutCall,
+  type SharedCall
 } from "millrace/testing"
 
 const policy = {
@@ -296,7 +297,37 @@ interface Case {
   readonly children?: History["children"]
   readonly stats?: Evidence["stats"]
   readonly objects?: Evidence["objects"]
+  readonly shared?: ReadonlyArray<SharedCall>
 }
+
+const add = (answer: boolean): Partial<SharedCall> => ({ op: "add", answer })
+const click = (value: number, answer: number): Partial<SharedCall> => ({ op: "count", value, answer })
+const onceOf = (value: number, answer: boolean): Partial<SharedCall> => ({ op: "once", value, answer })
+const note = (value: number, answer: number): Partial<SharedCall> => ({ op: "write", value, answer })
+const cas = (expected: number): Partial<SharedCall> => ({ op: "writeIf", expected })
+
+/** One request after the other, on one key of one object. */
+const requests = (queue: string, ...calls: ReadonlyArray<Partial<SharedCall>>): ReadonlyArray<SharedCall> =>
+  calls.map((more, i) => ({
+    client: "c",
+    queue,
+    startedAt: 10 * i,
+    endedAt: 10 * i + 5,
+    verdict: "ok",
+    error: undefined,
+    op: "read",
+    key: "k",
+    value: undefined,
+    expected: undefined,
+    answer: undefined,
+    ...more
+  }))
+
+const setOf = (name: string, ...keys: ReadonlyArray<string>): Evidence["objects"] =>
+  new Map([[name, { kind: "set", keys }]])
+const counterOf = (value: number): Evidence["objects"] => new Map([["clicks", { kind: "counter", value }]])
+const dictOf = (name: string, value: number, version: number): Evidence["objects"] =>
+  new Map([[name, { kind: "dict", entries: new Map(version === 0 ? [] : [["k", { value, version }]]) }]])
 
 const oneChild = new Map([["links.q", { kind: "set", keys: ["k"] }]]) as Evidence["objects"]
 
@@ -307,6 +338,7 @@ const judge = (one: Case): ReadonlyArray<string> => {
   history.outcomes.push(...(one.outcomes ?? [read()]))
   history.deliveries.push(...(one.deliveries ?? []))
   history.children.push(...(one.children ?? []))
+  history.shared.push(...(one.shared ?? []))
   const said: Array<string> = []
   const queues = new Map([["q", { dedupeKept: 1_000_000, dedupeKeptMs: 100 }]])
   const accounts = one.accounts ?? [account()]
@@ -408,6 +440,100 @@ describe("the judge of histories", () => {
         accounts: [account(), account({ taskId: "t2", u: 2, payload: "p2", task: task({ task: 2 }) })],
         children: [1, 2].map((u) => ({ ...child, item: { ...child.item, u }, ifNew: { set: "links.q", key: "k" } })),
         objects: oneChild
+      }
+    ],
+    ["S1", "an acknowledged addition is lost", { shared: requests("words", add(true)), objects: setOf("words") }],
+    ["S21", "a key is new twice", { shared: requests("words", add(true), add(true)), objects: setOf("words", "k") }],
+    [
+      "S1",
+      "a key is not found after it was added",
+      { shared: requests("words", add(true), { op: "has", answer: false }), objects: setOf("words", "k") }
+    ],
+    [
+      "S21",
+      "a key is found before it was added",
+      { shared: requests("words", { op: "has", answer: true }, add(true)), objects: setOf("words", "k") }
+    ],
+    [
+      "S21",
+      "a key that its one user removed is there",
+      { shared: requests("owned", add(true), { op: "remove", answer: true }, add(false)), objects: setOf("owned") }
+    ],
+    [
+      "S1",
+      "a removal is lost",
+      { shared: requests("owned", { op: "remove", answer: false }), objects: setOf("owned", "k") }
+    ],
+    ["S1", "an increment is lost", { shared: requests("clicks", click(2, 2)), objects: counterOf(0) }],
+    ["S4", "an increment counts twice", { shared: requests("clicks", click(2, 2)), objects: counterOf(4) }],
+    [
+      "S4",
+      "a refused increment counts",
+      { shared: requests("clicks", { ...click(2, 2), verdict: "definite" }), objects: counterOf(2) }
+    ],
+    [
+      "S21",
+      "two increments with one sum",
+      { shared: requests("clicks", click(2, 2), click(2, 2)), objects: counterOf(4) }
+    ],
+    ["S21", "sums that fall", { shared: requests("clicks", click(2, 4), click(2, 2)), objects: counterOf(4) }],
+    [
+      "S21",
+      "two writers find a key absent",
+      { shared: requests("onces", onceOf(1, true), onceOf(2, true)), objects: dictOf("onces", 1, 1) }
+    ],
+    [
+      "S1",
+      "what was written once is gone",
+      { shared: requests("onces", onceOf(1, true)), objects: dictOf("onces", 0, 0) }
+    ],
+    ["S3", "a refused value is there", { shared: requests("onces", onceOf(1, false)), objects: dictOf("onces", 1, 1) }],
+    [
+      "S21",
+      "two writes of one version",
+      { shared: requests("notes", note(1, 1), note(2, 1)), objects: dictOf("notes", 2, 1) }
+    ],
+    [
+      "S21",
+      "a stale compare-and-set writes",
+      {
+        shared: requests("notes", note(1, 1), { ...note(2, 2), ...cas(1) }, { ...note(3, 3), ...cas(1) }),
+        objects: dictOf("notes", 3, 3)
+      }
+    ],
+    [
+      "S1",
+      "an older version is read",
+      {
+        shared: requests("notes", note(1, 1), note(2, 2), { op: "read", answer: 1, value: 1 }),
+        objects: dictOf("notes", 2, 2)
+      }
+    ],
+    ["S1", "an acknowledged write is gone", { shared: requests("notes", note(1, 1)), objects: dictOf("notes", 0, 0) }],
+    [
+      "S3",
+      "a refused write is read",
+      { shared: requests("notes", { ...note(1, 0), verdict: "definite" }), objects: dictOf("notes", 1, 1) }
+    ],
+    [
+      "S21",
+      "a write is refused for nothing",
+      {
+        shared: requests("notes", note(1, 1), {
+          ...note(2, 1),
+          ...cas(1),
+          verdict: "definite",
+          error: "Conflict"
+        }),
+        objects: dictOf("notes", 1, 1)
+      }
+    ],
+    [
+      "S21",
+      "what was deleted is read",
+      {
+        shared: requests("notes", note(1, 1), { op: "delete", answer: true }, { answer: 1, value: 1 }),
+        objects: dictOf("notes", 0, 0)
       }
     ],
     ["S15", "counts that do not add up", { stats: new Map([["q", { ...stats, puts: 2 }]]) }],

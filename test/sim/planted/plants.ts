@@ -221,6 +221,26 @@ export const plants: ReadonlyArray<Plant> = [
     name: "an increment is not stored",
     edits: [{ file: core, find: "=> this.#recorder?.counter(counter)", replace: "=> void counter" }]
   },
+  {
+    name: "a repeated increment counts twice",
+    edits: [
+      {
+        file: core,
+        find: "    if (before !== undefined && this.#answerAgain(",
+        replace: "    if (before !== undefined && m.type !== C.count && this.#answerAgain("
+      }
+    ]
+  },
+  {
+    name: "a stale compare-and-set writes",
+    edits: [
+      {
+        file: "model/Objects.ts",
+        find: "if (expected !== undefined && expected !== version) {",
+        replace: "if (expected !== undefined && expected > version) {"
+      }
+    ]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
