@@ -4,7 +4,7 @@
  * Linear in the history. Each violation names its invariant and what contradicts what.
  */
 import { byHand, commits, type ObjectEnds } from "./CheckObjects.ts"
-import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem } from "./History.ts"
+import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem, SaveCall } from "./History.ts"
 import type { LedgerTask, Violated } from "./Ledger.ts"
 
 /** A task of the ledger with what its payload says. */
@@ -69,6 +69,7 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   }
   dedupe(evidence, violated)
   deliveries(history.deliveries, byId, byItem, violated)
+  checkpoints(history.saves, history.deliveries, violated)
   ends(history.ends, byId, violated)
   outcomes(history, evidence.history, byId, violated)
   for (const queue of evidence.queues.keys()) {
@@ -81,16 +82,17 @@ export const check = (evidence: Evidence, violated: Violated): void => {
 }
 
 /** `buffered`: what was answered before a power loss may be gone, and its numbers used anew. Puts stay: they explain. */
-type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes" | "shared">
+type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes" | "shared" | "saves">
 
 const since = (history: History): Seen => {
-  const { children, deliveries, ends, lostAt, outcomes, puts, shared } = history
+  const { children, deliveries, ends, lostAt, outcomes, puts, saves, shared } = history
   if (lostAt < 0) return history
   // What was on its way when the power failed arrives when the network lets it.
   const settledAt = lostAt + underWayUs
   const forgiven = puts.map((put): PutCall => (put.startedAt > lostAt ? put : { ...put, verdict: "open" }))
   return {
     puts: forgiven,
+    saves: saves.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     shared: shared.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     children: children.filter(({ run }) => run.at > settledAt),
     ends: ends.filter(({ startedAt }) => startedAt > settledAt),
@@ -211,6 +213,31 @@ const deliveries = (
     const lease = `${taskId} ${fence}`
     if (leases.has(lease)) violated("S14", `the lease of task ${taskId} under fence ${fence} was handed out twice`)
     leases.add(lease)
+  }
+}
+
+/**
+ * S1, S3: a lease has what was saved last under an earlier one, or something later of which nobody knows whether it was
+ * saved. A dead letter that is put again is another task with the same payload, and has what the old one had.
+ */
+const checkpoints = (saves: ReadonlyArray<SaveCall>, all: ReadonlyArray<Delivery>, violated: Violated): void => {
+  const byItem = new Map<number, Array<SaveCall>>()
+  for (const save of saves) {
+    const known = byItem.get(save.u)
+    if (known === undefined) byItem.set(save.u, [save])
+    else known.push(save)
+  }
+  for (const { checkpoint, fence, how, taskId, u } of all) {
+    if (how !== "lease") continue
+    // Fences and task numbers rise; of one lease the saves are in the order of the history.
+    const before = (byItem.get(u) ?? [])
+      .filter((save) => save.taskId < taskId! || (save.taskId === taskId && save.fence < fence!))
+      .sort((a, b) => (a.taskId === b.taskId ? a.fence - b.fence : a.taskId < b.taskId ? -1 : 1))
+    const last = before.findLastIndex(({ verdict }) => verdict === "ok")
+    const found = before.findIndex(({ value }) => value === checkpoint)
+    if (checkpoint !== undefined && found < 0) violated("S2", `task ${taskId} has checkpoint ${checkpoint} of nobody`)
+    else if (found < last) violated("S1", `task ${taskId} has lost checkpoint ${before[last]!.value}`)
+    else if (before[found]?.verdict === "definite") violated("S3", `task ${taskId} has a checkpoint that was refused`)
   }
 }
 

@@ -59,6 +59,15 @@ export interface EndCall extends Call {
   readonly result: number | undefined
 }
 
+/** Saves progress with a lease: a number that no other save has. */
+export interface SaveCall extends Call {
+  readonly op: "checkpoint"
+  readonly taskId: string
+  readonly fence: number
+  readonly u: number
+  readonly value: number
+}
+
 export type OtherCall = Call & {
   readonly op:
     | "get"
@@ -98,6 +107,8 @@ export interface Delivery {
   readonly attempt: number | undefined
   readonly u: number
   readonly payload: string
+  /** What an earlier attempt saved; workers are not told. */
+  readonly checkpoint: number | undefined
   /** What the handler wants to commit; undefined while it runs, and if it ends otherwise. */
   result: number | undefined
 }
@@ -120,13 +131,14 @@ export class History {
   readonly ends: Array<EndCall> = []
   readonly others: Array<OtherCall> = []
   readonly shared: Array<SharedCall> = []
+  readonly saves: Array<SaveCall> = []
   readonly deliveries: Array<Delivery> = []
   readonly outcomes: Array<OutcomeRead> = []
   /** When power was lost last with work that was not synced: what was answered before may be gone. */
   lostAt = Number.NEGATIVE_INFINITY
 
   get calls(): number {
-    return this.puts.length + this.ends.length + this.others.length + this.shared.length
+    return this.puts.length + this.ends.length + this.others.length + this.shared.length + this.saves.length
   }
 }
 

@@ -11,7 +11,7 @@ import * as Invariants from "../model/Invariants.ts"
 import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
 import { Outcome, Task } from "../model/Task.ts"
-import { type Asker, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
+import { type Asker, equal, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
 
 export type Violated = (invariant: string, text: string) => void
 
@@ -35,13 +35,17 @@ export interface Decision {
   readonly id: string | undefined
   /** The lane. */
   readonly key: string | undefined
+  /** put: the dead letter that was put again; 0: none. */
+  readonly origin: number
+  /** put, checkpoint: what it has of an earlier attempt from now on. */
+  readonly checkpoint: Uint8Array | undefined
 }
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
 export type Cause =
   | { readonly _tag: "tick" | "dispatch" | "other" }
   | {
-      readonly _tag: "commit" | "release" | "fail" | "acknowledge"
+      readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint"
       readonly session: number
       /** task, fence, task, fence, ... */
       readonly held: ReadonlyArray<number>
@@ -56,6 +60,7 @@ export interface LedgerTask {
   readonly id: string | undefined
   readonly key: string | undefined
   readonly putAt: number
+  checkpoint: Uint8Array | undefined
   state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
   /** Put again, as another task. */
   redriven: boolean
@@ -168,6 +173,7 @@ export class Ledger {
       if (owner.priority !== task.priority || owner.queue.id !== task.queue) {
         this.#say("S16", `task ${task.task} has another priority, or is on another queue`)
       }
+      if (!same(owner.checkpoint, task.checkpoint)) this.#say("S16", `task ${task.task} has another checkpoint`)
       if (state === "delayed" && owner.at !== task.dueAt) {
         this.#say("S16", `task ${task.task} was due at ${task.dueAt} and is at ${owner.at}`)
       }
@@ -187,7 +193,11 @@ export class Ledger {
     const known = this.tasks.get(d.task)
     if (d.change === "put") return this.#put(d, known)
     if (known === undefined) return this.#say("S2", `task ${d.task} was ${d.change} and never put`)
-    if (d.change === "checkpoint") return
+    if (d.change === "checkpoint") {
+      this.#mayEnd(d, known, ["checkpoint"])
+      known.checkpoint = d.checkpoint
+      return
+    }
     if (d.change === "redriven") {
       const dead = known.state === "ended" && (known.outcome === Outcome.dead || known.outcome === Outcome.failure)
       if (!dead || known.redriven) this.#say("S8", `task ${d.task} was redriven and is no dead letter`)
@@ -224,6 +234,9 @@ export class Ledger {
     }
     this.#lastTask = Math.max(this.#lastTask, d.task)
     if (d.delayMs > 0 && d.dueAt < d.now + d.delayMs) this.#say("S13", `task ${d.task} is delayed too little`)
+    if (!same(d.checkpoint, this.tasks.get(d.origin)?.checkpoint)) {
+      this.#say("S1", `task ${d.task} has another checkpoint than task ${d.origin}, which it comes from`)
+    }
     const task: LedgerTask = {
       task: d.task,
       queue: d.queue,
@@ -232,6 +245,7 @@ export class Ledger {
       id: d.id,
       key: d.key,
       putAt: d.now,
+      checkpoint: d.checkpoint,
       state: "ended",
       redriven: false,
       attempt: 0,
@@ -479,6 +493,9 @@ export class Ledger {
   }
 }
 
+const same = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && equal(a, b))
+
 const stateNames = ["ready", "delayed", "leased", "ended"] as const
 
 const over = ({ state }: LedgerTask): boolean => state === "ended" || state === "acknowledged" || state === "purged"
@@ -538,7 +555,9 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       delayMs: task.options?.delayMs ?? 0,
       payload: change === "put" ? (task.payload ?? nothing) : nothing,
       id: task.options?.id,
-      key: task.options?.key
+      key: task.options?.key,
+      origin: change === "put" ? task.origin : 0,
+      checkpoint: change === "put" || change === "checkpoint" ? task.checkpoint : undefined
     })
     changed(change, task)
   }
@@ -643,6 +662,11 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   on.fail = (...args) => {
     const [session, , tasks, fences, , at] = args
     because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () => inner.fail(...args))
+  }
+  const save = engine.operations.checkpoint.bind(engine.operations)
+  engine.operations.checkpoint = (...args) => {
+    const [session, , tasks, fences] = args
+    because({ _tag: "checkpoint", session: session.id, held: pairs(tasks, fences) }, now, () => save(...args))
   }
   on.acknowledge = (...args) => {
     const [session, held, at] = args

@@ -123,5 +123,5 @@ export class ObjectLedger {
   }
 }
 
-const equal = (a: Uint8Array, b: Uint8Array): boolean =>
+export const equal = (a: Uint8Array, b: Uint8Array): boolean =>
   a.byteLength === b.byteLength && a.every((byte, i) => byte === b[i])

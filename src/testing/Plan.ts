@@ -16,7 +16,7 @@ export type Item = typeof Item.Type
 
 export class Bad extends Schema.TaggedError<Bad>()("Bad", { why: Schema.String }) {}
 
-export type SimQueue = TaskQueue<Item, number, Bad, void>
+export type SimQueue = TaskQueue<Item, number, Bad, number>
 
 /** What happens outside of the programs, at random moments. */
 export type Mishap =
@@ -89,6 +89,8 @@ export interface Plan {
   readonly prefetch: number
   /** Whether commits change shared objects. */
   readonly effects: boolean
+  /** Whether those who lease by hand save their progress. */
+  readonly saves: boolean
 }
 
 /** What the lanes of a queue are limited to, by its variant. */
@@ -113,6 +115,7 @@ const queueOf = (() => {
       payload: Item,
       result: Schema.Int,
       error: Bad,
+      checkpoint: Schema.Int,
       policy: {
         capacity: capacities[variant % 4]!,
         lease: leases[(variant >> 2) % 4]!,
@@ -231,9 +234,10 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     payloadBytesMax: random.pick([20, 200, 5_000]),
     concurrency: random.pick([1, 2, 8]),
     prefetch: random.pick([0, 1, 8]),
-    effects: random.chance(0.5)
+    // Drawn last: whatever else there is to draw keeps what a seed had before.
+    effects: random.chance(0.5),
+    saves: random.chance(0.4)
   }
-  // Drawn last: whatever else there is to draw keeps what a seed had before.
   return random.chance(0.4) ? { ...plan, uses: { ...plan.uses, share: random.next() * 2 } } : plan
 }
 

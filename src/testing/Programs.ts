@@ -27,6 +27,7 @@ import {
   type History,
   type PutCall,
   type PutItem,
+  type SaveCall,
   type SharedCall,
   verdictOf
 } from "./History.ts"
@@ -347,6 +348,7 @@ class User {
         attempt: undefined,
         u: item.u,
         payload: payloadText(item),
+        checkpoint: undefined,
         result: undefined
       })
     })
@@ -366,8 +368,9 @@ class User {
     for (const lease of leases ?? []) yield* this.#treat(queue, lease)
   })
 
-  #delivered(queue: SimQueue, lease: Lease<Item>): void {
-    const { history, known, world } = this.#stage
+  #delivered(queue: SimQueue, lease: Lease<Item, number>): void {
+    const { history, kinds, known, world } = this.#stage
+    if (lease.checkpoint !== undefined) kinds.fired("checkpoint handed on")
     known.push({ queue, taskId: lease.taskId })
     history.deliveries.push({
       how: "lease",
@@ -379,18 +382,20 @@ class User {
       attempt: lease.attempt,
       u: lease.payload.u,
       payload: payloadText(lease.payload),
+      checkpoint: lease.checkpoint,
       result: undefined
     })
   }
 
   /** Does with a lease what people do: end it well, badly, late, twice, or never. */
-  #treat = Effect.fnUntraced({ self: this }, function* (queue: SimQueue, lease: Lease<Item>): Effect.fn.Return<
+  #treat = Effect.fnUntraced({ self: this }, function* (queue: SimQueue, lease: Lease<Item, number>): Effect.fn.Return<
     unknown,
     never,
     Client
   > {
     const random = this.#random
     const way = random.pick(treatments)
+    if (this.#stage.plan.saves) for (let i = random.int(3); i > 0; i--) yield* this.#save(queue, lease)
     if (random.chance(0.5)) yield* Effect.sleep(random.int(this.#stage.plan.handlerMs + 1))
     switch (way) {
       case "renew":
@@ -411,7 +416,17 @@ class User {
     }
   })
 
-  #end(queue: SimQueue, lease: Lease<Item>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
+  #save(queue: SimQueue, lease: Lease<Item, number>): Effect.Effect<unknown, never, Client> {
+    const { history, kinds, numbers, world } = this.#stage
+    const value = ++numbers.result
+    const { fence } = lease.handle
+    const about = { op: "checkpoint", taskId: lease.taskId, fence, u: lease.payload.u, value } as const
+    const call: SaveCall = { ...begin(world, this.#name, queue.name), ...about }
+    history.saves.push(call)
+    return recorded(this.#stage, call, queue.checkpoint(lease, value), () => kinds.fired("checkpoint"))
+  }
+
+  #end(queue: SimQueue, lease: Lease<Item, number>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
     const { history, numbers, world } = this.#stage
     const result = op === "commit" ? ++numbers.result : undefined
     const call: EndCall = {
@@ -433,7 +448,7 @@ class User {
   }
 
   /** A commit that brings about what a worker's would. */
-  #commitAll(queue: SimQueue, lease: Lease<Item>, result: number): Effect.Effect<void, CommitAllError, Client> {
+  #commitAll(queue: SimQueue, lease: Lease<Item, number>, result: number): Effect.Effect<void, CommitAllError, Client> {
     const stage = this.#stage
     const run = { at: stage.world.now, taskId: lease.taskId, result }
     const also = (commit: Collecting) =>
@@ -527,6 +542,7 @@ const handle = (
       attempt: task.attempt,
       u: task.payload.u,
       payload: payloadText(task.payload),
+      checkpoint: undefined,
       result: undefined
     }
     history.deliveries.push(run)

@@ -83,7 +83,9 @@ export const operationKinds: ReadonlyArray<string> = [
   "shared write",
   "shared writeIf",
   "shared delete",
-  "shared read"
+  "shared read",
+  "checkpoint",
+  "checkpoint handed on"
 ]
 
 export interface Report {

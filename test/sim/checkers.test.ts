@@ -12,6 +12,7 @@ import {
   type ObjectDecision,
   type OutcomeRead,
   type PutCall,
+  type SaveCall,
   type SharedCall
 } from "millrace/testing"
 
@@ -48,6 +49,8 @@ const decision = (change: Decision["change"], more: Partial<Decision> = {}): Dec
   payload: new Uint8Array(),
   id: undefined,
   key: undefined,
+  origin: 0,
+  checkpoint: undefined,
   ...more
 })
 
@@ -64,6 +67,8 @@ const inLane = (task: number, now: number, end = false): ReadonlyArray<Step> => 
   { ...leased, task, now, fence: task },
   ...(end ? [because({ _tag: "commit", session: 5, held: [task, task] }), { ...done, task, now }] : [])
 ]
+
+const one = new Uint8Array([1])
 
 type Step = Decision | { readonly because: Cause } | ((ledger: Ledger) => void)
 
@@ -103,6 +108,29 @@ describe("the ledger", () => {
     ["S9", "a commit under another fence", [put, leased, because(by("commit", 7)), done]],
     ["S9", "a commit by another session", [put, leased, because(by("commit", 1, 6)), done]],
     ["S9", "a commit of what is not leased", [put, because(by("commit")), done]],
+    [
+      "S9",
+      "a checkpoint under another fence",
+      [
+        put,
+        leased,
+        because({ _tag: "checkpoint", session: 5, held: [1, 7] }),
+        decision("checkpoint", { checkpoint: one })
+      ]
+    ],
+    [
+      "S1",
+      "a redrive without its checkpoint",
+      [
+        put,
+        leased,
+        because({ _tag: "checkpoint", session: 5, held: [1, 1] }),
+        decision("checkpoint", { checkpoint: one }),
+        because({ _tag: "fail", session: 5, held: [1, 1] }),
+        { ...done, outcome: 2 },
+        decision("put", { task: 2, origin: 1 })
+      ]
+    ],
     ["S10", "two leases at a time", [put, leased, { ...leased, fence: 2, attempt: 2 }]],
     ["S10", "a commit after the term", [put, leased, because(by("commit")), { ...done, now: 1_000 }]],
     ["S10", "an end that is early", [put, leased, because(tick), decision("ready", { now: 999 })]],
@@ -226,6 +254,7 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   id: undefined,
   key: undefined,
   putAt: 0,
+  checkpoint: undefined,
   state: "ended",
   redriven: false,
   attempt: 1,
@@ -298,6 +327,7 @@ interface Case {
   readonly stats?: Evidence["stats"]
   readonly objects?: Evidence["objects"]
   readonly shared?: ReadonlyArray<SharedCall>
+  readonly saves?: ReadonlyArray<SaveCall>
 }
 
 const add = (answer: boolean): Partial<SharedCall> => ({ op: "add", answer })
@@ -329,6 +359,16 @@ const counterOf = (value: number): Evidence["objects"] => new Map([["clicks", { 
 const dictOf = (name: string, value: number, version: number): Evidence["objects"] =>
   new Map([[name, { kind: "dict", entries: new Map(version === 0 ? [] : [["k", { value, version }]]) }]])
 
+const save = (value: number, verdict: SaveCall["verdict"] = "ok"): SaveCall => ({
+  ...call,
+  verdict,
+  op: "checkpoint",
+  taskId: "t1",
+  fence: 0,
+  u: 1,
+  value
+})
+
 const oneChild = new Map([["links.q", { kind: "set", keys: ["k"] }]]) as Evidence["objects"]
 
 const judge = (one: Case): ReadonlyArray<string> => {
@@ -339,6 +379,7 @@ const judge = (one: Case): ReadonlyArray<string> => {
   history.deliveries.push(...(one.deliveries ?? []))
   history.children.push(...(one.children ?? []))
   history.shared.push(...(one.shared ?? []))
+  history.saves.push(...(one.saves ?? []))
   const said: Array<string> = []
   const queues = new Map([["q", { dedupeKept: 1_000_000, dedupeKeptMs: 100 }]])
   const accounts = one.accounts ?? [account()]
@@ -363,6 +404,7 @@ const delivery = {
   attempt: 1,
   u: 1,
   payload: "p1",
+  checkpoint: undefined,
   result: undefined
 } as const
 
@@ -535,6 +577,14 @@ describe("the judge of histories", () => {
         shared: requests("notes", note(1, 1), { op: "delete", answer: true }, { answer: 1, value: 1 }),
         objects: dictOf("notes", 0, 0)
       }
+    ],
+    ["S1", "a checkpoint is lost", { deliveries: [delivery], saves: [save(1)] }],
+    ["S1", "a checkpoint goes back", { deliveries: [{ ...delivery, checkpoint: 1 }], saves: [save(1), save(2)] }],
+    ["S2", "a checkpoint of nobody", { deliveries: [{ ...delivery, checkpoint: 1 }] }],
+    [
+      "S3",
+      "a checkpoint that was refused",
+      { deliveries: [{ ...delivery, checkpoint: 1 }], saves: [save(1, "definite")] }
     ],
     ["S15", "counts that do not add up", { stats: new Map([["q", { ...stats, puts: 2 }]]) }],
     ["S15", "counts that are not the ledger's", { stats: new Map([["q", { ...stats, done: 0, dead: 1 }]]) }]

@@ -241,6 +241,10 @@ export const plants: ReadonlyArray<Plant> = [
       }
     ]
   },
+  {
+    name: "a checkpoint is not stored",
+    edits: [{ file: "model/Restore.ts", find: "        task.checkpoint = record.bytes\n", replace: "" }]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
