@@ -51,15 +51,17 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   const history = since(evidence.history)
   const byId = new Map(accounts.map((account) => [account.taskId, account]))
   const byItem = new Map<number, Account>()
+  const repeated = new Set(evidence.history.repeats.flatMap(({ item }) => item?.u ?? []))
   for (const account of accounts) {
     const other = byItem.get(account.u)
     // A dead letter that was put again.
     if (other?.task.redriven === true) continue
-    if (other !== undefined)
+    if (other !== undefined && !repeated.has(account.u))
       violated("S4", `payload ${account.u} was put once and is tasks ${other.taskId}, ${account.taskId}`)
     byItem.set(account.u, account)
   }
-  origins({ ...history, children: evidence.history.children }, accounts, violated)
+  const { children: allChildren, repeats: allRepeats } = evidence.history
+  origins({ ...history, children: allChildren, repeats: allRepeats }, accounts, violated)
   for (const put of history.puts) receipts(put, byId, violated)
   children(history, byItem, byId, violated)
   for (const { queue, task, taskId } of accounts) {
@@ -69,12 +71,16 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   }
   dedupe(evidence, violated)
   deliveries(history.deliveries, byId, byItem, violated)
-  checkpoints(history.saves, history.deliveries, violated)
+  // Of repeats the payload does not say which task it is.
+  const single = ({ u }: { readonly u: number }): boolean => !repeated.has(u)
+  checkpoints(history.saves, history.deliveries.filter(single), violated)
+  repeats(evidence.history, violated)
   ends(history.ends, byId, violated)
   outcomes(history, evidence.history, byId, violated)
   for (const queue of evidence.queues.keys()) {
     // Children stay, as puts do: what was committed just before a power loss may have been done.
-    const seen = { children: evidence.history.children, outcomes: history.outcomes }
+    const outcomes = history.outcomes.filter(({ taskId }) => byId.has(taskId) && single(byId.get(taskId)!))
+    const seen = { children: evidence.history.children, outcomes }
     commits(queue, accounts, byId, seen, evidence.objects, violated)
   }
   byHand(history.shared, evidence.objects, violated)
@@ -105,21 +111,34 @@ const since = (history: History): Seen => {
 const underWayUs = 45_000_000
 
 /** S2, S3: whatever the manager has was put by someone, as it is, and not by a call that certainly failed. */
-const origins = (history: Seen, accounts: ReadonlyArray<Account>, violated: Violated): void => {
+const origins = (
+  history: Seen & Pick<History, "repeats">,
+  accounts: ReadonlyArray<Account>,
+  violated: Violated
+): void => {
   const put = new Map<number, { readonly call: PutCall; readonly item: PutItem; readonly at: number }>()
   for (const call of history.puts) for (const [at, item] of call.items.entries()) put.set(item.u, { call, item, at })
-  const children = new Map(history.children.map((child) => [child.item.u, child]))
+  /** Payloads of children and of repeats. */
+  const others = new Map<number, Pick<PutCall, "queue" | "verdict" | "error"> & { readonly payload: string }>()
+  for (const { item, queue } of history.children) {
+    others.set(item.u, { payload: item.payload, queue, verdict: "open", error: undefined })
+  }
+  for (const { error, item, queue, verdict } of history.repeats) {
+    if (item !== undefined) others.set(item.u, { payload: item.payload, queue, verdict, error })
+  }
   for (const { payload, queue, taskId, u } of accounts) {
     const origin = put.get(u)
-    const child = children.get(u)
-    if (origin === undefined && child === undefined) {
+    const other = others.get(u)
+    if (origin === undefined && other === undefined) {
       violated("S2", `task ${taskId} of ${queue} has payload ${u}, which nobody put`)
       continue
     }
-    const item = origin?.item ?? child!.item
-    if (item.payload !== payload) violated("S2", `task ${taskId} has another payload than was put`)
-    if ((origin?.call.queue ?? child!.queue) !== queue)
+    if ((origin?.item ?? other!).payload !== payload) violated("S2", `task ${taskId} has another payload than was put`)
+    if ((origin?.call.queue ?? other!.queue) !== queue)
       violated("S2", `task ${taskId} is on ${queue}, and was put elsewhere`)
+    if (other?.verdict === "definite") {
+      violated("S3", `payload ${u} is task ${taskId}, and its repeat was refused (${other.error})`)
+    }
     if (origin !== undefined && origin.call.verdict === "definite" && origin.at >= origin.call.accepted) {
       violated("S3", `payload ${u} is task ${taskId}, and its put certainly failed (${origin.call.error})`)
     }
@@ -238,6 +257,24 @@ const checkpoints = (saves: ReadonlyArray<SaveCall>, all: ReadonlyArray<Delivery
     if (checkpoint !== undefined && found < 0) violated("S2", `task ${taskId} has checkpoint ${checkpoint} of nobody`)
     else if (found < last) violated("S1", `task ${taskId} has lost checkpoint ${before[last]!.value}`)
     else if (before[found]?.verdict === "definite") violated("S3", `task ${taskId} has a checkpoint that was refused`)
+  }
+}
+
+/** S1, S2: a repeat that was acknowledged, and that nobody removed, is there. */
+const repeats = ({ lostAt, others, repeats: calls, repeatsListed }: History, violated: Violated): void => {
+  for (const [queue, { askedAt, ids }] of repeatsListed) {
+    const mine = calls.filter((call) => call.queue === queue)
+    for (const id of ids) {
+      const maker = mine.find((call) => call.op === "repeat" && call.id === id && call.verdict !== "definite")
+      if (maker === undefined) violated("S2", `repeat "${id}" of ${queue} is there, and nobody made it`)
+    }
+    if (others.some((call) => call.op === "close" && call.queue === queue && call.verdict !== "definite")) continue
+    for (const { endedAt, id, op, startedAt, verdict } of mine) {
+      if (op !== "repeat" || verdict !== "ok" || ids.includes(id)) continue
+      if (endedAt >= askedAt || startedAt <= lostAt + underWayUs) continue
+      const removed = mine.some((call) => call.op === "removeRepeat" && call.id === id && call.verdict !== "definite")
+      if (!removed) violated("S1", `repeat "${id}" of ${queue} was acknowledged, and is lost`)
+    }
   }
 }
 

@@ -68,6 +68,14 @@ export interface SaveCall extends Call {
   readonly value: number
 }
 
+/** Makes, changes or removes a repeat. */
+export interface RepeatCall extends Call {
+  readonly op: "repeat" | "removeRepeat"
+  readonly id: string
+  /** The payload of its occurrences: many tasks may have it. */
+  readonly item: Pick<PutItem, "u" | "payload"> | undefined
+}
+
 export type OtherCall = Call & {
   readonly op:
     | "get"
@@ -132,13 +140,17 @@ export class History {
   readonly others: Array<OtherCall> = []
   readonly shared: Array<SharedCall> = []
   readonly saves: Array<SaveCall> = []
+  readonly repeats: Array<RepeatCall> = []
+  /** The repeats of each queue, as they were listed before the last of them were removed, and when that was asked for. */
+  readonly repeatsListed = new Map<string, { readonly askedAt: number; readonly ids: ReadonlyArray<string> }>()
   readonly deliveries: Array<Delivery> = []
   readonly outcomes: Array<OutcomeRead> = []
   /** When power was lost last with work that was not synced: what was answered before may be gone. */
   lostAt = Number.NEGATIVE_INFINITY
 
   get calls(): number {
-    return this.puts.length + this.ends.length + this.others.length + this.shared.length + this.saves.length
+    const { ends, others, puts, repeats, saves, shared } = this
+    return [ends, others, puts, repeats, saves, shared].reduce((sum, { length }) => sum + length, 0)
   }
 }
 

@@ -12,6 +12,7 @@ import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
 import { Outcome, Task } from "../model/Task.ts"
 import { type Asker, equal, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
+import { type RepeatDecision, RepeatLedger } from "./RepeatLedger.ts"
 
 export type Violated = (invariant: string, text: string) => void
 
@@ -51,6 +52,8 @@ export type Cause =
       readonly held: ReadonlyArray<number>
     }
   | { readonly _tag: "resume" | "goodbye" | "close"; readonly session: number; readonly held: ReadonlyArray<number> }
+
+type Other = ObjectDecision | RepeatDecision
 
 export interface LedgerTask {
   readonly task: number
@@ -92,7 +95,8 @@ export class Ledger {
   #violated: Violated
   /** The shared objects. */
   readonly objects = new ObjectLedger((invariant, text) => this.#say(invariant, text))
-  readonly #log: Array<Decision | ObjectDecision> = []
+  readonly repeats = new RepeatLedger(this.tasks, over, (invariant, text) => this.#say(invariant, text))
+  readonly #log: Array<Decision | Other> = []
   #lastNow = 0
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
   readonly #ready = new Map<number, Set<LedgerTask>>()
@@ -115,10 +119,15 @@ export class Ledger {
     this.#judge(d)
   }
 
-  /** About a shared object. */
-  changed(d: ObjectDecision): void {
+  /** About something else than a task. */
+  changed(d: Other): void {
     this.#log.push(d)
-    this.objects.judge(d)
+    this.#judgeOther(d)
+  }
+
+  #judgeOther(d: Other): void {
+    if (d.what === "repeat") this.repeats.judge(d)
+    else this.objects.judge(d)
   }
 
   /** How much was decided so far: what a commit holds, and `revert` goes back to. */
@@ -132,6 +141,7 @@ export class Ledger {
     for (const map of [this.tasks, this.#leasedBy, this.#ready, this.#lanes]) map.clear()
     this.#leases.clear()
     this.objects.clear()
+    this.repeats.clear()
     this.#lastTask = 0
     this.#lastNow = 0
     this.life++
@@ -140,7 +150,7 @@ export class Ledger {
     // Judged already.
     this.#violated = () => {}
     for (const d of this.#log) {
-      if ("what" in d) this.objects.judge(d)
+      if ("what" in d) this.#judgeOther(d)
       else {
         this.#lastNow = d.now
         this.#judge(d)
@@ -154,6 +164,7 @@ export class Ledger {
   restored(engine: Engine): void {
     let living = 0
     this.objects.restored(engine.objects)
+    this.repeats.restored(engine)
     for (const task of this.tasks.values()) {
       const owner = engine.tasks.owner(task.task)
       if (over(task)) {
@@ -457,6 +468,7 @@ export class Ledger {
     for (const { deadline, task } of this.#leases) {
       if (deadline <= now) this.#say("S10", `task ${task} is leased ${now - deadline} ms beyond its term`)
     }
+    this.repeats.ticked(now)
   }
 
   /** Tasks of one queue by state, for S15. */
@@ -561,6 +573,14 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     })
     changed(change, task)
   }
+  const { repeatChanged } = core
+  core.repeatChanged = (repeat, removed) => {
+    const { definition, nextAt, occurrences, queue, task } = repeat
+    const { everyMs, id } = definition
+    const is = { queue: queue.id, id, everyMs: everyMs ?? 0, nextAt, task, occurrences }
+    if (heard()) ledger.changed({ what: "repeat", ...is, now, removed })
+    repeatChanged(repeat, removed)
+  }
   // Every argument is handed on, also those that this does not know: it must change nothing.
   on.tick = (...args) => {
     const [at] = args
@@ -581,6 +601,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     if (heard()) ledger.answeredOtherwise(args[0].id, args[1])
     because({ _tag: "other" }, args[6], () => inner.lease(...args))
   }
+  on.repeat = (...args) => because({ _tag: "other" }, args[4], () => inner.repeat(...args))
   on.close = (...args) => because({ _tag: "other" }, args[4], () => inner.close(...args))
   on.started = (...args) => {
     if (heard()) ledger.started(args[0].id, args[1])
@@ -715,6 +736,7 @@ const hooked = [
   "put",
   "lease",
   "close",
+  "repeat",
   "started",
   "heartbeat",
   "renew",

@@ -51,6 +51,7 @@ export type Operation =
   | "redrive"
   /** One of the requests about shared objects. */
   | "share"
+  | "repeat"
 
 export type Ending =
   | "succeed"
@@ -238,7 +239,9 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     effects: random.chance(0.5),
     saves: random.chance(0.4)
   }
-  return random.chance(0.4) ? { ...plan, uses: { ...plan.uses, share: random.next() * 2 } } : plan
+  if (random.chance(0.4)) uses.share = random.next() * 2
+  if (random.chance(0.3)) uses.repeat = random.next() * 0.3
+  return plan
 }
 
 /** A plan for people. */

@@ -27,6 +27,7 @@ import {
   type History,
   type PutCall,
   type PutItem,
+  type RepeatCall,
   type SaveCall,
   type SharedCall,
   verdictOf
@@ -238,6 +239,8 @@ class User {
         return recorded(this.#stage, this.#other("redrive", queue), queue.redrive(), () => {})
       case "share":
         return this.#share()
+      case "repeat":
+        return this.#repeat(queue)
       case "close": {
         const mode = random.pick(["drain", "immediate"] as const)
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
@@ -265,6 +268,24 @@ class User {
         return recorded(this.#stage, call, effect, succeeded, (error) => onFailure?.(error, call))
       })
     return useObject({ ask, random: this.#random, fresh: () => ++numbers.result })
+  }
+
+  #repeat(queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const { history, kinds, world } = this.#stage
+    const random = this.#random
+    const id = `r${random.int(2)}`
+    const about = begin(world, this.#name, queue.name)
+    if (random.chance(0.2)) {
+      const call: RepeatCall = { ...about, op: "removeRepeat", id, item: undefined }
+      history.repeats.push(call)
+      return recorded(this.#stage, call, queue.removeRepeat(id), () => kinds.fired("repeat removed"))
+    }
+    const item = nextItem(this.#stage, random)
+    const call: RepeatCall = { ...about, op: "repeat", id, item: { u: item.u, payload: payloadText(item) } }
+    history.repeats.push(call)
+    const every = random.pick([1_000, 3_000, 10_000])
+    const options = { key: random.chance(0.3) ? "a" : undefined, ttl: random.chance(0.2) ? 2_000 : undefined }
+    return recorded(this.#stage, call, queue.repeat(id, { every }, item, options), () => kinds.fired("repeat"))
   }
 
   #other<Op extends string>(op: Op, queue: SimQueue): Call & { readonly op: Op } {
@@ -624,14 +645,32 @@ export const auditorProgram = (
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))
 
-/** Ends the pauses of those who paused a queue and died. */
-export const operatorProgram = (stage: Stage, process: Process): Effect.Effect<void> =>
+/** Ends the pauses of those who paused a queue and died; and all repeats, until nobody can ask for one any more. */
+export const operatorProgram = (stage: Stage, process: Process, forMs: number): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
       const client = yield* connect(stage, process)
-      for (const queue of stage.plan.queues) {
-        const resume = Effect.provideService(queue.resume(), Client, client)
-        yield* Effect.eventually(Effect.tapError(resume, () => Effect.sleep(500)))
+      const { history, plan, world } = stage
+      const until = world.nowMs + forMs
+      const surely = <A, E>(effect: Effect.Effect<A, E, Client>): Effect.Effect<A> =>
+        Effect.eventually(
+          Effect.provideService(
+            Effect.tapError(effect, () => Effect.sleep(500)),
+            Client,
+            client
+          )
+        )
+      for (const queue of plan.queues) yield* surely(queue.resume())
+      if (plan.uses.repeat === undefined) return
+      for (let first = true; first || world.nowMs < until; first = false) {
+        for (const queue of plan.queues) {
+          const askedAt = world.now
+          const repeats = yield* surely(queue.repeats)
+          const ids = repeats.map(({ id }) => id)
+          if (first) history.repeatsListed.set(queue.name, { askedAt, ids })
+          for (const id of ids) yield* surely(queue.removeRepeat(id))
+        }
+        yield* Effect.sleep(1_000)
       }
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the operator gave up: ${error.message}`))))

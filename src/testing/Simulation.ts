@@ -85,7 +85,10 @@ export const operationKinds: ReadonlyArray<string> = [
   "shared delete",
   "shared read",
   "checkpoint",
-  "checkpoint handed on"
+  "checkpoint handed on",
+  "repeat",
+  "repeat removed",
+  "occurrence"
 ]
 
 export interface Report {
@@ -498,12 +501,16 @@ class Simulation {
     for (let slot = 0; slot < 2; slot++) this.#startWorker(slot, true)
     const from = world.now
     const operator = world.process("operator")
-    operator.fork(operatorProgram(stage, operator))
+    // Longer than anyone may wait for what was asked before.
+    const operating = operator.fork(operatorProgram(stage, operator, patienceMs + 5_000))
     // Who waits for what may never come has had its time.
     world.outside.after(patienceMs * ms, "patience", () => {
       for (const [process, fiber] of stage.work) world.within(process, () => fiber.interruptUnsafe())
     })
-    const drained = world.run(from + healingMs * ms, () => this.violations.length > 0 || this.#drained())
+    const drained = world.run(
+      from + healingMs * ms,
+      () => this.violations.length > 0 || (operating.pollUnsafe() !== undefined && this.#drained())
+    )
     if (this.violations.length > 0) return
     if (!drained) this.violated("L1", `not drained ${healingMs} ms after the faults were over: ${this.#unfinished()}`)
     if (!this.#await(stopped, healingMs)) this.violated("L5", "a stopped worker did not end after the faults were over")
@@ -522,6 +529,9 @@ class Simulation {
     const answered = this.#await([fiber], 60_000)
     if (!answered) return this.violated("L1", "the manager did not answer what had become of the tasks")
     const accounts = this.#accounts()
+    const repeated = new Set(history.repeats.flatMap(({ item }) => item?.u ?? []))
+    const occurrences = accounts.filter(({ u }) => repeated.has(u)).length
+    if (occurrences > 0) this.stage.kinds.fired("occurrence", occurrences)
     const queues = new Map(this.plan.queues.map(({ definition, name }) => [name, definition.policy]))
     const evidence: Evidence = { history, accounts, queues, stats, objects }
     check(this.#options.tamper?.(evidence) ?? evidence, (invariant, text) => this.violated(invariant, text))

@@ -9,6 +9,7 @@ export * from "./History.ts"
 export { attach, type Cause, type Decision, Ledger, type LedgerTask, type Violated } from "./Ledger.ts"
 export { type Asker, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
 export { SeededRandom } from "./Random.ts"
+export { type RepeatDecision, RepeatLedger } from "./RepeatLedger.ts"
 export { healthy, type NetworkFaults, SimNetwork } from "./SimNetwork.ts"
 export {
   addCounts,

@@ -12,6 +12,8 @@ import {
   type ObjectDecision,
   type OutcomeRead,
   type PutCall,
+  type RepeatCall,
+  type RepeatDecision,
   type SaveCall,
   type SharedCall
 } from "millrace/testing"
@@ -212,6 +214,53 @@ describe("the ledger", () => {
     })
   }
 
+  const repeatMade: RepeatDecision = {
+    what: "repeat",
+    queue: 0,
+    id: "r",
+    now: 0,
+    everyMs: 100,
+    nextAt: 100,
+    task: 0,
+    occurrences: 0,
+    removed: false
+  }
+  const occurs = (task: number, now: number, more: Partial<RepeatDecision> = {}): RepeatDecision => {
+    return { ...repeatMade, task, now, nextAt: now + 100, occurrences: task, ...more }
+  }
+  const first = [decision("put", { task: 1, now: 100 }), occurs(1, 100)]
+  const badRepeats: ReadonlyArray<readonly [name: string, steps: ReadonlyArray<Decision | RepeatDecision>]> = [
+    ["an occurrence that is early", [repeatMade, decision("put", { now: 99 }), occurs(1, 99)]],
+    ["an occurrence beside another", [repeatMade, ...first, decision("put", { task: 2, now: 200 }), occurs(2, 200)]],
+    ["an occurrence that is not put", [repeatMade, occurs(1, 100)]],
+    ["an occurrence that is not counted", [repeatMade, first[0]!, occurs(1, 100, { occurrences: 0 })]],
+    ["a schedule that shifts", [repeatMade, first[0]!, occurs(1, 100, { nextAt: 199 })]],
+    ["a schedule that shifts between", [repeatMade, { ...repeatMade, nextAt: 101 }]],
+    ["a repeat of nobody", [first[0]!, occurs(1, 100)]],
+    ["a removal of what is not there", [{ ...repeatMade, removed: true }]]
+  ]
+  for (const [name, steps] of badRepeats) {
+    it(`repeat: ${name}`, () => {
+      const { ledger, said } = ledgerOf()
+      for (const [i, step] of steps.entries()) {
+        assert.deepStrictEqual(said, [], `step ${i}`)
+        if ("what" in step) ledger.changed(step)
+        else ledger.decided(step)
+      }
+      assert.isAbove(said.length, 0)
+    })
+  }
+
+  it("repeat: one that is overdue, and one that is lost by a restart", () => {
+    const { ledger, said } = ledgerOf()
+    ledger.changed(repeatMade)
+    ledger.ticked(99)
+    assert.deepStrictEqual(said, [])
+    ledger.ticked(100)
+    ledger.repeats.restored({ repeats: { all: () => [] } } as never)
+    assert.strictEqual(said.length, 2)
+  })
+
   it("S16: a life that loads another object is found", () => {
     const { ledger, said } = ledgerOf()
     ledger.changed(made)
@@ -238,7 +287,13 @@ describe("the ledger", () => {
   it("S16: a life that loads something else is found", () => {
     const { ledger, said } = ledgerOf()
     ledger.decided(put)
-    const nothing = { tasks: { owner: () => undefined }, unfinished: 0, fence: () => 0, objects: { all: [] } }
+    const nothing = {
+      tasks: { owner: () => undefined },
+      unfinished: 0,
+      fence: () => 0,
+      objects: { all: [] },
+      repeats: { all: () => [] }
+    }
     ledger.restored(nothing as never)
     assert.isTrue(said.some((text) => text.startsWith("S16")))
   })
@@ -328,6 +383,9 @@ interface Case {
   readonly objects?: Evidence["objects"]
   readonly shared?: ReadonlyArray<SharedCall>
   readonly saves?: ReadonlyArray<SaveCall>
+  readonly repeats?: ReadonlyArray<RepeatCall>
+  /** Repeats of the queue in the end. */
+  readonly listed?: ReadonlyArray<string>
 }
 
 const add = (answer: boolean): Partial<SharedCall> => ({ op: "add", answer })
@@ -369,6 +427,8 @@ const save = (value: number, verdict: SaveCall["verdict"] = "ok"): SaveCall => (
   value
 })
 
+const repeat: RepeatCall = { ...call, verdict: "ok", op: "repeat", id: "r", item: { u: 9, payload: "p9" } }
+
 const oneChild = new Map([["links.q", { kind: "set", keys: ["k"] }]]) as Evidence["objects"]
 
 const judge = (one: Case): ReadonlyArray<string> => {
@@ -380,6 +440,8 @@ const judge = (one: Case): ReadonlyArray<string> => {
   history.children.push(...(one.children ?? []))
   history.shared.push(...(one.shared ?? []))
   history.saves.push(...(one.saves ?? []))
+  history.repeats.push(...(one.repeats ?? []))
+  if (one.listed !== undefined) history.repeatsListed.set("q", { askedAt: 100, ids: one.listed })
   const said: Array<string> = []
   const queues = new Map([["q", { dedupeKept: 1_000_000, dedupeKeptMs: 100 }]])
   const accounts = one.accounts ?? [account()]
@@ -585,6 +647,16 @@ describe("the judge of histories", () => {
       "S3",
       "a checkpoint that was refused",
       { deliveries: [{ ...delivery, checkpoint: 1 }], saves: [save(1, "definite")] }
+    ],
+    ["S1", "a repeat is lost", { repeats: [repeat], listed: [] }],
+    ["S2", "a repeat that nobody made", { listed: ["r"] }],
+    [
+      "S3",
+      "a refused repeat puts",
+      {
+        accounts: [account(), account({ taskId: "t2", u: 9, payload: "p9", task: task({ task: 2 }) })],
+        repeats: [{ ...repeat, verdict: "definite" }]
+      }
     ],
     ["S15", "counts that do not add up", { stats: new Map([["q", { ...stats, puts: 2 }]]) }],
     ["S15", "counts that are not the ledger's", { stats: new Map([["q", { ...stats, done: 0, dead: 1 }]]) }]

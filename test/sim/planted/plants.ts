@@ -245,6 +245,16 @@ export const plants: ReadonlyArray<Plant> = [
     name: "a checkpoint is not stored",
     edits: [{ file: "model/Restore.ts", find: "        task.checkpoint = record.bytes\n", replace: "" }]
   },
+  {
+    name: "a restart forgets the occurrence under way",
+    edits: [
+      {
+        file: "model/Repeat.ts",
+        find: "repeat.task = state.task !== 0 && lives(state.task) ? state.task : 0",
+        replace: "repeat.task = 0"
+      }
+    ]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
