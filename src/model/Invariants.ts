@@ -79,10 +79,6 @@ const readyTasks = (engine: Engine, queue: Queue, say: Say): void => {
     const count = running.get(lane.key) ?? 0
     running.delete(lane.key)
     say(count === lane.running, () => `${nameOf(queue)}: lane "${lane.key}" counts ${lane.running} leases of ${count}`)
-    // Limits may have been lowered below what was granted under the queue's own.
-    const { concurrency } = lane.limits
-    const within = concurrency === 0 || lane.override !== undefined || lane.running <= queue.policy.laneConcurrency
-    say(within || queue.policy.laneConcurrency === 0, () => `${nameOf(queue)}: ${lane.running} leases of "${lane.key}"`)
   }
   for (const [key, count] of running) say(false, () => `${nameOf(queue)}: ${count} leases of unknown lane "${key}"`)
   const { laneTimer } = queue
