@@ -90,6 +90,7 @@ export type OtherCall = Call & {
     | "resume"
     | "purge"
     | "redrive"
+    | "lane"
 }
 
 /** A request about a shared object, by hand; `queue` is its name. */

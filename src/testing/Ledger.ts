@@ -8,9 +8,11 @@
 import type { Core } from "../manager/Core.ts"
 import type { Change, Engine } from "../model/Engine.ts"
 import * as Invariants from "../model/Invariants.ts"
+import { LaneChange } from "../model/Lanes.ts"
 import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
 import { Outcome, Task } from "../model/Task.ts"
+import { type LaneDecision, LaneLedger } from "./LaneLedger.ts"
 import { type Asker, equal, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
 import { type RepeatDecision, RepeatLedger } from "./RepeatLedger.ts"
 
@@ -53,7 +55,7 @@ export type Cause =
     }
   | { readonly _tag: "resume" | "goodbye" | "close"; readonly session: number; readonly held: ReadonlyArray<number> }
 
-type Other = ObjectDecision | RepeatDecision
+type Other = LaneDecision | ObjectDecision | RepeatDecision
 
 export interface LedgerTask {
   readonly task: number
@@ -96,6 +98,7 @@ export class Ledger {
   /** The shared objects. */
   readonly objects = new ObjectLedger((invariant, text) => this.#say(invariant, text))
   readonly repeats = new RepeatLedger(this.tasks, over, (invariant, text) => this.#say(invariant, text))
+  readonly lanes = new LaneLedger(this.policies, (invariant, text) => this.#say(invariant, text))
   readonly #log: Array<Decision | Other> = []
   #lastNow = 0
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
@@ -103,8 +106,6 @@ export class Ledger {
   readonly #leases = new Set<LedgerTask>()
   /** Task and fence of what each lease request was given. */
   readonly #grants = new Map<string, ReadonlyArray<readonly [task: number, fence: number]>>()
-  /** The last grant of each lane, and what its bucket held after it. */
-  readonly #lanes = new Map<string, { readonly at: number; readonly level: number }>()
   #lastTask = 0
 
   constructor(violated: Violated) {
@@ -127,6 +128,7 @@ export class Ledger {
 
   #judgeOther(d: Other): void {
     if (d.what === "repeat") this.repeats.judge(d)
+    else if (d.what === "lane") this.lanes.judge(d)
     else this.objects.judge(d)
   }
 
@@ -138,10 +140,11 @@ export class Ledger {
   /** The manager begins another life, and of what the last one decided so much was stored. */
   revert(decisions: number): void {
     this.#log.length = decisions
-    for (const map of [this.tasks, this.#leasedBy, this.#ready, this.#lanes]) map.clear()
+    for (const map of [this.tasks, this.#leasedBy, this.#ready]) map.clear()
     this.#leases.clear()
     this.objects.clear()
     this.repeats.clear()
+    this.lanes.clear()
     this.#lastTask = 0
     this.#lastNow = 0
     this.life++
@@ -165,6 +168,7 @@ export class Ledger {
     let living = 0
     this.objects.restored(engine.objects)
     this.repeats.restored(engine)
+    this.lanes.restored(engine)
     for (const task of this.tasks.values()) {
       const owner = engine.tasks.owner(task.task)
       if (over(task)) {
@@ -297,26 +301,12 @@ export class Ledger {
     this.#move(task, "leased")
   }
 
-  /** S22: the lane of a granted task had room for it, its gap was over, and its rate allowed it. */
+  /** S22. */
   #inLane(d: Decision, task: LedgerTask): void {
-    const policy = this.policies[task.queue]
-    if (task.key === undefined || policy === undefined) return
-    const name = `lane "${task.key}" of queue ${task.queue}`
-    const key = `${task.queue} ${task.key}`
-    const { laneBurst, laneConcurrency, laneGapMs, laneRatePerMinute } = policy
-    if (laneConcurrency > 0) {
-      let running = 0
-      for (const other of this.#leases) if (other.queue === task.queue && other.key === task.key) running++
-      if (running >= laneConcurrency) this.#say("S22", `${name} has ${running} leases and was given task ${task.task}`)
-    }
-    const burst = Math.max(1, laneBurst)
-    const before = this.#lanes.get(key) ?? { at: Number.NEGATIVE_INFINITY, level: burst }
-    const sinceMs = d.now - before.at
-    if (sinceMs < laneGapMs) this.#say("S22", `${name} was given task ${task.task} ${laneGapMs - sinceMs} ms too early`)
-    const filled = laneRatePerMinute === 0 ? burst : before.level + (sinceMs * laneRatePerMinute) / 60_000
-    const level = Math.min(burst, filled) - 1
-    if (laneRatePerMinute > 0 && level < -0.01) this.#say("S22", `${name} was given task ${task.task} above its rate`)
-    this.#lanes.set(key, { at: d.now, level })
+    if (task.key === undefined) return
+    let running = 0
+    for (const other of this.#leases) if (other.queue === task.queue && other.key === task.key) running++
+    this.lanes.granted(task.queue, task.key, d.task, running, d.now)
   }
 
   /** S12: no fresh task that was put earlier, and no more urgent one, is left waiting. */
@@ -571,7 +561,29 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       origin: change === "put" ? task.origin : 0,
       checkpoint: change === "put" || change === "checkpoint" ? task.checkpoint : undefined
     })
+    const { _tag } = ledger.cause
+    if (_tag === "commit" || _tag === "fail") slowed(task)
     changed(change, task)
+  }
+  /** What the commit, or the failure, that is under way asks for the lanes of its tasks. */
+  let slow: Slow | undefined
+  const slowed = ({ n, options, queue }: Task): void => {
+    const forMs = slow?.slowDowns?.[slow.tasks.indexOf(n)]
+    const key = options?.key
+    if (forMs === undefined || key === undefined) return
+    ledger.changed({ what: "lane", queue: queue.id, key, now, change: "slowDown", limits: undefined, forMs })
+  }
+  const { laneChanged } = core
+  let lane: LaneDecision | undefined
+  on.lane = (...args) => {
+    const [, , queue, key, change, limits, forMs, at] = args
+    lane = { what: "lane", queue, key, now: at, change: laneChanges[change]!, limits, forMs }
+    because({ _tag: "other" }, at, () => inner.lane(...args))
+    lane = undefined
+  }
+  core.laneChanged = (queue, key) => {
+    if (heard() && lane !== undefined) ledger.changed(lane)
+    laneChanged(queue, key)
   }
   const { repeatChanged } = core
   core.repeatChanged = (repeat, removed) => {
@@ -663,7 +675,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   on.goodbye = (...args) => because(ending("goodbye", args[0], []), args[1], () => inner.goodbye(...args))
   on.commit = (...args) => {
-    const [session, request, tasks, fences, , , at] = args
+    const [session, request, tasks, fences, , , at, , slowDowns] = args
+    slow = { tasks, slowDowns }
     const cause: Cause = { _tag: "commit", session: session.id, held: pairs(tasks, fences) }
     because(cause, at, () => asked(session, request, () => inner.commit(...args)))
   }
@@ -681,7 +694,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     because({ _tag: "release", session: session.id, held }, at, () => inner.release(...args))
   }
   on.fail = (...args) => {
-    const [session, , tasks, fences, , at] = args
+    const [session, , tasks, fences, failures, at] = args
+    slow = { tasks, slowDowns: failures.map(({ slowDownMs }) => slowDownMs) }
     because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () => inner.fail(...args))
   }
   const save = engine.operations.checkpoint.bind(engine.operations)
@@ -724,6 +738,13 @@ const attachObjects = (core: Core, hear: (d: Heard) => void): void => {
 type Without<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
 type Heard = Without<ObjectDecision, "by">
 
+interface Slow {
+  readonly tasks: ReadonlyArray<number>
+  readonly slowDowns: ReadonlyArray<number | undefined> | undefined
+}
+
+const laneChanges = Object.keys(LaneChange) as ReadonlyArray<LaneDecision["change"]>
+
 const nothing = new Uint8Array()
 
 /** The engine's own methods, as they are before they are hooked. */
@@ -737,6 +758,7 @@ const hooked = [
   "lease",
   "close",
   "repeat",
+  "lane",
   "started",
   "heartbeat",
   "renew",

@@ -52,6 +52,7 @@ export type Operation =
   /** One of the requests about shared objects. */
   | "share"
   | "repeat"
+  | "lane"
 
 export type Ending =
   | "succeed"
@@ -92,6 +93,8 @@ export interface Plan {
   readonly effects: boolean
   /** Whether those who lease by hand save their progress. */
   readonly saves: boolean
+  /** How often a handler asks for its lane to wait. */
+  readonly slowDowns: number
 }
 
 /** What the lanes of a queue are limited to, by its variant. */
@@ -237,10 +240,12 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     prefetch: random.pick([0, 1, 8]),
     // Drawn last: whatever else there is to draw keeps what a seed had before.
     effects: random.chance(0.5),
-    saves: random.chance(0.4)
+    saves: random.chance(0.4),
+    slowDowns: random.chance(0.3) ? 0.2 : 0
   }
   if (random.chance(0.4)) uses.share = random.next() * 2
   if (random.chance(0.3)) uses.repeat = random.next() * 0.3
+  if (random.chance(0.3)) uses.lane = random.next()
   return plan
 }
 

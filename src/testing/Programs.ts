@@ -145,6 +145,9 @@ const nextChild = (stage: Stage, random: SeededRandom): readonly [queue: SimQueu
   return [random.pick(stage.plan.queues), value, item]
 }
 
+/** Keys of tasks: few, so that they meet. */
+const lanes = ["a", "b", "c"]
+
 /** Dedupe ids of one schedule: few, so that they meet. */
 const ids = 12
 
@@ -239,6 +242,8 @@ class User {
         return recorded(this.#stage, this.#other("redrive", queue), queue.redrive(), () => {})
       case "share":
         return this.#share()
+      case "lane":
+        return this.#lane(queue)
       case "repeat":
         return this.#repeat(queue)
       case "close": {
@@ -268,6 +273,37 @@ class User {
         return recorded(this.#stage, call, effect, succeeded, (error) => onFailure?.(error, call))
       })
     return useObject({ ask, random: this.#random, fresh: () => ++numbers.result })
+  }
+
+  #lane(queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const { kinds } = this.#stage
+    const random = this.#random
+    const lane = queue.lane(random.pick(lanes))
+    const change = random.pick(["limit", "limit", "slowDown", "clear", "pause"] as const)
+    const once = <E>(effect: Effect.Effect<void, E, Client>) =>
+      recorded(this.#stage, this.#other("lane", queue), effect, () => kinds.fired(`lane ${change}`))
+    switch (change) {
+      case "limit":
+        return once(
+          lane.limit({
+            concurrency: random.pick([undefined, 0, 1, 3]),
+            gap: random.pick([undefined, 0, 100, 500]),
+            ratePerSecond: random.pick([undefined, 0, 2, 20]),
+            burst: random.pick([undefined, 1, 4])
+          })
+        )
+      case "slowDown":
+        return once(lane.slowDown(random.int(3_000)))
+      case "clear":
+        return once(lane.clear)
+      case "pause": {
+        const pause = Effect.andThen(once(lane.pause), Effect.sleep(random.int(3_000)))
+        return Effect.andThen(
+          pause,
+          Effect.suspend(() => once(lane.resume))
+        )
+      }
+    }
   }
 
   #repeat(queue: SimQueue): Effect.Effect<unknown, never, Client> {
@@ -302,7 +338,7 @@ class User {
     const priority = random.chance(0.3) ? random.pick([0, 100, 255]) : undefined
     const delay = random.chance(0.2) ? random.int(5_000) : undefined
     const ttl = random.chance(0.1) ? random.between(100, 20_000) : undefined
-    const key = random.chance(0.5) ? random.pick(["a", "b", "c"]) : undefined
+    const key = random.chance(0.5) ? random.pick(lanes) : undefined
     const idOf = new Map(values.map((item) => [item.u, withId ? `id${random.int(ids)}` : undefined]))
     const items: ReadonlyArray<PutItem> = values.map((item) => ({
       u: item.u,
@@ -590,7 +626,9 @@ const handle = (
         case "release":
           return Task.release
         case "retryAfter":
-          return Task.retryAfter(random.int(1_000))
+          return plan.slowDowns > 0 && random.chance(0.5)
+            ? Task.retryAfter(random.int(1_000), "for the lane", undefined, { lane: true })
+            : Task.retryAfter(random.int(1_000))
         case "die":
           return Effect.die("drawn")
         case "interrupt":
@@ -611,7 +649,10 @@ const handle = (
       return task.put(target, value)
     })
     const work = length === 0 ? end : Effect.andThen(Effect.sleep(length), end)
-    return children === 0 ? work : Effect.andThen(putChildren, work)
+    const all = children === 0 ? work : Effect.andThen(putChildren, work)
+    if (task.key === undefined || plan.slowDowns === 0 || !random.chance(plan.slowDowns)) return all
+    stage.kinds.fired("slowed down by a handler")
+    return Effect.andThen(task.slowDown(random.int(2_000)), all)
   })
 
 // ---- the auditor
@@ -645,7 +686,7 @@ export const auditorProgram = (
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))
 
-/** Ends the pauses of those who paused a queue and died; and all repeats, until nobody can ask for one any more. */
+/** Ends the pauses of those who paused a queue and died; and what else clients have set, until nobody can any more. */
 export const operatorProgram = (stage: Stage, process: Process, forMs: number): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -661,9 +702,11 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
           )
         )
       for (const queue of plan.queues) yield* surely(queue.resume())
-      if (plan.uses.repeat === undefined) return
+      const { lane, repeat } = plan.uses
+      if (lane === undefined && repeat === undefined) return
       for (let first = true; first || world.nowMs < until; first = false) {
         for (const queue of plan.queues) {
+          if (lane !== undefined) for (const key of lanes) yield* surely(queue.lane(key).clear)
           const askedAt = world.now
           const repeats = yield* surely(queue.repeats)
           const ids = repeats.map(({ id }) => id)

@@ -88,7 +88,12 @@ export const operationKinds: ReadonlyArray<string> = [
   "checkpoint handed on",
   "repeat",
   "repeat removed",
-  "occurrence"
+  "occurrence",
+  "lane limit",
+  "lane slowDown",
+  "lane clear",
+  "lane pause",
+  "slowed down by a handler"
 ]
 
 export interface Report {

@@ -6,6 +6,7 @@ export { type Account, check, type Evidence, type Known, type Stats } from "./Ch
 export type { ObjectEnd, ObjectEnds } from "./CheckObjects.ts"
 export { FaultCounts } from "./FaultCounts.ts"
 export * from "./History.ts"
+export { type LaneDecision, LaneLedger } from "./LaneLedger.ts"
 export { attach, type Cause, type Decision, Ledger, type LedgerTask, type Violated } from "./Ledger.ts"
 export { type Asker, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
 export { SeededRandom } from "./Random.ts"

@@ -7,6 +7,7 @@ import {
   type EndCall,
   type Evidence,
   History,
+  type LaneDecision,
   Ledger,
   type LedgerTask,
   type ObjectDecision,
@@ -259,6 +260,64 @@ describe("the ledger", () => {
     ledger.ticked(100)
     ledger.repeats.restored({ repeats: { all: () => [] } } as never)
     assert.strictEqual(said.length, 2)
+  })
+
+  const lane = (change: LaneDecision["change"], more: Partial<LaneDecision> = {}) => {
+    const none = { limits: undefined, forMs: undefined }
+    return (ledger: Ledger) => ledger.changed({ what: "lane", queue: 0, key: "k", now: 0, change, ...none, ...more })
+  }
+  const badLanes: ReadonlyArray<readonly [name: string, steps: ReadonlyArray<Step>]> = [
+    ["a lease of a lane that is paused", [lane("pause"), ...inLane(1, 0)]],
+    ["a lease of a lane that is slowed down", [lane("slowDown", { forMs: 100 }), ...inLane(1, 99)]],
+    [
+      "a shorter slow-down that ends a longer one",
+      [lane("slowDown", { forMs: 100 }), lane("slowDown"), ...inLane(1, 9)]
+    ],
+    [
+      "a lease above the lane's own limit",
+      [lane("limit", { limits: { concurrency: 1 } }), ...inLane(1, 0), ...inLane(2, 50)]
+    ],
+    [
+      "a gap of the lane's own",
+      [lane("limit", { limits: { gapMs: 50 } }), ...inLane(1, 0, true), ...inLane(2, 49, true)]
+    ],
+    [
+      "a lease above the policy's limit, once its own is cleared",
+      [lane("limit", { limits: { gapMs: 0 } }), lane("clear"), ...inLane(1, 0), ...inLane(2, 9)]
+    ],
+    [
+      "a lease above a rate that was changed meanwhile",
+      [
+        ...inLane(1, 0, true),
+        ...inLane(2, 20, true),
+        lane("limit", { limits: { burst: 9 }, now: 30 }),
+        ...inLane(3, 40, true)
+      ]
+    ]
+  ]
+  for (const [name, steps] of badLanes) {
+    it(`S22: ${name}`, () => {
+      const said = play(steps)
+      assert.isTrue(said.length > 0 && said.every((text) => text.startsWith("S22")), said.join("; "))
+    })
+  }
+
+  it("S22: a lane that was resumed, cleared or has rested is left alone", () => {
+    assert.deepStrictEqual(play([lane("pause"), lane("resume"), ...inLane(1, 0)]), [])
+    assert.deepStrictEqual(play([lane("slowDown", { forMs: 100 }), lane("clear"), ...inLane(1, 0)]), [])
+    assert.deepStrictEqual(play([lane("slowDown", { forMs: 100 }), ...inLane(1, 100)]), [])
+  })
+
+  it("S16: a life that loads another setting of a lane is found", () => {
+    const { ledger, said } = ledgerOf()
+    lane("slowDown", { forMs: 100 })(ledger)
+    const engineWith = (slowedUntil: number, now: number) =>
+      ({ queues: [{ ready: { setting: () => ({ paused: false, slowedUntil }), inside: () => ({ now }) } }] }) as never
+    ledger.lanes.restored(engineWith(100, 50))
+    ledger.lanes.restored(engineWith(0, 100))
+    assert.deepStrictEqual(said, [])
+    ledger.lanes.restored(engineWith(0, 50))
+    assert.strictEqual(said.length, 1)
   })
 
   it("S16: a life that loads another object is found", () => {

@@ -255,6 +255,10 @@ export const plants: ReadonlyArray<Plant> = [
       }
     ]
   },
+  {
+    name: "a slow-down is forgotten at restart",
+    edits: [{ file: "model/Lanes.ts", find: "    this.slowDown(key, setting.slowedUntil)\n", replace: "" }]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
