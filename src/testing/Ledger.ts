@@ -15,6 +15,7 @@ import { Outcome, Task } from "../model/Task.ts"
 import { type LaneDecision, LaneLedger } from "./LaneLedger.ts"
 import { type Asker, equal, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
 import { type RepeatDecision, RepeatLedger } from "./RepeatLedger.ts"
+import { RoomLedger } from "./RoomLedger.ts"
 
 export type Violated = (invariant: string, text: string) => void
 
@@ -42,11 +43,15 @@ export interface Decision {
   readonly origin: number
   /** put, checkpoint: what it has of an earlier attempt from now on. */
   readonly checkpoint: Uint8Array | undefined
+  /** How long it may wait. */
+  readonly ttlMs: number | undefined
+  /** ended: why its last attempt, or the task itself, came to nothing. */
+  readonly reason: number | undefined
 }
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
 export type Cause =
-  | { readonly _tag: "tick" | "dispatch" | "other" }
+  | { readonly _tag: "tick" | "dispatch" | "put" | "other" }
   | {
       readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint"
       readonly session: number
@@ -65,6 +70,7 @@ export interface LedgerTask {
   readonly id: string | undefined
   readonly key: string | undefined
   readonly putAt: number
+  readonly ttlMs: number | undefined
   checkpoint: Uint8Array | undefined
   state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
   /** Put again, as another task. */
@@ -79,6 +85,8 @@ export interface LedgerTask {
   fresh: boolean
   leases: number
   endedAt: number
+  /** dead: why. */
+  reason: number | undefined
   outcome: number
   cursor: number
 }
@@ -99,6 +107,7 @@ export class Ledger {
   readonly objects = new ObjectLedger((invariant, text) => this.#say(invariant, text))
   readonly repeats = new RepeatLedger(this.tasks, over, (invariant, text) => this.#say(invariant, text))
   readonly lanes = new LaneLedger(this.policies, (invariant, text) => this.#say(invariant, text))
+  readonly room = new RoomLedger(this.policies, (invariant, text) => this.#say(invariant, text))
   readonly #log: Array<Decision | Other> = []
   #lastNow = 0
   readonly #leasedBy = new Map<number, Set<LedgerTask>>()
@@ -145,6 +154,7 @@ export class Ledger {
     this.objects.clear()
     this.repeats.clear()
     this.lanes.clear()
+    this.room.clear()
     this.#lastTask = 0
     this.#lastNow = 0
     this.life++
@@ -260,6 +270,7 @@ export class Ledger {
       id: d.id,
       key: d.key,
       putAt: d.now,
+      ttlMs: d.ttlMs,
       checkpoint: d.checkpoint,
       state: "ended",
       redriven: false,
@@ -272,11 +283,18 @@ export class Ledger {
       fresh: d.dueAt === 0,
       leases: 0,
       endedAt: 0,
+      reason: undefined,
       outcome: -1,
       cursor: -1
     }
+    this.room.put(task, this.#byClient)
     this.tasks.set(d.task, task)
     this.#move(task, d.dueAt === 0 ? "ready" : "delayed")
+  }
+
+  /** A client's put, at once or as soon as there is room. */
+  get #byClient(): boolean {
+    return this.cause._tag === "put" || this.cause._tag === "dispatch"
   }
 
   #leased(d: Decision, task: LedgerTask): void {
@@ -292,6 +310,7 @@ export class Ledger {
     }
     this.#inOrder(task)
     this.#inLane(d, task)
+    this.room.leased(task, d.now)
     if (task.leases++ > 0) this.duplicates++
     task.attempt = d.attempt
     task.fence = d.fence
@@ -363,6 +382,8 @@ export class Ledger {
     } else if (task.state === "leased" && cause._tag === "tick") {
       if (task.deadline > d.now) this.#say("S10", `the lease of task ${d.task} ended ${task.deadline - d.now} ms early`)
     } else if (task.state === "leased") this.#mayEnd(d, task, ["fail", "release", "resume", "goodbye"])
+    if (d.outcome === Outcome.dead) this.room.died(task, d.reason, this.#byClient, d.now)
+    task.reason = d.reason
     task.outcome = d.outcome
     task.cursor = d.cursor
     task.endedAt = d.now
@@ -459,6 +480,7 @@ export class Ledger {
       if (deadline <= now) this.#say("S10", `task ${task} is leased ${now - deadline} ms beyond its term`)
     }
     this.repeats.ticked(now)
+    this.room.ticked(now)
   }
 
   /** Tasks of one queue by state, for S15. */
@@ -483,6 +505,8 @@ export class Ledger {
       if (state !== "leased") task.holder = 0
     }
     task.state = state
+    if (state === "ready" || state === "delayed") this.room.waits(task)
+    else this.room.leaves(task)
     if (state === "ready") into(this.#ready, task.queue, task)
     if (state === "leased") {
       this.#leases.add(task)
@@ -559,7 +583,9 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       id: task.options?.id,
       key: task.options?.key,
       origin: change === "put" ? task.origin : 0,
-      checkpoint: change === "put" || change === "checkpoint" ? task.checkpoint : undefined
+      checkpoint: change === "put" || change === "checkpoint" ? task.checkpoint : undefined,
+      ttlMs: task.options?.ttlMs,
+      reason: change === "ended" ? task.reasons?.at(-1)?.reason : undefined
     })
     const { _tag } = ledger.cause
     if (_tag === "commit" || _tag === "fail") slowed(task)
@@ -602,13 +628,17 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   on.dispatch = (...args) => {
     because({ _tag: "dispatch" }, args[0], () => inner.dispatch(...args))
     if (!heard()) return
+    ledger.room.settled()
     ledger.rounds++
     // A round that leaves a deadline in the past asks for the next round: once is work, ten times is a loop.
     overdue = engine.nextDeadline <= args[0] ? overdue + 1 : 0
     if (overdue === 10) violated("L4", `the deadline ${engine.nextDeadline} is over and stays: rounds without end`)
     if (checkEvery()) for (const text of Invariants.check(engine)) violated("model", text)
   }
-  on.put = (...args) => because({ _tag: "other" }, args[7], () => inner.put(...args))
+  on.put = (...args) => {
+    because({ _tag: "put" }, args[7], () => inner.put(...args))
+    if (heard()) ledger.room.settled()
+  }
   on.lease = (...args) => {
     if (heard()) ledger.answeredOtherwise(args[0].id, args[1])
     because({ _tag: "other" }, args[6], () => inner.lease(...args))

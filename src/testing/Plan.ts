@@ -107,15 +107,24 @@ const lanes = [
   { lane: { gap: 200 } }
 ]
 
+/** How else a queue bounds what waits. */
+const bounds = [
+  {},
+  { overflow: "dropOldest", capacity: 5 },
+  { capacityBytes: 2_000 },
+  { overflow: "dropOldest", capacityBytes: 3_000 }
+] as const
+
 /** Queues are made once: their codecs cost more than a schedule's use of them. */
 const queueOf = (() => {
-  const made = new Map<number, SimQueue>()
-  return (variant: number): SimQueue => {
-    const known = made.get(variant)
+  const made = new Map<string, SimQueue>()
+  return (variant: number, bound: number): SimQueue => {
+    const name = bound === 0 ? `q${variant}` : `q${variant}.${bound}`
+    const known = made.get(name)
     if (known !== undefined) return known
     const capacities = [3, 10, 50, 100_000]
     const leases = [1_000, 2_000, 5_000, 10_000]
-    const queue: SimQueue = make(`q${variant}`, {
+    const queue: SimQueue = make(name, {
       payload: Item,
       result: Schema.Int,
       error: Bad,
@@ -126,11 +135,12 @@ const queueOf = (() => {
         maxAttempts: 1 + ((variant >> 4) % 4),
         backoff: { base: variant % 3 === 0 ? 0 : 200, cap: 2_000 },
         ...lanes[variant % 6],
+        ...bounds[bound],
         ...(variant % 5 === 0 ? { dedupe: { count: 5, age: "3 seconds" } } : {}),
         ...(variant % 7 === 0 ? { outcomes: { count: 20, age: "10 seconds" } } : {})
       }
     })
-    made.set(variant, queue)
+    made.set(name, queue)
     return queue
   }
 })()
@@ -206,6 +216,7 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   if (!names.some((name) => (mishaps[name] ?? 0) > 0)) mishaps.reset = 1
   const queues = new Set<number>()
   for (let i = random.between(1, 3); i > 0; i--) queues.add(random.int(variants))
+  const made: Array<SimQueue> = []
   const clients = random.between(1, 4)
   const uses = some<Operation>(
     random,
@@ -216,7 +227,7 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   if (uses.purge !== undefined) uses.purge *= 0.1
   const plan: Plan = {
     seed,
-    queues: [...queues].map(queueOf),
+    queues: made,
     clients,
     workers: random.between(0, 3),
     operations: Math.floor(random.between(100, 300) / clients),
@@ -246,6 +257,7 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   if (random.chance(0.4)) uses.share = random.next() * 2
   if (random.chance(0.3)) uses.repeat = random.next() * 0.3
   if (random.chance(0.3)) uses.lane = random.next()
+  for (const variant of queues) made.push(queueOf(variant, random.chance(0.25) ? random.between(1, 3) : 0))
   return plan
 }
 

@@ -16,6 +16,7 @@ import * as Limits from "../Limits.ts"
 import type { Core } from "../manager/Core.ts"
 import * as Manager from "../manager/Manager.ts"
 import type { Gate } from "../manager/Peer.ts"
+import { Reason } from "../model/Task.ts"
 import { layer as memory } from "../store/Memory.ts"
 import { Store } from "../store/Store.ts"
 import { toHex } from "../wire/Bytes.ts"
@@ -93,7 +94,9 @@ export const operationKinds: ReadonlyArray<string> = [
   "lane slowDown",
   "lane clear",
   "lane pause",
-  "slowed down by a handler"
+  "slowed down by a handler",
+  "dropped",
+  "expired"
 ]
 
 export interface Report {
@@ -534,6 +537,10 @@ class Simulation {
     const answered = this.#await([fiber], 60_000)
     if (!answered) return this.violated("L1", "the manager did not answer what had become of the tasks")
     const accounts = this.#accounts()
+    for (const { task } of accounts) {
+      if (task.reason === Reason.dropped) this.stage.kinds.fired("dropped")
+      if (task.reason === Reason.expired) this.stage.kinds.fired("expired")
+    }
     const repeated = new Set(history.repeats.flatMap(({ item }) => item?.u ?? []))
     const occurrences = accounts.filter(({ u }) => repeated.has(u)).length
     if (occurrences > 0) this.stage.kinds.fired("occurrence", occurrences)

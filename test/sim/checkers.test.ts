@@ -25,7 +25,10 @@ const policy = {
   laneConcurrency: 2,
   laneRatePerMinute: 60,
   laneBurst: 2,
-  laneGapMs: 10
+  laneGapMs: 10,
+  capacity: 3,
+  capacityBytes: 4,
+  overflow: 0
 }
 
 /** A ledger that is fed by hand, and what it says. */
@@ -54,6 +57,8 @@ const decision = (change: Decision["change"], more: Partial<Decision> = {}): Dec
   key: undefined,
   origin: 0,
   checkpoint: undefined,
+  ttlMs: undefined,
+  reason: undefined,
   ...more
 })
 
@@ -320,6 +325,49 @@ describe("the ledger", () => {
     assert.strictEqual(said.length, 1)
   })
 
+  const enters = (n: number, bytes = 0, more: Partial<Decision> = {}): ReadonlyArray<Step> => [
+    because({ _tag: "put" }),
+    decision("put", { task: n, payload: new Uint8Array(bytes), ...more })
+  ]
+  const dies = (n: number, more: Partial<Decision>): Decision => decision("ended", { task: n, outcome: 2, ...more })
+  const dropsOldest = (ledger: Ledger): void => void Reflect.set(ledger.policies, 0, { ...policy, overflow: 1 })
+  const four = [1, 2, 3, 4].flatMap((n) => enters(n))
+  const settled = (ledger: Ledger): void => ledger.room.settled()
+  const badRoom: ReadonlyArray<readonly [invariant: string, name: string, steps: ReadonlyArray<Step>]> = [
+    ["capacity", "a put beside too many tasks", four],
+    ["capacity", "a put beside too many bytes", [...enters(1, 3), ...enters(2, 2)]],
+    ["capacity", "a queue that does not drop what it must", [dropsOldest, ...four, settled]],
+    ["capacity", "a task that is dropped in place of an older one", [dropsOldest, ...four, dies(2, { reason: 6 })]],
+    [
+      "capacity",
+      "a task that is dropped in place of a less urgent one",
+      [dropsOldest, ...four.slice(0, -2), ...enters(4, 0, { priority: 200 }), dies(1, { reason: 6 })]
+    ],
+    ["capacity", "a task that is dropped where there is room", [dropsOldest, ...enters(1), dies(1, { reason: 6 })]],
+    ["capacity", "a task that is dropped where puts wait", [...enters(1), dies(1, { reason: 6 })]],
+    [
+      "ttl",
+      "a task that expires early",
+      [...enters(1, 0, { ttlMs: 9 }), because(tick), dies(1, { reason: 5, now: 8 })]
+    ],
+    ["ttl", "a task that waits too long", [...enters(1, 0, { ttlMs: 9 }), (ledger) => ledger.ticked(9)]],
+    ["ttl", "a lease of what has expired", [...enters(1, 0, { ttlMs: 9 }), { ...leased, now: 9 }]],
+    ["S6", "a death without a reason", [...enters(1), dies(1, {})]],
+    ["S6", "a death of what waits, for another reason", [...enters(1), dies(1, { reason: 0 })]]
+  ]
+  for (const [invariant, name, steps] of badRoom) {
+    it(`${invariant}: ${name}`, () => {
+      const said = play(steps)
+      assert.isTrue(said.length > 0 && said.every((text) => text.startsWith(invariant)), said.join("; "))
+    })
+  }
+
+  it("capacity: what is not put by clients always enters, and what is dropped in its turn may go", () => {
+    const child = because({ _tag: "commit", session: 5, held: [] })
+    assert.deepStrictEqual(play([...four.slice(0, -2), child, decision("put", { task: 4 })]), [])
+    assert.deepStrictEqual(play([dropsOldest, ...four, dies(1, { reason: 6 }), settled]), [])
+  })
+
   it("S16: a life that loads another object is found", () => {
     const { ledger, said } = ledgerOf()
     ledger.changed(made)
@@ -368,6 +416,7 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   id: undefined,
   key: undefined,
   putAt: 0,
+  ttlMs: undefined,
   checkpoint: undefined,
   state: "ended",
   redriven: false,
@@ -380,6 +429,7 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   fresh: true,
   leases: 1,
   endedAt: 5,
+  reason: undefined,
   outcome: 0,
   cursor: 0,
   ...more

@@ -259,6 +259,20 @@ export const plants: ReadonlyArray<Plant> = [
     name: "a slow-down is forgotten at restart",
     edits: [{ file: "model/Lanes.ts", find: "    this.slowDown(key, setting.slowedUntil)\n", replace: "" }]
   },
+  {
+    name: "a full queue drops the newest",
+    edits: [{ file: "model/Overflow.ts", find: "a.n < b.n", replace: "a.n > b.n" }]
+  },
+  {
+    name: "a time to live is forgotten at restart",
+    edits: [
+      {
+        file: engine,
+        find: "    if (ttlMs !== undefined && !task.expired) {\n",
+        replace: "    if (ttlMs !== undefined && ttlMs < 0 && !task.expired) {\n"
+      }
+    ]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
