@@ -51,7 +51,7 @@ export interface Decision {
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
 export type Cause =
-  | { readonly _tag: "tick" | "dispatch" | "put" | "other" }
+  | { readonly _tag: "tick" | "dispatch" | "put" | "damaged" | "other" }
   | {
       readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint"
       readonly session: number
@@ -98,6 +98,8 @@ export class Ledger {
   /** Leases after the first of a task: permitted duplicates. */
   duplicates = 0
   rounds = 0
+  /** Whether the disk has damaged anything. */
+  damage = (): boolean => false
   /** Requests that may change shared objects, as often as the engine was asked, over all lives. */
   runs = 0
   /** Which life of the manager is heard: the last one. */
@@ -379,6 +381,8 @@ export class Ledger {
     if (d.outcome === Outcome.success) this.#mayEnd(d, task, ["commit"])
     else if (d.outcome === Outcome.cancelled && cause._tag === "other") {
       // By command: whoever holds it is told.
+    } else if (task.state === "leased" && cause._tag === "damaged") {
+      if (!this.damage()) this.#say("S6", `task ${d.task} is called damaged, and nothing was`)
     } else if (task.state === "leased" && cause._tag === "tick") {
       if (task.deadline > d.now) this.#say("S10", `the lease of task ${d.task} ended ${task.deadline - d.now} ms early`)
     } else if (task.state === "leased") this.#mayEnd(d, task, ["fail", "release", "resume", "goodbye"])
@@ -601,6 +605,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   const { laneChanged } = core
   let lane: LaneDecision | undefined
+  on.damaged = (...args) => because({ _tag: "damaged" }, args[1], () => inner.damaged(...args))
   on.lane = (...args) => {
     const [, , queue, key, change, limits, forMs, at] = args
     lane = { what: "lane", queue, key, now: at, change: laneChanges[change]!, limits, forMs }
@@ -789,6 +794,7 @@ const hooked = [
   "close",
   "repeat",
   "lane",
+  "damaged",
   "started",
   "heartbeat",
   "renew",

@@ -194,7 +194,8 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
         brokenNotApplied: sometimes(random, 0.3, 0.01),
         brokenApplied: sometimes(random, 0.3, 0.01),
         crash: sometimes(random, 0.4, 0.03),
-        powerLoss: random.chance(0.5) ? random.next() : 0
+        powerLoss: random.chance(0.5) ? random.next() : 0,
+        damage: 0
       }
   const names: ReadonlyArray<Mishap> = [
     "reset",
@@ -258,7 +259,8 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   if (random.chance(0.3)) uses.repeat = random.next() * 0.3
   if (random.chance(0.3)) uses.lane = random.next()
   for (const variant of queues) made.push(queueOf(variant, random.chance(0.25) ? random.between(1, 3) : 0))
-  return plan
+  const damage = calm || !random.chance(0.3) ? 0 : random.next() * 0.05
+  return { ...plan, store: { ...store, damage } }
 }
 
 /** A plan for people. */

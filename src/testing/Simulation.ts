@@ -96,7 +96,8 @@ export const operationKinds: ReadonlyArray<string> = [
   "lane pause",
   "slowed down by a handler",
   "dropped",
-  "expired"
+  "expired",
+  "died of damage"
 ]
 
 export interface Report {
@@ -224,6 +225,9 @@ class Simulation {
         this.#sealed.delete(last)
         this.#sealed.set(last, this.ledger.decisions)
       }
+      this.#disk.onInsistence = (seq) => {
+        this.violated("L4", `row ${seq} cannot be read, and is asked for without end`)
+      }
       this.#disk.onCrash = (powerLost) => this.#crash(powerLost)
     }
     this.world.onLog = (process, text) => {
@@ -325,6 +329,7 @@ class Simulation {
       this.ledger.revert(stored.at(-1)?.[1] ?? 0)
     }
     const say = (invariant: string, text: string): void => this.violated(invariant, text)
+    this.ledger.damage = () => this.faults.counts.has("row damaged")
     attach(core, this.ledger, say, () => true)
   }
 
@@ -332,6 +337,8 @@ class Simulation {
   #managerFailed(process: Process, message: string): void {
     if (!simulatedFault(message)) return this.violated("defect", `the manager failed: ${message}`)
     this.faults.fired("manager gave up")
+    // Whoever runs it has a copy of the disk.
+    this.#disk?.damaged.clear()
     this.world.outside.after(ms, "exit", () => {
       if (process.alive) this.#crash(false)
     })
@@ -494,6 +501,7 @@ class Simulation {
     if (this.#disk !== undefined) {
       this.#disk.faults = sound
       this.#disk.low = false
+      this.#disk.damaged.clear()
     }
     world.unpause()
     for (const process of this.#living()) process.timersLate = 1
@@ -540,6 +548,7 @@ class Simulation {
     for (const { task } of accounts) {
       if (task.reason === Reason.dropped) this.stage.kinds.fired("dropped")
       if (task.reason === Reason.expired) this.stage.kinds.fired("expired")
+      if (task.reason === Reason.damaged) this.stage.kinds.fired("died of damage")
     }
     const repeated = new Set(history.repeats.flatMap(({ item }) => item?.u ?? []))
     const occurrences = accounts.filter(({ u }) => repeated.has(u)).length

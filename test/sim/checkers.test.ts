@@ -352,6 +352,11 @@ describe("the ledger", () => {
     ],
     ["ttl", "a task that waits too long", [...enters(1, 0, { ttlMs: 9 }), (ledger) => ledger.ticked(9)]],
     ["ttl", "a lease of what has expired", [...enters(1, 0, { ttlMs: 9 }), { ...leased, now: 9 }]],
+    [
+      "S6",
+      "a task that is called damaged on a sound disk",
+      [put, leased, because({ _tag: "damaged" }), dies(1, { reason: 10 })]
+    ],
     ["S6", "a death without a reason", [...enters(1), dies(1, {})]],
     ["S6", "a death of what waits, for another reason", [...enters(1), dies(1, { reason: 0 })]]
   ]

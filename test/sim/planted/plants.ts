@@ -341,5 +341,9 @@ export const plants: ReadonlyArray<Plant> = [
             return yield* new Errors.Closed({ queue: this.name })`
       }
     ]
+  },
+  {
+    name: "a reader waits for a row that is lost",
+    edits: [{ file: core, find: " && !this.#unreadable.has(home)", replace: "" }]
   }
 ]
