@@ -251,13 +251,13 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     concurrency: random.pick([1, 2, 8]),
     prefetch: random.pick([0, 1, 8]),
     // Drawn last: whatever else there is to draw keeps what a seed had before.
-    effects: random.chance(0.5),
+    effects: random.chance(0.35),
     saves: random.chance(0.4),
     slowDowns: random.chance(0.3) ? 0.2 : 0
   }
-  if (random.chance(0.4)) uses.share = random.next() * 2
-  if (random.chance(0.3)) uses.repeat = random.next() * 0.3
-  if (random.chance(0.3)) uses.lane = random.next()
+  if (random.chance(0.3)) uses.share = random.next() * 2
+  if (random.chance(0.2)) uses.repeat = random.next() * 0.3
+  if (random.chance(0.2)) uses.lane = random.next()
   for (const variant of queues) made.push(queueOf(variant, random.chance(0.25) ? random.between(1, 3) : 0))
   const damage = calm || !random.chance(0.3) ? 0 : random.next() * 0.05
   return { ...plan, store: { ...store, damage } }

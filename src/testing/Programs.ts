@@ -713,7 +713,7 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
           if (first) history.repeatsListed.set(queue.name, { askedAt, ids })
           for (const id of ids) yield* surely(queue.removeRepeat(id))
         }
-        yield* Effect.sleep(1_000)
+        yield* Effect.sleep(5_000)
       }
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the operator gave up: ${error.message}`))))
