@@ -2,11 +2,20 @@
  * `npm run sim -- --seeds N [--from K] [--first] [--seed K --trace] [--json]`: many simulated schedules, or one with its
  * trace. `--first` stops at the first that fails.
  *
- * Ends with counts: a failing seed is printed with the command that runs it again, a kind of fault that never happened
- * fails the run, and so does a canary that passes.
+ * Ends with counts: a failing seed is printed with the command that runs it again, a kind of fault or of
+ * operation that never happened fails the run, and so does a canary that passes.
  */
 import { parseArgs } from "node:util"
-import { addCounts, canary, FaultCounts, faultKinds, noCounts, type Report, simulate } from "../src/testing/index.ts"
+import {
+  addCounts,
+  canary,
+  FaultCounts,
+  faultKinds,
+  noCounts,
+  operationKinds,
+  type Report,
+  simulate
+} from "../src/testing/index.ts"
 
 const { values } = parseArgs({
   options: {
@@ -43,12 +52,14 @@ const many = async (from: number, seeds: number): Promise<boolean> => {
   const cpu = process.cpuUsage()
   const counts = noCounts()
   const faults = new FaultCounts()
+  const kinds = new FaultCounts()
   const failed: Array<Report> = []
   let told = startedAt
   for (let seed = from; seed < from + seeds; seed++) {
     const report = await simulate(seed)
     addCounts(counts, report.counts)
     faults.add(report.faults)
+    kinds.add(report.kinds)
     if (report.violations.length > 0) {
       failed.push(report)
       console.error(`\nseed ${seed} FAILED: ${report.violations[0]}\n  ${again(seed)}`)
@@ -61,12 +72,13 @@ const many = async (from: number, seeds: number): Promise<boolean> => {
   }
   process.stderr.write("\r")
   const { system, user } = process.cpuUsage(cpu)
-  const missing = faults.missing(faultKinds)
+  const missing = [...faults.missing(faultKinds), ...kinds.missing(operationKinds)]
   const sings = (await canary(from)).violations.length > 0
   const summary = {
     ...counts,
     failed: failed.map(({ seed }) => seed),
     faults,
+    kinds,
     missing,
     canary: sings ? "fails, as it must" : "PASSED: nothing would be found",
     coreSeconds: Math.round((user + system) / 100_000) / 10,
@@ -74,7 +86,7 @@ const many = async (from: number, seeds: number): Promise<boolean> => {
   }
   if (values.json) console.log(JSON.stringify(summary))
   else console.log(JSON.stringify(summary, undefined, 2))
-  // A handful of schedules is not expected to meet every fault.
+  // A handful of schedules is not expected to meet every fault and operation.
   if (seeds >= 300 && missing.length > 0) console.error(`never happened: ${missing.join(", ")}`)
   return failed.length === 0 && sings && (seeds < 300 || missing.length === 0)
 }

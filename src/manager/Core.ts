@@ -143,6 +143,8 @@ export class Core implements Out {
   #deferredAnswers: Array<() => void> = []
   /** Queues whose readers wait for bodies from the store. */
   readonly #starved = new Set<Queue>()
+  /** Rows that the last read did not find: whoever waits for them goes on without. Until the next round has dispatched. */
+  readonly #unreadable = new Set<number>()
   /** Granted, and unreadable. */
   #damaged: Array<Task> = []
   #scheduled = false
@@ -598,6 +600,7 @@ export class Core implements Out {
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
     // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
     this.engine.dispatch(this.#host.now())
+    this.#unreadable.clear()
     this.#host.alarm(this.engine.nextDeadline)
     const { store } = this.#host
     if (store === undefined || this.#recorder === undefined) return this.#letOut()
@@ -626,6 +629,7 @@ export class Core implements Out {
     this.counters.rowsRead += seqs.length
     store.read(seqs, (rows) => {
       for (const row of rows) this.#keepRow(row)
+      if (rows.length < seqs.length) for (const seq of seqs) if (!this.#rows.has(seq)) this.#unreadable.add(seq)
       this.#deliverDeferred()
       this.#trimRows()
       this.#endRound(store)
@@ -1391,9 +1395,10 @@ export class Core implements Out {
       // As many as fill a frame; results may be large.
       let upTo = cursor
       for (let bytes = 0; upTo < end && bytes < Limits.frameBytesTarget; upTo++) {
-        if (this.#outcomeBody(stream.queue, upTo) === undefined) {
-          // Only the store has it: this reader goes on when it has been read.
-          this.#wanted.add(log.bodyHome(upTo))
+        const home = log.bodyHome(upTo)
+        if (this.#outcomeBody(stream.queue, upTo) === undefined && !this.#unreadable.has(home)) {
+          // Only the store has it: this reader goes on when it has been read, or cannot be.
+          this.#wanted.add(home)
           this.#starved.add(stream.queue)
           break
         }

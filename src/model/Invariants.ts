@@ -79,10 +79,6 @@ const readyTasks = (engine: Engine, queue: Queue, say: Say): void => {
     const count = running.get(lane.key) ?? 0
     running.delete(lane.key)
     if (count !== lane.running) say(`${nameOf(queue)}: lane "${lane.key}" counts ${lane.running} leases of ${count}`)
-    // Limits may have been lowered below what was granted under the queue's own.
-    const { concurrency } = lane.limits
-    const within = concurrency === 0 || lane.override !== undefined || lane.running <= queue.policy.laneConcurrency
-    if (!within && queue.policy.laneConcurrency > 0) say(`${nameOf(queue)}: ${lane.running} leases of "${lane.key}"`)
   }
   const { lanes, plain } = ready.inside()
   runs(plain)

@@ -3,7 +3,8 @@
  *
  * Linear in the history. Each violation names its invariant and what contradicts what.
  */
-import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem } from "./History.ts"
+import { byHand, commits, type ObjectEnds } from "./CheckObjects.ts"
+import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem, SaveCall } from "./History.ts"
 import type { LedgerTask, Violated } from "./Ledger.ts"
 
 /** A task of the ledger with what its payload says. */
@@ -27,6 +28,8 @@ export interface Evidence {
   readonly queues: ReadonlyMap<string, Known>
   /** What `stats` says in the end, per queue. */
   readonly stats: ReadonlyMap<string, Stats>
+  /** What the shared objects are in the end. */
+  readonly objects: ObjectEnds
 }
 
 export interface Stats {
@@ -48,15 +51,17 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   const history = since(evidence.history)
   const byId = new Map(accounts.map((account) => [account.taskId, account]))
   const byItem = new Map<number, Account>()
+  const repeated = new Set(evidence.history.repeats.flatMap(({ item }) => item?.u ?? []))
   for (const account of accounts) {
     const other = byItem.get(account.u)
     // A dead letter that was put again.
     if (other?.task.redriven === true) continue
-    if (other !== undefined)
+    if (other !== undefined && !repeated.has(account.u))
       violated("S4", `payload ${account.u} was put once and is tasks ${other.taskId}, ${account.taskId}`)
     byItem.set(account.u, account)
   }
-  origins({ ...history, children: evidence.history.children }, accounts, violated)
+  const { children: allChildren, repeats: allRepeats } = evidence.history
+  origins({ ...history, children: allChildren, repeats: allRepeats }, accounts, violated)
   for (const put of history.puts) receipts(put, byId, violated)
   children(history, byItem, byId, violated)
   for (const { queue, task, taskId } of accounts) {
@@ -66,22 +71,35 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   }
   dedupe(evidence, violated)
   deliveries(history.deliveries, byId, byItem, violated)
+  // Of repeats the payload does not say which task it is.
+  const single = ({ u }: { readonly u: number }): boolean => !repeated.has(u)
+  checkpoints(history.saves, history.deliveries.filter(single), violated)
+  repeats(evidence.history, violated)
   ends(history.ends, byId, violated)
   outcomes(history, evidence.history, byId, violated)
+  for (const queue of evidence.queues.keys()) {
+    // Children stay, as puts do: what was committed just before a power loss may have been done.
+    const outcomes = history.outcomes.filter(({ taskId }) => byId.has(taskId) && single(byId.get(taskId)!))
+    const seen = { children: evidence.history.children, outcomes }
+    commits(queue, accounts, byId, seen, evidence.objects, violated)
+  }
+  byHand(history.shared, evidence.objects, violated)
   for (const [queue, stats] of evidence.stats) conservation(queue, stats, accounts, violated)
 }
 
 /** `buffered`: what was answered before a power loss may be gone, and its numbers used anew. Puts stay: they explain. */
-type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes">
+type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes" | "shared" | "saves">
 
 const since = (history: History): Seen => {
-  const { children, deliveries, ends, lostAt, outcomes, puts } = history
+  const { children, deliveries, ends, lostAt, outcomes, puts, saves, shared } = history
   if (lostAt < 0) return history
   // What was on its way when the power failed arrives when the network lets it.
   const settledAt = lostAt + underWayUs
   const forgiven = puts.map((put): PutCall => (put.startedAt > lostAt ? put : { ...put, verdict: "open" }))
   return {
     puts: forgiven,
+    saves: saves.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
+    shared: shared.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     children: children.filter(({ run }) => run.at > settledAt),
     ends: ends.filter(({ startedAt }) => startedAt > settledAt),
     deliveries: deliveries.filter(({ at }) => at > settledAt),
@@ -93,21 +111,34 @@ const since = (history: History): Seen => {
 const underWayUs = 45_000_000
 
 /** S2, S3: whatever the manager has was put by someone, as it is, and not by a call that certainly failed. */
-const origins = (history: Seen, accounts: ReadonlyArray<Account>, violated: Violated): void => {
+const origins = (
+  history: Seen & Pick<History, "repeats">,
+  accounts: ReadonlyArray<Account>,
+  violated: Violated
+): void => {
   const put = new Map<number, { readonly call: PutCall; readonly item: PutItem; readonly at: number }>()
   for (const call of history.puts) for (const [at, item] of call.items.entries()) put.set(item.u, { call, item, at })
-  const children = new Map(history.children.map((child) => [child.item.u, child]))
+  /** Payloads of children and of repeats. */
+  const others = new Map<number, Pick<PutCall, "queue" | "verdict" | "error"> & { readonly payload: string }>()
+  for (const { item, queue } of history.children) {
+    others.set(item.u, { payload: item.payload, queue, verdict: "open", error: undefined })
+  }
+  for (const { error, item, queue, verdict } of history.repeats) {
+    if (item !== undefined) others.set(item.u, { payload: item.payload, queue, verdict, error })
+  }
   for (const { payload, queue, taskId, u } of accounts) {
     const origin = put.get(u)
-    const child = children.get(u)
-    if (origin === undefined && child === undefined) {
+    const other = others.get(u)
+    if (origin === undefined && other === undefined) {
       violated("S2", `task ${taskId} of ${queue} has payload ${u}, which nobody put`)
       continue
     }
-    const item = origin?.item ?? child!.item
-    if (item.payload !== payload) violated("S2", `task ${taskId} has another payload than was put`)
-    if ((origin?.call.queue ?? child!.queue) !== queue)
+    if ((origin?.item ?? other!).payload !== payload) violated("S2", `task ${taskId} has another payload than was put`)
+    if ((origin?.call.queue ?? other!.queue) !== queue)
       violated("S2", `task ${taskId} is on ${queue}, and was put elsewhere`)
+    if (other?.verdict === "definite") {
+      violated("S3", `payload ${u} is task ${taskId}, and its repeat was refused (${other.error})`)
+    }
     if (origin !== undefined && origin.call.verdict === "definite" && origin.at >= origin.call.accepted) {
       violated("S3", `payload ${u} is task ${taskId}, and its put certainly failed (${origin.call.error})`)
     }
@@ -140,7 +171,7 @@ const children = (
 ): void => {
   const results = new Map<string, number | undefined>()
   for (const { outcome, result, taskId } of history.outcomes) if (outcome === "Success") results.set(taskId, result)
-  for (const { item, run } of history.children) {
+  for (const { ifNew, item, run } of history.children) {
     const child = byItem.get(item.u)
     const parent = byId.get(run.taskId ?? "")
     if (
@@ -151,6 +182,8 @@ const children = (
     }
     if (run.taskId === undefined || run.result === undefined || !results.has(run.taskId)) continue
     const committed = results.get(run.taskId) === run.result
+    // Whether the key was new is seen in the end.
+    if (ifNew !== undefined && child === undefined) continue
     if (committed !== (child !== undefined)) {
       violated(
         "S4",
@@ -199,6 +232,49 @@ const deliveries = (
     const lease = `${taskId} ${fence}`
     if (leases.has(lease)) violated("S14", `the lease of task ${taskId} under fence ${fence} was handed out twice`)
     leases.add(lease)
+  }
+}
+
+/**
+ * S1, S3: a lease has what was saved last under an earlier one, or something later of which nobody knows whether it was
+ * saved. A dead letter that is put again is another task with the same payload, and has what the old one had.
+ */
+const checkpoints = (saves: ReadonlyArray<SaveCall>, all: ReadonlyArray<Delivery>, violated: Violated): void => {
+  const byItem = new Map<number, Array<SaveCall>>()
+  for (const save of saves) {
+    const known = byItem.get(save.u)
+    if (known === undefined) byItem.set(save.u, [save])
+    else known.push(save)
+  }
+  for (const { checkpoint, fence, how, taskId, u } of all) {
+    if (how !== "lease") continue
+    // Fences and task numbers rise; of one lease the saves are in the order of the history.
+    const before = (byItem.get(u) ?? [])
+      .filter((save) => save.taskId < taskId! || (save.taskId === taskId && save.fence < fence!))
+      .sort((a, b) => (a.taskId === b.taskId ? a.fence - b.fence : a.taskId < b.taskId ? -1 : 1))
+    const last = before.findLastIndex(({ verdict }) => verdict === "ok")
+    const found = before.findIndex(({ value }) => value === checkpoint)
+    if (checkpoint !== undefined && found < 0) violated("S2", `task ${taskId} has checkpoint ${checkpoint} of nobody`)
+    else if (found < last) violated("S1", `task ${taskId} has lost checkpoint ${before[last]!.value}`)
+    else if (before[found]?.verdict === "definite") violated("S3", `task ${taskId} has a checkpoint that was refused`)
+  }
+}
+
+/** S1, S2: a repeat that was acknowledged, and that nobody removed, is there. */
+const repeats = ({ lostAt, others, repeats: calls, repeatsListed }: History, violated: Violated): void => {
+  for (const [queue, { askedAt, ids }] of repeatsListed) {
+    const mine = calls.filter((call) => call.queue === queue)
+    for (const id of ids) {
+      const maker = mine.find((call) => call.op === "repeat" && call.id === id && call.verdict !== "definite")
+      if (maker === undefined) violated("S2", `repeat "${id}" of ${queue} is there, and nobody made it`)
+    }
+    if (others.some((call) => call.op === "close" && call.queue === queue && call.verdict !== "definite")) continue
+    for (const { endedAt, id, op, startedAt, verdict } of mine) {
+      if (op !== "repeat" || verdict !== "ok" || ids.includes(id)) continue
+      if (endedAt >= askedAt || startedAt <= lostAt + underWayUs) continue
+      const removed = mine.some((call) => call.op === "removeRepeat" && call.id === id && call.verdict !== "definite")
+      if (!removed) violated("S1", `repeat "${id}" of ${queue} was acknowledged, and is lost`)
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-/** How often each kind of fault has really happened: one that never does tests nothing. */
+/** How often each kind of fault, or of operation, has really happened: one that never does tests nothing. */
 export class FaultCounts {
   readonly counts = new Map<string, number>()
 

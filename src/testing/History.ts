@@ -40,11 +40,14 @@ export interface PutCall extends Call {
   accepted: number
 }
 
-/** A child that a handler adds to its commit. */
+/** A child that joins a commit. */
 export interface ChildPut {
   readonly queue: string
   readonly item: PutItem
-  readonly run: Delivery
+  /** What is committed, with the result that it has in the end. */
+  readonly run: Pick<Delivery, "at" | "taskId" | "result">
+  /** Only if the commit adds this key to the set, and the key is new. */
+  readonly ifNew?: { readonly set: string; readonly key: string } | undefined
 }
 
 /** Ends, or renews, a lease taken by hand. */
@@ -54,6 +57,23 @@ export interface EndCall extends Call {
   readonly fence: number
   /** The result of a commit: a number that no other commit has. */
   readonly result: number | undefined
+}
+
+/** Saves progress with a lease: a number that no other save has. */
+export interface SaveCall extends Call {
+  readonly op: "checkpoint"
+  readonly taskId: string
+  readonly fence: number
+  readonly u: number
+  readonly value: number
+}
+
+/** Makes, changes or removes a repeat. */
+export interface RepeatCall extends Call {
+  readonly op: "repeat" | "removeRepeat"
+  readonly id: string
+  /** The payload of its occurrences: many tasks may have it. */
+  readonly item: Pick<PutItem, "u" | "payload"> | undefined
 }
 
 export type OtherCall = Call & {
@@ -70,6 +90,19 @@ export type OtherCall = Call & {
     | "resume"
     | "purge"
     | "redrive"
+    | "lane"
+}
+
+/** A request about a shared object, by hand; `queue` is its name. */
+export interface SharedCall extends Call {
+  readonly op: "add" | "has" | "remove" | "count" | "once" | "write" | "writeIf" | "delete" | "read"
+  readonly key: string
+  /** once, write, writeIf: a number that no other write has. count: what is added. read: what was read. */
+  value: number | undefined
+  /** writeIf: the version that it rests on. */
+  readonly expected: number | undefined
+  /** What was answered: new or there (sets, once, delete), the sum of a counter, the version of an entry (0: absent). */
+  answer: boolean | number | undefined
 }
 
 export interface Delivery {
@@ -83,6 +116,8 @@ export interface Delivery {
   readonly attempt: number | undefined
   readonly u: number
   readonly payload: string
+  /** What an earlier attempt saved; workers are not told. */
+  readonly checkpoint: number | undefined
   /** What the handler wants to commit; undefined while it runs, and if it ends otherwise. */
   result: number | undefined
 }
@@ -104,13 +139,19 @@ export class History {
   readonly children: Array<ChildPut> = []
   readonly ends: Array<EndCall> = []
   readonly others: Array<OtherCall> = []
+  readonly shared: Array<SharedCall> = []
+  readonly saves: Array<SaveCall> = []
+  readonly repeats: Array<RepeatCall> = []
+  /** The repeats of each queue, as they were listed before the last of them were removed, and when that was asked for. */
+  readonly repeatsListed = new Map<string, { readonly askedAt: number; readonly ids: ReadonlyArray<string> }>()
   readonly deliveries: Array<Delivery> = []
   readonly outcomes: Array<OutcomeRead> = []
   /** When power was lost last with work that was not synced: what was answered before may be gone. */
   lostAt = Number.NEGATIVE_INFINITY
 
   get calls(): number {
-    return this.puts.length + this.ends.length + this.others.length
+    const { ends, others, puts, repeats, saves, shared } = this
+    return [ends, others, puts, repeats, saves, shared].reduce((sum, { length }) => sum + length, 0)
   }
 }
 

@@ -8,9 +8,14 @@
 import type { Core } from "../manager/Core.ts"
 import type { Change, Engine } from "../model/Engine.ts"
 import * as Invariants from "../model/Invariants.ts"
+import { LaneChange } from "../model/Lanes.ts"
 import type { Policy } from "../model/Policy.ts"
 import type { Session } from "../model/Session.ts"
 import { Outcome, Task } from "../model/Task.ts"
+import { type LaneDecision, LaneLedger } from "./LaneLedger.ts"
+import { type Asker, equal, type ObjectDecision, ObjectLedger } from "./ObjectLedger.ts"
+import { type RepeatDecision, RepeatLedger } from "./RepeatLedger.ts"
+import { RoomLedger } from "./RoomLedger.ts"
 
 export type Violated = (invariant: string, text: string) => void
 
@@ -34,18 +39,28 @@ export interface Decision {
   readonly id: string | undefined
   /** The lane. */
   readonly key: string | undefined
+  /** put: the dead letter that was put again; 0: none. */
+  readonly origin: number
+  /** put, checkpoint: what it has of an earlier attempt from now on. */
+  readonly checkpoint: Uint8Array | undefined
+  /** How long it may wait. */
+  readonly ttlMs: number | undefined
+  /** ended: why its last attempt, or the task itself, came to nothing. */
+  readonly reason: number | undefined
 }
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
 export type Cause =
-  | { readonly _tag: "tick" | "dispatch" | "other" }
+  | { readonly _tag: "tick" | "dispatch" | "put" | "damaged" | "other" }
   | {
-      readonly _tag: "commit" | "release" | "fail" | "acknowledge"
+      readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint"
       readonly session: number
       /** task, fence, task, fence, ... */
       readonly held: ReadonlyArray<number>
     }
   | { readonly _tag: "resume" | "goodbye" | "close"; readonly session: number; readonly held: ReadonlyArray<number> }
+
+type Other = LaneDecision | ObjectDecision | RepeatDecision
 
 export interface LedgerTask {
   readonly task: number
@@ -55,6 +70,8 @@ export interface LedgerTask {
   readonly id: string | undefined
   readonly key: string | undefined
   readonly putAt: number
+  readonly ttlMs: number | undefined
+  checkpoint: Uint8Array | undefined
   state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
   /** Put again, as another task. */
   redriven: boolean
@@ -68,6 +85,8 @@ export interface LedgerTask {
   fresh: boolean
   leases: number
   endedAt: number
+  /** dead: why. */
+  reason: number | undefined
   outcome: number
   cursor: number
 }
@@ -79,10 +98,19 @@ export class Ledger {
   /** Leases after the first of a task: permitted duplicates. */
   duplicates = 0
   rounds = 0
+  /** Whether the disk has damaged anything. */
+  damage = (): boolean => false
+  /** Requests that may change shared objects, as often as the engine was asked, over all lives. */
+  runs = 0
   /** Which life of the manager is heard: the last one. */
   life = 0
   #violated: Violated
-  readonly #log: Array<Decision> = []
+  /** The shared objects. */
+  readonly objects = new ObjectLedger((invariant, text) => this.#say(invariant, text))
+  readonly repeats = new RepeatLedger(this.tasks, over, (invariant, text) => this.#say(invariant, text))
+  readonly lanes = new LaneLedger(this.policies, (invariant, text) => this.#say(invariant, text))
+  readonly room = new RoomLedger(this.policies, (invariant, text) => this.#say(invariant, text))
+  readonly #log: Array<Decision | Other> = []
   #lastNow = 0
   /** When leases were ended last. */
   #expiredAt = 0
@@ -91,8 +119,6 @@ export class Ledger {
   readonly #leases = new Set<LedgerTask>()
   /** Task and fence of what each lease request was given. */
   readonly #grants = new Map<string, ReadonlyArray<readonly [task: number, fence: number]>>()
-  /** The last grant of each lane, and what its bucket held after it. */
-  readonly #lanes = new Map<string, { readonly at: number; readonly level: number }>()
   #lastTask = 0
 
   constructor(violated: Violated) {
@@ -107,6 +133,18 @@ export class Ledger {
     this.#judge(d)
   }
 
+  /** About something else than a task. */
+  changed(d: Other): void {
+    this.#log.push(d)
+    this.#judgeOther(d)
+  }
+
+  #judgeOther(d: Other): void {
+    if (d.what === "repeat") this.repeats.judge(d)
+    else if (d.what === "lane") this.lanes.judge(d)
+    else this.objects.judge(d)
+  }
+
   /** How much was decided so far: what a commit holds, and `revert` goes back to. */
   get decisions(): number {
     return this.#log.length
@@ -115,23 +153,36 @@ export class Ledger {
   /** The manager begins another life, and of what the last one decided so much was stored. */
   revert(decisions: number): void {
     this.#log.length = decisions
-    for (const map of [this.tasks, this.#leasedBy, this.#ready, this.#lanes]) map.clear()
+    for (const map of [this.tasks, this.#leasedBy, this.#ready]) map.clear()
     this.#leases.clear()
+    this.objects.clear()
+    this.repeats.clear()
+    this.lanes.clear()
+    this.room.clear()
     this.#lastTask = 0
+    this.#lastNow = 0
     this.life++
     const { duplicates } = this
     const violated = this.#violated
     // Judged already.
     this.#violated = () => {}
-    for (const d of this.#log) this.#judge(d)
+    for (const d of this.#log) {
+      if ("what" in d) this.#judgeOther(d)
+      else {
+        this.#lastNow = d.now
+        this.#judge(d)
+      }
+    }
     this.#violated = violated
     this.duplicates = duplicates
-    this.#lastNow = this.#log.at(-1)?.now ?? 0
   }
 
   /** S16, S10: what a life has loaded is what the one before it had stored, and every lease has a term before it. */
   restored(engine: Engine): void {
     let living = 0
+    this.objects.restored(engine.objects)
+    this.repeats.restored(engine)
+    this.lanes.restored(engine)
     for (const task of this.tasks.values()) {
       const owner = engine.tasks.owner(task.task)
       if (over(task)) {
@@ -151,6 +202,7 @@ export class Ledger {
       if (owner.priority !== task.priority || owner.queue.id !== task.queue) {
         this.#say("S16", `task ${task.task} has another priority, or is on another queue`)
       }
+      if (!same(owner.checkpoint, task.checkpoint)) this.#say("S16", `task ${task.task} has another checkpoint`)
       if (state === "delayed" && owner.at !== task.dueAt) {
         this.#say("S16", `task ${task.task} was due at ${task.dueAt} and is at ${owner.at}`)
       }
@@ -170,7 +222,11 @@ export class Ledger {
     const known = this.tasks.get(d.task)
     if (d.change === "put") return this.#put(d, known)
     if (known === undefined) return this.#say("S2", `task ${d.task} was ${d.change} and never put`)
-    if (d.change === "checkpoint") return
+    if (d.change === "checkpoint") {
+      this.#mayEnd(d, known, ["checkpoint"])
+      known.checkpoint = d.checkpoint
+      return
+    }
     if (d.change === "redriven") {
       const dead = known.state === "ended" && (known.outcome === Outcome.dead || known.outcome === Outcome.failure)
       if (!dead || known.redriven) this.#say("S8", `task ${d.task} was redriven and is no dead letter`)
@@ -207,6 +263,9 @@ export class Ledger {
     }
     this.#lastTask = Math.max(this.#lastTask, d.task)
     if (d.delayMs > 0 && d.dueAt < d.now + d.delayMs) this.#say("S13", `task ${d.task} is delayed too little`)
+    if (!same(d.checkpoint, this.tasks.get(d.origin)?.checkpoint)) {
+      this.#say("S1", `task ${d.task} has another checkpoint than task ${d.origin}, which it comes from`)
+    }
     const task: LedgerTask = {
       task: d.task,
       queue: d.queue,
@@ -215,6 +274,8 @@ export class Ledger {
       id: d.id,
       key: d.key,
       putAt: d.now,
+      ttlMs: d.ttlMs,
+      checkpoint: d.checkpoint,
       state: "ended",
       redriven: false,
       attempt: 0,
@@ -226,11 +287,18 @@ export class Ledger {
       fresh: d.dueAt === 0,
       leases: 0,
       endedAt: 0,
+      reason: undefined,
       outcome: -1,
       cursor: -1
     }
+    this.room.put(task, this.#byClient)
     this.tasks.set(d.task, task)
     this.#move(task, d.dueAt === 0 ? "ready" : "delayed")
+  }
+
+  /** A client's put, at once or as soon as there is room. */
+  get #byClient(): boolean {
+    return this.cause._tag === "put" || this.cause._tag === "dispatch"
   }
 
   #leased(d: Decision, task: LedgerTask): void {
@@ -246,6 +314,7 @@ export class Ledger {
     }
     this.#inOrder(task)
     this.#inLane(d, task)
+    this.room.leased(task, d.now)
     if (task.leases++ > 0) this.duplicates++
     task.attempt = d.attempt
     task.fence = d.fence
@@ -255,26 +324,12 @@ export class Ledger {
     this.#move(task, "leased")
   }
 
-  /** S22: the lane of a granted task had room for it, its gap was over, and its rate allowed it. */
+  /** S22. */
   #inLane(d: Decision, task: LedgerTask): void {
-    const policy = this.policies[task.queue]
-    if (task.key === undefined || policy === undefined) return
-    const name = `lane "${task.key}" of queue ${task.queue}`
-    const key = `${task.queue} ${task.key}`
-    const { laneBurst, laneConcurrency, laneGapMs, laneRatePerMinute } = policy
-    if (laneConcurrency > 0) {
-      let running = 0
-      for (const other of this.#leases) if (other.queue === task.queue && other.key === task.key) running++
-      if (running >= laneConcurrency) this.#say("S22", `${name} has ${running} leases and was given task ${task.task}`)
-    }
-    const burst = Math.max(1, laneBurst)
-    const before = this.#lanes.get(key) ?? { at: Number.NEGATIVE_INFINITY, level: burst }
-    const sinceMs = d.now - before.at
-    if (sinceMs < laneGapMs) this.#say("S22", `${name} was given task ${task.task} ${laneGapMs - sinceMs} ms too early`)
-    const filled = laneRatePerMinute === 0 ? burst : before.level + (sinceMs * laneRatePerMinute) / 60_000
-    const level = Math.min(burst, filled) - 1
-    if (laneRatePerMinute > 0 && level < -0.01) this.#say("S22", `${name} was given task ${task.task} above its rate`)
-    this.#lanes.set(key, { at: d.now, level })
+    if (task.key === undefined) return
+    let running = 0
+    for (const other of this.#leases) if (other.queue === task.queue && other.key === task.key) running++
+    this.lanes.granted(task.queue, task.key, d.task, running, d.now)
   }
 
   /** S12: no fresh task that was put earlier, and no more urgent one, is left waiting. */
@@ -328,9 +383,13 @@ export class Ledger {
     if (d.outcome === Outcome.success) this.#mayEnd(d, task, ["commit"])
     else if (d.outcome === Outcome.cancelled && cause._tag === "other") {
       // By command: whoever holds it is told.
+    } else if (task.state === "leased" && cause._tag === "damaged") {
+      if (!this.damage()) this.#say("S6", `task ${d.task} is called damaged, and nothing was`)
     } else if (task.state === "leased" && cause._tag === "tick") {
       if (task.deadline > d.now) this.#say("S10", `the lease of task ${d.task} ended ${task.deadline - d.now} ms early`)
     } else if (task.state === "leased") this.#mayEnd(d, task, ["fail", "release", "resume", "goodbye"])
+    if (d.outcome === Outcome.dead) this.room.died(task, d.reason, this.#byClient, d.now)
+    task.reason = d.reason
     task.outcome = d.outcome
     task.cursor = d.cursor
     task.endedAt = d.now
@@ -425,6 +484,8 @@ export class Ledger {
     for (const { deadline, task } of this.#leases) {
       if (deadline <= now) this.#say("S10", `task ${task} is leased ${now - deadline} ms beyond its term`)
     }
+    this.repeats.ticked(now)
+    this.room.ticked(now)
   }
 
   /** Tasks of one queue by state, for S15. */
@@ -449,6 +510,8 @@ export class Ledger {
       if (state !== "leased") task.holder = 0
     }
     task.state = state
+    if (state === "ready" || state === "delayed") this.room.waits(task)
+    else this.room.leaves(task)
     if (state === "ready") into(this.#ready, task.queue, task)
     if (state === "leased") {
       this.#leases.add(task)
@@ -460,6 +523,9 @@ export class Ledger {
     this.#violated(invariant, text)
   }
 }
+
+const same = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && equal(a, b))
 
 const stateNames = ["ready", "delayed", "leased", "ended"] as const
 
@@ -490,6 +556,13 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       ledger.cause = outer
     }
   }
+  let asker: Asker | undefined
+  /** What changes of the shared objects meanwhile was asked for by this request. */
+  const asked = (session: Session, request: number, run: () => void): void => {
+    asker = { request: `${session.id} ${request}`, run: ledger.runs++ }
+    run()
+    asker = undefined
+  }
   const pairs = (tasks: ReadonlyArray<number>, fences: ReadonlyArray<number>): ReadonlyArray<number> =>
     tasks.flatMap((task, i) => [task, fences[i]!])
   const on = engine as { -readonly [K in keyof Engine]: Engine[K] }
@@ -514,9 +587,44 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       delayMs: task.options?.delayMs ?? 0,
       payload: change === "put" ? (task.payload ?? nothing) : nothing,
       id: task.options?.id,
-      key: task.options?.key
+      key: task.options?.key,
+      origin: change === "put" ? task.origin : 0,
+      checkpoint: change === "put" || change === "checkpoint" ? task.checkpoint : undefined,
+      ttlMs: task.options?.ttlMs,
+      reason: change === "ended" ? task.reasons?.at(-1)?.reason : undefined
     })
+    const { _tag } = ledger.cause
+    if (_tag === "commit" || _tag === "fail") slowed(task)
     changed(change, task)
+  }
+  /** What the commit, or the failure, that is under way asks for the lanes of its tasks. */
+  let slow: Slow | undefined
+  const slowed = ({ n, options, queue }: Task): void => {
+    const forMs = slow?.slowDowns?.[slow.tasks.indexOf(n)]
+    const key = options?.key
+    if (forMs === undefined || key === undefined) return
+    ledger.changed({ what: "lane", queue: queue.id, key, now, change: "slowDown", limits: undefined, forMs })
+  }
+  const { laneChanged } = core
+  let lane: LaneDecision | undefined
+  on.damaged = (...args) => because({ _tag: "damaged" }, args[1], () => inner.damaged(...args))
+  on.lane = (...args) => {
+    const [, , queue, key, change, limits, forMs, at] = args
+    lane = { what: "lane", queue, key, now: at, change: laneChanges[change]!, limits, forMs }
+    because({ _tag: "other" }, at, () => inner.lane(...args))
+    lane = undefined
+  }
+  core.laneChanged = (queue, key) => {
+    if (heard() && lane !== undefined) ledger.changed(lane)
+    laneChanged(queue, key)
+  }
+  const { repeatChanged } = core
+  core.repeatChanged = (repeat, removed) => {
+    const { definition, nextAt, occurrences, queue, task } = repeat
+    const { everyMs, id } = definition
+    const is = { queue: queue.id, id, everyMs: everyMs ?? 0, nextAt, task, occurrences }
+    if (heard()) ledger.changed({ what: "repeat", ...is, now, removed })
+    repeatChanged(repeat, removed)
   }
   // Every argument is handed on, also those that this does not know: it must change nothing.
   on.due = (...args) => because({ _tag: "tick" }, args[0], () => inner.due(...args))
@@ -529,6 +637,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   on.dispatch = (...args) => {
     because({ _tag: "dispatch" }, args[0], () => inner.dispatch(...args))
     if (!heard()) return
+    ledger.room.settled()
     ledger.rounds++
     if (!ended) violated("S10", "a round went by without a look at the leases that are over")
     ended = false
@@ -537,11 +646,15 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     if (overdue === 10) violated("L4", `the deadline ${engine.nextDeadline} is over and stays: rounds without end`)
     if (checkEvery()) for (const text of Invariants.check(engine)) violated("model", text)
   }
-  on.put = (...args) => because({ _tag: "other" }, args[7], () => inner.put(...args))
+  on.put = (...args) => {
+    because({ _tag: "put" }, args[7], () => inner.put(...args))
+    if (heard()) ledger.room.settled()
+  }
   on.lease = (...args) => {
     if (heard()) ledger.answeredOtherwise(args[0].id, args[1])
     because({ _tag: "other" }, args[6], () => inner.lease(...args))
   }
+  on.repeat = (...args) => because({ _tag: "other" }, args[4], () => inner.repeat(...args))
   on.close = (...args) => because({ _tag: "other" }, args[4], () => inner.close(...args))
   on.started = (...args) => {
     if (heard()) ledger.started(args[0].id, args[1])
@@ -603,22 +716,75 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   on.goodbye = (...args) => because(ending("goodbye", args[0], []), args[1], () => inner.goodbye(...args))
   on.commit = (...args) => {
-    const [session, , tasks, fences, , , at] = args
-    because({ _tag: "commit", session: session.id, held: pairs(tasks, fences) }, at, () => inner.commit(...args))
+    const [session, request, tasks, fences, , , at, , slowDowns] = args
+    slow = { tasks, slowDowns }
+    const cause: Cause = { _tag: "commit", session: session.id, held: pairs(tasks, fences) }
+    because(cause, at, () => asked(session, request, () => inner.commit(...args)))
   }
+  const { count, countSet, dictWrite, setKeys } = engine.objects
+  const objects = engine.objects as { -readonly [K in keyof typeof engine.objects]: (typeof engine.objects)[K] }
+  objects.count = (...args) => asked(args[0], args[1], () => count.apply(objects, args))
+  objects.countSet = (...args) => asked(args[0], args[1], () => countSet.apply(objects, args))
+  objects.dictWrite = (...args) => asked(args[0], args[1], () => dictWrite.apply(objects, args))
+  objects.setKeys = (...args) => asked(args[0], args[1], () => setKeys.apply(objects, args))
+  attachObjects(core, (d) => {
+    if (heard()) ledger.changed({ ...d, by: asker })
+  })
   on.release = (...args) => {
     const [session, , held, at] = args
     because({ _tag: "release", session: session.id, held }, at, () => inner.release(...args))
   }
   on.fail = (...args) => {
-    const [session, , tasks, fences, , at] = args
+    const [session, , tasks, fences, failures, at] = args
+    slow = { tasks, slowDowns: failures.map(({ slowDownMs }) => slowDownMs) }
     because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () => inner.fail(...args))
+  }
+  const save = engine.operations.checkpoint.bind(engine.operations)
+  engine.operations.checkpoint = (...args) => {
+    const [session, , tasks, fences] = args
+    because({ _tag: "checkpoint", session: session.id, held: pairs(tasks, fences) }, now, () => save(...args))
   }
   on.acknowledge = (...args) => {
     const [session, held, at] = args
     because({ _tag: "acknowledge", session: session.id, held }, at, () => inner.acknowledge(...args))
   }
 }
+
+/** Hears what the engine decides about shared objects. */
+const attachObjects = (core: Core, hear: (d: Heard) => void): void => {
+  const { counterChanged, dictChanged, objectMade, setAdded, setRemoved } = core
+  core.objectMade = (object) => {
+    hear({ what: "made", object: object.id, kind: object.kind, name: object.name })
+    objectMade(object)
+  }
+  core.setAdded = (...args) => {
+    const [set, fingerprint] = args
+    hear({ what: "added", object: set.id, key: fingerprint.join(), fingerprint: fingerprint.slice() })
+    setAdded(...args)
+  }
+  core.setRemoved = (set, fingerprint) => {
+    hear({ what: "removed", object: set.id, key: fingerprint.join(), fingerprint: fingerprint.slice() })
+    setRemoved(set, fingerprint)
+  }
+  core.counterChanged = (counter) => {
+    hear({ what: "counted", object: counter.id, value: counter.value })
+    counterChanged(counter)
+  }
+  core.dictChanged = (dict, key, entry, version) => {
+    hear({ what: "written", object: dict.id, key, value: entry?.value, version })
+    dictChanged(dict, key, entry, version)
+  }
+}
+
+type Without<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never
+type Heard = Without<ObjectDecision, "by">
+
+interface Slow {
+  readonly tasks: ReadonlyArray<number>
+  readonly slowDowns: ReadonlyArray<number | undefined> | undefined
+}
+
+const laneChanges = Object.keys(LaneChange) as ReadonlyArray<LaneDecision["change"]>
 
 const nothing = new Uint8Array()
 
@@ -633,6 +799,9 @@ const hooked = [
   "put",
   "lease",
   "close",
+  "repeat",
+  "lane",
+  "damaged",
   "started",
   "heartbeat",
   "renew",

@@ -16,7 +16,7 @@ export type Item = typeof Item.Type
 
 export class Bad extends Schema.TaggedError<Bad>()("Bad", { why: Schema.String }) {}
 
-export type SimQueue = TaskQueue<Item, number, Bad, void>
+export type SimQueue = TaskQueue<Item, number, Bad, number>
 
 /** What happens outside of the programs, at random moments. */
 export type Mishap =
@@ -49,6 +49,10 @@ export type Operation =
   | "pause"
   | "purge"
   | "redrive"
+  /** One of the requests about shared objects. */
+  | "share"
+  | "repeat"
+  | "lane"
 
 export type Ending =
   | "succeed"
@@ -85,6 +89,12 @@ export interface Plan {
   readonly payloadBytesMax: number
   readonly concurrency: number
   readonly prefetch: number
+  /** Whether commits change shared objects. */
+  readonly effects: boolean
+  /** Whether those who lease by hand save their progress. */
+  readonly saves: boolean
+  /** How often a handler asks for its lane to wait. */
+  readonly slowDowns: number
 }
 
 /** What the lanes of a queue are limited to, by its variant. */
@@ -97,29 +107,40 @@ const lanes = [
   { lane: { gap: 200 } }
 ]
 
+/** How else a queue bounds what waits. */
+const bounds = [
+  {},
+  { overflow: "dropOldest", capacity: 5 },
+  { capacityBytes: 2_000 },
+  { overflow: "dropOldest", capacityBytes: 3_000 }
+] as const
+
 /** Queues are made once: their codecs cost more than a schedule's use of them. */
 const queueOf = (() => {
-  const made = new Map<number, SimQueue>()
-  return (variant: number): SimQueue => {
-    const known = made.get(variant)
+  const made = new Map<string, SimQueue>()
+  return (variant: number, bound: number): SimQueue => {
+    const name = bound === 0 ? `q${variant}` : `q${variant}.${bound}`
+    const known = made.get(name)
     if (known !== undefined) return known
     const capacities = [3, 10, 50, 100_000]
     const leases = [1_000, 2_000, 5_000, 10_000]
-    const queue: SimQueue = make(`q${variant}`, {
+    const queue: SimQueue = make(name, {
       payload: Item,
       result: Schema.Int,
       error: Bad,
+      checkpoint: Schema.Int,
       policy: {
         capacity: capacities[variant % 4]!,
         lease: leases[(variant >> 2) % 4]!,
         maxAttempts: 1 + ((variant >> 4) % 4),
         backoff: { base: variant % 3 === 0 ? 0 : 200, cap: 2_000 },
         ...lanes[variant % 6],
+        ...bounds[bound],
         ...(variant % 5 === 0 ? { dedupe: { count: 5, age: "3 seconds" } } : {}),
         ...(variant % 7 === 0 ? { outcomes: { count: 20, age: "10 seconds" } } : {})
       }
     })
-    made.set(variant, queue)
+    made.set(name, queue)
     return queue
   }
 })()
@@ -173,7 +194,8 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
         brokenNotApplied: sometimes(random, 0.3, 0.01),
         brokenApplied: sometimes(random, 0.3, 0.01),
         crash: sometimes(random, 0.4, 0.03),
-        powerLoss: random.chance(0.5) ? random.next() : 0
+        powerLoss: random.chance(0.5) ? random.next() : 0,
+        damage: 0
       }
   const names: ReadonlyArray<Mishap> = [
     "reset",
@@ -195,6 +217,7 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   if (!names.some((name) => (mishaps[name] ?? 0) > 0)) mishaps.reset = 1
   const queues = new Set<number>()
   for (let i = random.between(1, 3); i > 0; i--) queues.add(random.int(variants))
+  const made: Array<SimQueue> = []
   const clients = random.between(1, 4)
   const uses = some<Operation>(
     random,
@@ -203,9 +226,9 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   )
   if (uses.close !== undefined) uses.close *= 0.02
   if (uses.purge !== undefined) uses.purge *= 0.1
-  return {
+  const plan: Plan = {
     seed,
-    queues: [...queues].map(queueOf),
+    queues: made,
     clients,
     workers: random.between(0, 3),
     operations: Math.floor(random.between(100, 300) / clients),
@@ -226,8 +249,18 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
     handlerMs: random.pick([0, 2, 50, 2_000]),
     payloadBytesMax: random.pick([20, 200, 5_000]),
     concurrency: random.pick([1, 2, 8]),
-    prefetch: random.pick([0, 1, 8])
+    prefetch: random.pick([0, 1, 8]),
+    // Drawn last: whatever else there is to draw keeps what a seed had before.
+    effects: random.chance(0.35),
+    saves: random.chance(0.4),
+    slowDowns: random.chance(0.3) ? 0.2 : 0
   }
+  if (random.chance(0.3)) uses.share = random.next() * 2
+  if (random.chance(0.2)) uses.repeat = random.next() * 0.3
+  if (random.chance(0.2)) uses.lane = random.next()
+  for (const variant of queues) made.push(queueOf(variant, random.chance(0.25) ? random.between(1, 3) : 0))
+  const damage = calm || !random.chance(0.3) ? 0 : random.next() * 0.05
+  return { ...plan, store: { ...store, damage } }
 }
 
 /** A plan for people. */

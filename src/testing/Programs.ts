@@ -13,11 +13,13 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Client, type ClientShape, make as makeClient } from "../client/Client.ts"
 import { Link, type LinkOptions, type LoginError } from "../client/Link.ts"
-import type { Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
+import type { Collecting, CommitAllError, Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
 import * as Limits from "../Limits.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
 import type { Stats } from "./Check.ts"
+import type { ObjectEnd } from "./CheckObjects.ts"
+import type { FaultCounts } from "./FaultCounts.ts"
 import {
   type Call,
   type Delivery,
@@ -25,10 +27,14 @@ import {
   type History,
   type PutCall,
   type PutItem,
+  type RepeatCall,
+  type SaveCall,
+  type SharedCall,
   verdictOf
 } from "./History.ts"
 import { Bad, type Item, type Operation, type Plan, type SimQueue } from "./Plan.ts"
 import type { SeededRandom } from "./Random.ts"
+import { clicks, collect, type Hand, notes, objectsOf, onces, owned, readAll, useObject, words } from "./Sharing.ts"
 import type { SimNetwork } from "./SimNetwork.ts"
 import type { Process, World } from "./World.ts"
 
@@ -38,6 +44,8 @@ export interface Stage {
   readonly network: SimNetwork
   readonly plan: Plan
   readonly history: History
+  /** What was done, by kind. */
+  readonly kinds: FaultCounts
   readonly link: Pick<LinkOptions, "auth" | "saltPassword">
   /** From here on nothing misbehaves: handlers succeed, clients ask for nothing new. */
   healing: boolean
@@ -121,6 +129,24 @@ const nextItem = (stage: Stage, random: SeededRandom): Item => ({
 })
 
 const drawTimeout = (random: SeededRandom): Timeout => random.pick([0, 0, 100, 1_000, 5_000, "forever"])
+
+/** A child for some queue of the schedule. */
+const nextChild = (stage: Stage, random: SeededRandom): readonly [queue: SimQueue, value: Item, item: PutItem] => {
+  const value = nextItem(stage, random)
+  const item: PutItem = {
+    u: value.u,
+    payload: payloadText(value),
+    id: undefined,
+    priority: 128,
+    delayMs: 0,
+    ttlMs: undefined,
+    key: undefined
+  }
+  return [random.pick(stage.plan.queues), value, item]
+}
+
+/** Keys of tasks: few, so that they meet. */
+const lanes = ["a", "b", "c"]
 
 /** Dedupe ids of one schedule: few, so that they meet. */
 const ids = 12
@@ -214,6 +240,12 @@ class User {
         return recorded(this.#stage, this.#other("purge", queue), queue.purge(), () => {})
       case "redrive":
         return recorded(this.#stage, this.#other("redrive", queue), queue.redrive(), () => {})
+      case "share":
+        return this.#share()
+      case "lane":
+        return this.#lane(queue)
+      case "repeat":
+        return this.#repeat(queue)
       case "close": {
         const mode = random.pick(["drain", "immediate"] as const)
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
@@ -225,6 +257,71 @@ class User {
     return recorded(this.#stage, this.#other("outcome", queue), queue.outcome(taskId, { timeout }), (outcome) =>
       this.#read(queue, outcome, undefined)
     )
+  }
+
+  #share(): Effect.Effect<unknown, never, Client> {
+    const { history, kinds, numbers, world } = this.#stage
+    const ask: Hand["ask"] = (object, about, effect, onOk, onFailure) =>
+      Effect.suspend(() => {
+        const none = { value: undefined, expected: undefined, answer: undefined }
+        const call: SharedCall = { ...begin(world, this.#name, object.name), ...none, ...about }
+        history.shared.push(call)
+        const succeeded = (answer: Parameters<typeof onOk>[0]): void => {
+          kinds.fired(`shared ${call.op}`)
+          onOk(answer, call)
+        }
+        return recorded(this.#stage, call, effect, succeeded, (error) => onFailure?.(error, call))
+      })
+    return useObject({ ask, random: this.#random, fresh: () => ++numbers.result })
+  }
+
+  #lane(queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const { kinds } = this.#stage
+    const random = this.#random
+    const lane = queue.lane(random.pick(lanes))
+    const change = random.pick(["limit", "limit", "slowDown", "clear", "pause"] as const)
+    const once = <E>(effect: Effect.Effect<void, E, Client>) =>
+      recorded(this.#stage, this.#other("lane", queue), effect, () => kinds.fired(`lane ${change}`))
+    switch (change) {
+      case "limit":
+        return once(
+          lane.limit({
+            concurrency: random.pick([undefined, 0, 1, 3]),
+            gap: random.pick([undefined, 0, 100, 500]),
+            ratePerSecond: random.pick([undefined, 0, 2, 20]),
+            burst: random.pick([undefined, 1, 4])
+          })
+        )
+      case "slowDown":
+        return once(lane.slowDown(random.int(3_000)))
+      case "clear":
+        return once(lane.clear)
+      case "pause": {
+        const pause = Effect.andThen(once(lane.pause), Effect.sleep(random.int(3_000)))
+        return Effect.andThen(
+          pause,
+          Effect.suspend(() => once(lane.resume))
+        )
+      }
+    }
+  }
+
+  #repeat(queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const { history, kinds, world } = this.#stage
+    const random = this.#random
+    const id = `r${random.int(2)}`
+    const about = begin(world, this.#name, queue.name)
+    if (random.chance(0.2)) {
+      const call: RepeatCall = { ...about, op: "removeRepeat", id, item: undefined }
+      history.repeats.push(call)
+      return recorded(this.#stage, call, queue.removeRepeat(id), () => kinds.fired("repeat removed"))
+    }
+    const item = nextItem(this.#stage, random)
+    const call: RepeatCall = { ...about, op: "repeat", id, item: { u: item.u, payload: payloadText(item) } }
+    history.repeats.push(call)
+    const every = random.pick([1_000, 3_000, 10_000])
+    const options = { key: random.chance(0.3) ? "a" : undefined, ttl: random.chance(0.2) ? 2_000 : undefined }
+    return recorded(this.#stage, call, queue.repeat(id, { every }, item, options), () => kinds.fired("repeat"))
   }
 
   #other<Op extends string>(op: Op, queue: SimQueue): Call & { readonly op: Op } {
@@ -241,7 +338,7 @@ class User {
     const priority = random.chance(0.3) ? random.pick([0, 100, 255]) : undefined
     const delay = random.chance(0.2) ? random.int(5_000) : undefined
     const ttl = random.chance(0.1) ? random.between(100, 20_000) : undefined
-    const key = random.chance(0.5) ? random.pick(["a", "b", "c"]) : undefined
+    const key = random.chance(0.5) ? random.pick(lanes) : undefined
     const idOf = new Map(values.map((item) => [item.u, withId ? `id${random.int(ids)}` : undefined]))
     const items: ReadonlyArray<PutItem> = values.map((item) => ({
       u: item.u,
@@ -308,6 +405,7 @@ class User {
         attempt: undefined,
         u: item.u,
         payload: payloadText(item),
+        checkpoint: undefined,
         result: undefined
       })
     })
@@ -327,8 +425,9 @@ class User {
     for (const lease of leases ?? []) yield* this.#treat(queue, lease)
   })
 
-  #delivered(queue: SimQueue, lease: Lease<Item>): void {
-    const { history, known, world } = this.#stage
+  #delivered(queue: SimQueue, lease: Lease<Item, number>): void {
+    const { history, kinds, known, world } = this.#stage
+    if (lease.checkpoint !== undefined) kinds.fired("checkpoint handed on")
     known.push({ queue, taskId: lease.taskId })
     history.deliveries.push({
       how: "lease",
@@ -340,18 +439,20 @@ class User {
       attempt: lease.attempt,
       u: lease.payload.u,
       payload: payloadText(lease.payload),
+      checkpoint: lease.checkpoint,
       result: undefined
     })
   }
 
   /** Does with a lease what people do: end it well, badly, late, twice, or never. */
-  #treat = Effect.fnUntraced({ self: this }, function* (queue: SimQueue, lease: Lease<Item>): Effect.fn.Return<
+  #treat = Effect.fnUntraced({ self: this }, function* (queue: SimQueue, lease: Lease<Item, number>): Effect.fn.Return<
     unknown,
     never,
     Client
   > {
     const random = this.#random
     const way = random.pick(treatments)
+    if (this.#stage.plan.saves) for (let i = random.int(3); i > 0; i--) yield* this.#save(queue, lease)
     if (random.chance(0.5)) yield* Effect.sleep(random.int(this.#stage.plan.handlerMs + 1))
     switch (way) {
       case "renew":
@@ -372,7 +473,17 @@ class User {
     }
   })
 
-  #end(queue: SimQueue, lease: Lease<Item>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
+  #save(queue: SimQueue, lease: Lease<Item, number>): Effect.Effect<unknown, never, Client> {
+    const { history, kinds, numbers, world } = this.#stage
+    const value = ++numbers.result
+    const { fence } = lease.handle
+    const about = { op: "checkpoint", taskId: lease.taskId, fence, u: lease.payload.u, value } as const
+    const call: SaveCall = { ...begin(world, this.#name, queue.name), ...about }
+    history.saves.push(call)
+    return recorded(this.#stage, call, queue.checkpoint(lease, value), () => kinds.fired("checkpoint"))
+  }
+
+  #end(queue: SimQueue, lease: Lease<Item, number>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
     const { history, numbers, world } = this.#stage
     const result = op === "commit" ? ++numbers.result : undefined
     const call: EndCall = {
@@ -384,13 +495,22 @@ class User {
     }
     history.ends.push(call)
     const effect = {
-      commit: () => queue.commit(lease, result!),
+      commit: () => (this.#stage.plan.effects ? this.#commitAll(queue, lease, result!) : queue.commit(lease, result!)),
       release: () => queue.release(lease),
       fail: () => queue.fail(lease, new Bad({ why: "by hand" })),
       kill: () => queue.kill(lease, "by hand"),
       renew: () => queue.renew(lease)
     }[op]()
     return recorded(this.#stage, call, effect, () => {})
+  }
+
+  /** A commit that brings about what a worker's would. */
+  #commitAll(queue: SimQueue, lease: Lease<Item, number>, result: number): Effect.Effect<void, CommitAllError, Client> {
+    const stage = this.#stage
+    const run = { at: stage.world.now, taskId: lease.taskId, result }
+    const also = (commit: Collecting) =>
+      collect(stage, this.#random, queue, lease.payload.u, run, commit, () => nextChild(stage, this.#random))
+    return queue.commitAll([{ lease, result }], { also })
   }
 
   /** Reads outcomes as they come, and begins anew after a gap or another life of the manager. */
@@ -443,7 +563,7 @@ export const workerProgram = (
       const { plan } = stage
       const client = yield* connect(stage, process)
       for (const queue of queues) {
-        const handler = (task: Task.Task<Item>) => handle(stage, process, queue, task, patient)
+        const handler = (task: Task.Task<Item>) => handle(stage, process, client, queue, task, patient)
         yield* Effect.provideService(
           Worker.start(queue, handler, {
             concurrency: patient ? 8 : plan.concurrency,
@@ -461,6 +581,7 @@ export const workerProgram = (
 const handle = (
   stage: Stage,
   process: Process,
+  client: ClientShape,
   queue: SimQueue,
   task: Task.Task<Item>,
   patient: boolean
@@ -478,19 +599,23 @@ const handle = (
       attempt: task.attempt,
       u: task.payload.u,
       payload: payloadText(task.payload),
+      checkpoint: undefined,
       result: undefined
     }
     history.deliveries.push(run)
     stage.known.push({ queue, taskId: task.id })
     world.trace("run", process.name, task.id, task.attempt)
-    const succeed = Effect.suspend(() => {
-      run.result = ++stage.numbers.result
-      return Effect.succeed(run.result)
+    const succeed = Effect.suspend((): Effect.Effect<number, Task.PutChildError> => {
+      const result = ++stage.numbers.result
+      run.result = result
+      if (!plan.effects) return Effect.succeed(result)
+      const effects = collect(stage, random, queue, run.u, run, task, () => nextChild(stage, random))
+      return Effect.as(Effect.provideService(effects, Client, client), result)
     })
     if (patient || stage.healing) return succeed
     const ending = random.weighted(plan.endings)
     const length = plan.handlerMs === 0 || random.chance(0.3) ? 0 : random.int(plan.handlerMs)
-    const end = Effect.suspend((): Effect.Effect<number, Bad | Task.Control> => {
+    const end = Effect.suspend((): Effect.Effect<number, Bad | Task.Control | Task.PutChildError> => {
       switch (ending) {
         case "succeed":
           return succeed
@@ -501,7 +626,9 @@ const handle = (
         case "release":
           return Task.release
         case "retryAfter":
-          return Task.retryAfter(random.int(1_000))
+          return plan.slowDowns > 0 && random.chance(0.5)
+            ? Task.retryAfter(random.int(1_000), "for the lane", undefined, { lane: true })
+            : Task.retryAfter(random.int(1_000))
         case "die":
           return Effect.die("drawn")
         case "interrupt":
@@ -517,22 +644,15 @@ const handle = (
     })
     const children = random.chance(0.1) ? random.between(1, 3) : 0
     const putChildren = Effect.forEach(Array.from({ length: children }), () => {
-      const target = random.pick(plan.queues)
-      const value = nextItem(stage, random)
-      const item: PutItem = {
-        u: value.u,
-        payload: payloadText(value),
-        id: undefined,
-        priority: 128,
-        delayMs: 0,
-        ttlMs: undefined,
-        key: undefined
-      }
+      const [target, value, item] = nextChild(stage, random)
       history.children.push({ queue: target.name, item, run })
       return task.put(target, value)
     })
     const work = length === 0 ? end : Effect.andThen(Effect.sleep(length), end)
-    return children === 0 ? work : Effect.andThen(putChildren, work)
+    const all = children === 0 ? work : Effect.andThen(putChildren, work)
+    if (task.key === undefined || plan.slowDowns === 0 || !random.chance(plan.slowDowns)) return all
+    stage.kinds.fired("slowed down by a handler")
+    return Effect.andThen(task.slowDown(random.int(2_000)), all)
   })
 
 // ---- the auditor
@@ -542,7 +662,8 @@ export const auditorProgram = (
   stage: Stage,
   process: Process,
   known: ReadonlyArray<{ readonly queue: SimQueue; readonly taskId: string }>,
-  stats: Map<string, Stats>
+  stats: Map<string, Stats>,
+  objects: Map<string, ObjectEnd>
 ): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -555,18 +676,44 @@ export const auditorProgram = (
       const counts = Effect.forEach(stage.plan.queues, (queue) =>
         Effect.map(queue.stats, (found) => stats.set(queue.name, found))
       )
-      yield* Effect.provideService(Effect.andThen(questions, counts), Client, client)
+      const byCommits = stage.plan.queues.flatMap(({ name }) => Object.values(objectsOf(name)))
+      const shared = [
+        ...(stage.plan.effects ? byCommits : []),
+        ...(stage.plan.uses.share === undefined ? [] : [words, owned, clicks, onces, notes])
+      ]
+      const all = Effect.all([questions, counts, readAll(shared, objects)])
+      yield* Effect.provideService(all, Client, client)
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the auditor gave up: ${error.message}`))))
 
-/** Ends the pauses of those who paused a queue and died. */
-export const operatorProgram = (stage: Stage, process: Process): Effect.Effect<void> =>
+/** Ends the pauses of those who paused a queue and died; and what else clients have set, until nobody can any more. */
+export const operatorProgram = (stage: Stage, process: Process, forMs: number): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
       const client = yield* connect(stage, process)
-      for (const queue of stage.plan.queues) {
-        const resume = Effect.provideService(queue.resume(), Client, client)
-        yield* Effect.eventually(Effect.tapError(resume, () => Effect.sleep(500)))
+      const { history, plan, world } = stage
+      const until = world.nowMs + forMs
+      const surely = <A, E>(effect: Effect.Effect<A, E, Client>): Effect.Effect<A> =>
+        Effect.eventually(
+          Effect.provideService(
+            Effect.tapError(effect, () => Effect.sleep(500)),
+            Client,
+            client
+          )
+        )
+      for (const queue of plan.queues) yield* surely(queue.resume())
+      const { lane, repeat } = plan.uses
+      if (lane === undefined && repeat === undefined) return
+      for (let first = true; first || world.nowMs < until; first = false) {
+        for (const queue of plan.queues) {
+          if (lane !== undefined) for (const key of lanes) yield* surely(queue.lane(key).clear)
+          const askedAt = world.now
+          const repeats = yield* surely(queue.repeats)
+          const ids = repeats.map(({ id }) => id)
+          if (first) history.repeatsListed.set(queue.name, { askedAt, ids })
+          for (const id of ids) yield* surely(queue.removeRepeat(id))
+        }
+        yield* Effect.sleep(5_000)
       }
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`the operator gave up: ${error.message}`))))

@@ -7,7 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { StoreBroken, StoreFull } from "../Errors.ts"
+import { StoreBroken, StoreDamaged, StoreFull } from "../Errors.ts"
 import { batchFault, type Row } from "../store/Batch.ts"
 import type { StoreShape } from "../store/Store.ts"
 import type { FaultCounts } from "./FaultCounts.ts"
@@ -26,6 +26,8 @@ export interface StoreFaults {
   readonly crash: number
   /** How often a crash is a power loss. */
   readonly powerLoss: number
+  /** How often a row that is read turns out to be damaged. It is until someone repairs it. */
+  readonly damage: number
 }
 
 export const sound: StoreFaults = {
@@ -35,7 +37,8 @@ export const sound: StoreFaults = {
   brokenNotApplied: 0,
   brokenApplied: 0,
   crash: 0,
-  powerLoss: 0
+  powerLoss: 0,
+  damage: 0
 }
 
 export const storeFaultKinds = [
@@ -47,7 +50,9 @@ export const storeFaultKinds = [
   "crash between a commit and its answer",
   "crash after a commit",
   "power lost",
-  "store low"
+  "store low",
+  "row damaged",
+  "damaged log refused"
 ]
 
 /** The reason that every simulated failure gives, so that others are seen. */
@@ -68,6 +73,10 @@ export class SimDisk {
   onCommit: (last: number) => void = () => {}
   /** The process is to die now. */
   onCrash: (powerLost: boolean) => void = () => {}
+  /** Rows that are not what was written, with how often each was asked for since. */
+  readonly damaged = new Map<number, number>()
+  /** A damaged row is asked for again and again. */
+  onInsistence: (seq: number) => void = () => {}
   readonly #world: World
   readonly #random: SeededRandom
   readonly #counts: FaultCounts
@@ -119,7 +128,15 @@ export class SimDisk {
       keeps: true,
       identity: { instance: this.instance, epoch },
       low: () => this.low,
-      load: Stream.suspend(() => Stream.fromIterable([...this.rows])),
+      load: Stream.suspend(() => {
+        const rows = this.rows
+        const sound = rows.findIndex(({ seq }) => this.damaged.has(seq))
+        if (sound < 0) return Stream.fromIterable([...rows])
+        this.#counts.fired("damaged log refused")
+        const finding = `${simulated} damage of row ${rows[sound]!.seq}`
+        const damaged = new StoreDamaged({ file: "the disk", finding, remedy: "repair it" })
+        return Stream.concat(Stream.fromIterable(rows.slice(0, sound)), Stream.fail(damaged))
+      }),
       commit: (batch) =>
         Effect.callback<void, StoreFull | StoreBroken>((resume) => {
           const random = this.#random
@@ -161,13 +178,26 @@ export class SimDisk {
           if (broken !== undefined) return resume(Effect.fail(broken))
           process.after(this.#latency(), "read", () => {
             const found = new Map(this.rows.map((row) => [row.seq, row]))
-            resume(Effect.succeed(seqs.flatMap((seq) => found.get(seq) ?? [])))
+            for (const seq of seqs) if (found.has(seq)) this.#damage(seq)
+            resume(Effect.succeed(seqs.flatMap((seq) => (this.damaged.has(seq) ? [] : (found.get(seq) ?? [])))))
           })
         }),
       reopen: Effect.sync(() => {
         broken ??= new StoreBroken({ reason: `${simulated}: closed` })
         return this.open(process)
       })
+    }
+  }
+
+  #damage(seq: number): void {
+    const asked = this.damaged.get(seq)
+    if (asked !== undefined) {
+      this.damaged.set(seq, asked + 1)
+      if (asked === 200) this.onInsistence(seq)
+    } else if (this.#random.chance(this.faults.damage)) {
+      this.#counts.fired("row damaged")
+      this.#world.trace("damaged", seq)
+      this.damaged.set(seq, 0)
     }
   }
 

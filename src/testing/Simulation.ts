@@ -16,10 +16,12 @@ import * as Limits from "../Limits.ts"
 import type { Core } from "../manager/Core.ts"
 import * as Manager from "../manager/Manager.ts"
 import type { Gate } from "../manager/Peer.ts"
+import { Reason } from "../model/Task.ts"
 import { layer as memory } from "../store/Memory.ts"
 import { Store } from "../store/Store.ts"
 import { toHex } from "../wire/Bytes.ts"
 import { type Account, check, type Evidence, type Stats } from "./Check.ts"
+import type { ObjectEnd } from "./CheckObjects.ts"
 import { FaultCounts } from "./FaultCounts.ts"
 import { History } from "./History.ts"
 import { attach, Ledger } from "./Ledger.ts"
@@ -69,6 +71,35 @@ export const faultKinds: ReadonlyArray<string> = [
   "lease outstayed"
 ]
 
+/** Every kind of operation that a long enough run must have done. */
+export const operationKinds: ReadonlyArray<string> = [
+  "commit with effects",
+  "commit with a condition",
+  "commit with a child if new",
+  "shared add",
+  "shared has",
+  "shared remove",
+  "shared count",
+  "shared once",
+  "shared write",
+  "shared writeIf",
+  "shared delete",
+  "shared read",
+  "checkpoint",
+  "checkpoint handed on",
+  "repeat",
+  "repeat removed",
+  "occurrence",
+  "lane limit",
+  "lane slowDown",
+  "lane clear",
+  "lane pause",
+  "slowed down by a handler",
+  "dropped",
+  "expired",
+  "died of damage"
+]
+
 export interface Report {
   readonly seed: number
   readonly hash: string
@@ -76,6 +107,8 @@ export interface Report {
   /** Each begins with the number of the invariant. */
   readonly violations: ReadonlyArray<string>
   readonly faults: FaultCounts
+  /** Operations that must all have been met, by kind. */
+  readonly kinds: FaultCounts
   readonly counts: Counts
 }
 
@@ -192,6 +225,9 @@ class Simulation {
         this.#sealed.delete(last)
         this.#sealed.set(last, this.ledger.decisions)
       }
+      this.#disk.onInsistence = (seq) => {
+        this.violated("L4", `row ${seq} cannot be read, and is asked for without end`)
+      }
       this.#disk.onCrash = (powerLost) => this.#crash(powerLost)
     }
     this.world.onLog = (process, text) => {
@@ -204,6 +240,7 @@ class Simulation {
       plan: this.plan,
       history: new History(),
       link: { auth: { key: login.key }, saltPassword: () => Effect.succeed(login.salted) },
+      kinds: new FaultCounts(),
       healing: false,
       numbers: { item: 0, result: 0, reader: 0 },
       links: new Map(),
@@ -238,6 +275,7 @@ class Simulation {
       plan: describe(plan),
       violations: this.violations,
       faults: this.faults,
+      kinds: stage.kinds,
       counts: {
         schedules: 1,
         operations: stage.history.calls,
@@ -291,6 +329,7 @@ class Simulation {
       this.ledger.revert(stored.at(-1)?.[1] ?? 0)
     }
     const say = (invariant: string, text: string): void => this.violated(invariant, text)
+    this.ledger.damage = () => this.faults.counts.has("row damaged")
     attach(core, this.ledger, say, () => true)
   }
 
@@ -298,6 +337,8 @@ class Simulation {
   #managerFailed(process: Process, message: string): void {
     if (!simulatedFault(message)) return this.violated("defect", `the manager failed: ${message}`)
     this.faults.fired("manager gave up")
+    // Whoever runs it has a copy of the disk.
+    this.#disk?.damaged.clear()
     this.world.outside.after(ms, "exit", () => {
       if (process.alive) this.#crash(false)
     })
@@ -460,6 +501,7 @@ class Simulation {
     if (this.#disk !== undefined) {
       this.#disk.faults = sound
       this.#disk.low = false
+      this.#disk.damaged.clear()
     }
     world.unpause()
     for (const process of this.#living()) process.timersLate = 1
@@ -475,12 +517,16 @@ class Simulation {
     for (let slot = 0; slot < 2; slot++) this.#startWorker(slot, true)
     const from = world.now
     const operator = world.process("operator")
-    operator.fork(operatorProgram(stage, operator))
+    // Longer than anyone may wait for what was asked before.
+    const operating = operator.fork(operatorProgram(stage, operator, patienceMs + 5_000))
     // Who waits for what may never come has had its time.
     world.outside.after(patienceMs * ms, "patience", () => {
       for (const [process, fiber] of stage.work) world.within(process, () => fiber.interruptUnsafe())
     })
-    const drained = world.run(from + healingMs * ms, () => this.violations.length > 0 || this.#drained())
+    const drained = world.run(
+      from + healingMs * ms,
+      () => this.violations.length > 0 || (operating.pollUnsafe() !== undefined && this.#drained())
+    )
     if (this.violations.length > 0) return
     if (!drained) this.violated("L1", `not drained ${healingMs} ms after the faults were over: ${this.#unfinished()}`)
     if (!this.#await(stopped, healingMs)) this.violated("L5", "a stopped worker did not end after the faults were over")
@@ -494,12 +540,21 @@ class Simulation {
     const { history, known } = this.stage
     const stats = new Map<string, Stats>()
     const process = this.world.process("auditor")
-    const fiber = process.fork(auditorProgram(this.stage, process, [...known], stats))
+    const objects = new Map<string, ObjectEnd>()
+    const fiber = process.fork(auditorProgram(this.stage, process, [...known], stats, objects))
     const answered = this.#await([fiber], 60_000)
     if (!answered) return this.violated("L1", "the manager did not answer what had become of the tasks")
     const accounts = this.#accounts()
+    for (const { task } of accounts) {
+      if (task.reason === Reason.dropped) this.stage.kinds.fired("dropped")
+      if (task.reason === Reason.expired) this.stage.kinds.fired("expired")
+      if (task.reason === Reason.damaged) this.stage.kinds.fired("died of damage")
+    }
+    const repeated = new Set(history.repeats.flatMap(({ item }) => item?.u ?? []))
+    const occurrences = accounts.filter(({ u }) => repeated.has(u)).length
+    if (occurrences > 0) this.stage.kinds.fired("occurrence", occurrences)
     const queues = new Map(this.plan.queues.map(({ definition, name }) => [name, definition.policy]))
-    const evidence: Evidence = { history, accounts, queues, stats }
+    const evidence: Evidence = { history, accounts, queues, stats, objects }
     check(this.#options.tamper?.(evidence) ?? evidence, (invariant, text) => this.violated(invariant, text))
   }
 

@@ -1,11 +1,12 @@
 /** Faults that a review found, each as the sequence that showed it. All over TCP, as a stranger's program would run. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Layer, Schema } from "effect"
+import { Deferred, Effect, Exit, Layer, Schema, Stream } from "effect"
 import { Client, Manager, Store, type Task, TaskQueue, Worker } from "millrace"
 import { Crawl, Master } from "millrace/crawl"
 import { layerLink } from "../../src/client/Client.ts"
 import { Network } from "../../src/platform/Network.ts"
 import * as Node from "../../src/platform/Node.ts"
+import { layerMemoryLog, MemoryDisk } from "../../src/testing/MemoryLog.ts"
 
 const auth = { key: "regressions-0123456789abcdefghijklmnopqrstuvwxyz" }
 
@@ -253,5 +254,24 @@ describe("what a review found", () => {
         assert.deepStrictEqual(written, ["http://127.0.0.1/"])
       }).pipe(Effect.provide(Layer.provideMerge(worker, clientTo(port))))
     )
+  })
+
+  it.live("a reader of outcomes goes on past one whose row the store has lost", () => {
+    const Q = TaskQueue.make("unreadable", { payload: Schema.Int, result: Schema.String })
+    const disk = new MemoryDisk()
+    const manager = Manager.layer({ queues: [Q], residentBytesMax: 0 }).pipe(Layer.provide(layerMemoryLog(disk)))
+    return Effect.gen(function* () {
+      for (let n = 0; n < 3; n++) {
+        yield* Q.put(n)
+        const [lease] = yield* Q.lease()
+        yield* Q.commit(lease!, `result ${n}`)
+      }
+      const latin = new TextDecoder("latin1")
+      disk.rows = disk.rows.filter(({ body }) => !latin.decode(body).includes("result 1"))
+      const read = Q.outcomesFrom(0).pipe(Stream.take(3), Stream.runDrain, Effect.timeout("5 seconds"), Effect.flip)
+      assert.strictEqual((yield* read)._tag, "DecodeFailed")
+      const [last] = yield* Q.outcomesFrom(2).pipe(Stream.take(1), Stream.runCollect)
+      assert.deepStrictEqual(last?._tag === "Success" ? last.result : undefined, "result 2")
+    }).pipe(Effect.provide(Layer.fresh(manager)))
   })
 })

@@ -7,10 +7,16 @@ import {
   type EndCall,
   type Evidence,
   History,
+  type LaneDecision,
   Ledger,
   type LedgerTask,
+  type ObjectDecision,
   type OutcomeRead,
-  type PutCall
+  type PutCall,
+  type RepeatCall,
+  type RepeatDecision,
+  type SaveCall,
+  type SharedCall
 } from "millrace/testing"
 
 const policy = {
@@ -19,7 +25,10 @@ const policy = {
   laneConcurrency: 2,
   laneRatePerMinute: 60,
   laneBurst: 2,
-  laneGapMs: 10
+  laneGapMs: 10,
+  capacity: 3,
+  capacityBytes: 4,
+  overflow: 0
 }
 
 /** A ledger that is fed by hand, and what it says. */
@@ -46,6 +55,10 @@ const decision = (change: Decision["change"], more: Partial<Decision> = {}): Dec
   payload: new Uint8Array(),
   id: undefined,
   key: undefined,
+  origin: 0,
+  checkpoint: undefined,
+  ttlMs: undefined,
+  reason: undefined,
   ...more
 })
 
@@ -62,6 +75,8 @@ const inLane = (task: number, now: number, end = false): ReadonlyArray<Step> => 
   { ...leased, task, now, fence: task },
   ...(end ? [because({ _tag: "commit", session: 5, held: [task, task] }), { ...done, task, now }] : [])
 ]
+
+const one = new Uint8Array([1])
 
 type Step = Decision | { readonly because: Cause } | ((ledger: Ledger) => void)
 
@@ -101,6 +116,29 @@ describe("the ledger", () => {
     ["S9", "a commit under another fence", [put, leased, because(by("commit", 7)), done]],
     ["S9", "a commit by another session", [put, leased, because(by("commit", 1, 6)), done]],
     ["S9", "a commit of what is not leased", [put, because(by("commit")), done]],
+    [
+      "S9",
+      "a checkpoint under another fence",
+      [
+        put,
+        leased,
+        because({ _tag: "checkpoint", session: 5, held: [1, 7] }),
+        decision("checkpoint", { checkpoint: one })
+      ]
+    ],
+    [
+      "S1",
+      "a redrive without its checkpoint",
+      [
+        put,
+        leased,
+        because({ _tag: "checkpoint", session: 5, held: [1, 1] }),
+        decision("checkpoint", { checkpoint: one }),
+        because({ _tag: "fail", session: 5, held: [1, 1] }),
+        { ...done, outcome: 2 },
+        decision("put", { task: 2, origin: 1 })
+      ]
+    ],
     ["S10", "two leases at a time", [put, leased, { ...leased, fence: 2, attempt: 2 }]],
     [
       "S10",
@@ -161,6 +199,194 @@ describe("the ledger", () => {
     })
   }
 
+  const made: ObjectDecision = { what: "made", object: 0, by: undefined, kind: "counter", name: "c" }
+  const madeDict: ObjectDecision = { ...made, kind: "dict", name: "d" }
+  const by1 = { request: "5 1", run: 1 }
+  const counted: ObjectDecision = { what: "counted", object: 0, by: by1, value: 1 }
+  const key = { object: 0, by: by1, key: "k", fingerprint: new Uint32Array(4) }
+  const added: ObjectDecision = { what: "added", ...key }
+  const written: ObjectDecision = { what: "written", object: 0, by: by1, key: "k", value: new Uint8Array(), version: 1 }
+  const badObjects: ReadonlyArray<readonly [invariant: string, name: string, steps: ReadonlyArray<ObjectDecision>]> = [
+    ["S4", "a request that counts twice", [made, counted, { ...counted, by: { request: "5 1", run: 2 }, value: 2 }]],
+    ["S21", "an object that is made twice", [made, made]],
+    ["S21", "a counter that is no counter", [madeDict, counted]],
+    ["S21", "a key that is added twice", [{ ...made, kind: "set", name: "s" }, added, added]],
+    ["S21", "a version that was given before", [madeDict, written, written]],
+    ["S21", "a deletion of what is not there", [madeDict, { ...written, value: undefined }]]
+  ]
+  for (const [invariant, name, steps] of badObjects) {
+    it(`${invariant}: ${name}`, () => {
+      const { ledger, said } = ledgerOf()
+      for (const step of steps.slice(0, -1)) ledger.changed(step)
+      assert.deepStrictEqual(said, [])
+      ledger.changed(steps.at(-1)!)
+      assert.isTrue(said.at(-1)?.startsWith(invariant), said.join("; "))
+    })
+  }
+
+  const repeatMade: RepeatDecision = {
+    what: "repeat",
+    queue: 0,
+    id: "r",
+    now: 0,
+    everyMs: 100,
+    nextAt: 100,
+    task: 0,
+    occurrences: 0,
+    removed: false
+  }
+  const occurs = (task: number, now: number, more: Partial<RepeatDecision> = {}): RepeatDecision => {
+    return { ...repeatMade, task, now, nextAt: now + 100, occurrences: task, ...more }
+  }
+  const first = [decision("put", { task: 1, now: 100 }), occurs(1, 100)]
+  const badRepeats: ReadonlyArray<readonly [name: string, steps: ReadonlyArray<Decision | RepeatDecision>]> = [
+    ["an occurrence that is early", [repeatMade, decision("put", { now: 99 }), occurs(1, 99)]],
+    ["an occurrence beside another", [repeatMade, ...first, decision("put", { task: 2, now: 200 }), occurs(2, 200)]],
+    ["an occurrence that is not put", [repeatMade, occurs(1, 100)]],
+    ["an occurrence that is not counted", [repeatMade, first[0]!, occurs(1, 100, { occurrences: 0 })]],
+    ["a schedule that shifts", [repeatMade, first[0]!, occurs(1, 100, { nextAt: 199 })]],
+    ["a schedule that shifts between", [repeatMade, { ...repeatMade, nextAt: 101 }]],
+    ["a repeat of nobody", [first[0]!, occurs(1, 100)]],
+    ["a removal of what is not there", [{ ...repeatMade, removed: true }]]
+  ]
+  for (const [name, steps] of badRepeats) {
+    it(`repeat: ${name}`, () => {
+      const { ledger, said } = ledgerOf()
+      for (const [i, step] of steps.entries()) {
+        assert.deepStrictEqual(said, [], `step ${i}`)
+        if ("what" in step) ledger.changed(step)
+        else ledger.decided(step)
+      }
+      assert.isAbove(said.length, 0)
+    })
+  }
+
+  it("repeat: one that is overdue, and one that is lost by a restart", () => {
+    const { ledger, said } = ledgerOf()
+    ledger.changed(repeatMade)
+    ledger.ticked(99)
+    assert.deepStrictEqual(said, [])
+    ledger.ticked(100)
+    ledger.repeats.restored({ repeats: { all: () => [] } } as never)
+    assert.strictEqual(said.length, 2)
+  })
+
+  const lane = (change: LaneDecision["change"], more: Partial<LaneDecision> = {}) => {
+    const none = { limits: undefined, forMs: undefined }
+    return (ledger: Ledger) => ledger.changed({ what: "lane", queue: 0, key: "k", now: 0, change, ...none, ...more })
+  }
+  const badLanes: ReadonlyArray<readonly [name: string, steps: ReadonlyArray<Step>]> = [
+    ["a lease of a lane that is paused", [lane("pause"), ...inLane(1, 0)]],
+    ["a lease of a lane that is slowed down", [lane("slowDown", { forMs: 100 }), ...inLane(1, 99)]],
+    [
+      "a shorter slow-down that ends a longer one",
+      [lane("slowDown", { forMs: 100 }), lane("slowDown"), ...inLane(1, 9)]
+    ],
+    [
+      "a lease above the lane's own limit",
+      [lane("limit", { limits: { concurrency: 1 } }), ...inLane(1, 0), ...inLane(2, 50)]
+    ],
+    [
+      "a gap of the lane's own",
+      [lane("limit", { limits: { gapMs: 50 } }), ...inLane(1, 0, true), ...inLane(2, 49, true)]
+    ],
+    [
+      "a lease above the policy's limit, once its own is cleared",
+      [lane("limit", { limits: { gapMs: 0 } }), lane("clear"), ...inLane(1, 0), ...inLane(2, 9)]
+    ],
+    [
+      "a lease above a rate that was changed meanwhile",
+      [
+        ...inLane(1, 0, true),
+        ...inLane(2, 20, true),
+        lane("limit", { limits: { burst: 9 }, now: 30 }),
+        ...inLane(3, 40, true)
+      ]
+    ]
+  ]
+  for (const [name, steps] of badLanes) {
+    it(`S22: ${name}`, () => {
+      const said = play(steps)
+      assert.isTrue(said.length > 0 && said.every((text) => text.startsWith("S22")), said.join("; "))
+    })
+  }
+
+  it("S22: a lane that was resumed, cleared or has rested is left alone", () => {
+    assert.deepStrictEqual(play([lane("pause"), lane("resume"), ...inLane(1, 0)]), [])
+    assert.deepStrictEqual(play([lane("slowDown", { forMs: 100 }), lane("clear"), ...inLane(1, 0)]), [])
+    assert.deepStrictEqual(play([lane("slowDown", { forMs: 100 }), ...inLane(1, 100)]), [])
+  })
+
+  it("S16: a life that loads another setting of a lane is found", () => {
+    const { ledger, said } = ledgerOf()
+    lane("slowDown", { forMs: 100 })(ledger)
+    const engineWith = (slowedUntil: number, now: number) =>
+      ({ queues: [{ ready: { setting: () => ({ paused: false, slowedUntil }), inside: () => ({ now }) } }] }) as never
+    ledger.lanes.restored(engineWith(100, 50))
+    ledger.lanes.restored(engineWith(0, 100))
+    assert.deepStrictEqual(said, [])
+    ledger.lanes.restored(engineWith(0, 50))
+    assert.strictEqual(said.length, 1)
+  })
+
+  const enters = (n: number, bytes = 0, more: Partial<Decision> = {}): ReadonlyArray<Step> => [
+    because({ _tag: "put" }),
+    decision("put", { task: n, payload: new Uint8Array(bytes), ...more })
+  ]
+  const dies = (n: number, more: Partial<Decision>): Decision => decision("ended", { task: n, outcome: 2, ...more })
+  const dropsOldest = (ledger: Ledger): void => void Reflect.set(ledger.policies, 0, { ...policy, overflow: 1 })
+  const four = [1, 2, 3, 4].flatMap((n) => enters(n))
+  const settled = (ledger: Ledger): void => ledger.room.settled()
+  const badRoom: ReadonlyArray<readonly [invariant: string, name: string, steps: ReadonlyArray<Step>]> = [
+    ["capacity", "a put beside too many tasks", four],
+    ["capacity", "a put beside too many bytes", [...enters(1, 3), ...enters(2, 2)]],
+    ["capacity", "a queue that does not drop what it must", [dropsOldest, ...four, settled]],
+    ["capacity", "a task that is dropped in place of an older one", [dropsOldest, ...four, dies(2, { reason: 6 })]],
+    [
+      "capacity",
+      "a task that is dropped in place of a less urgent one",
+      [dropsOldest, ...four.slice(0, -2), ...enters(4, 0, { priority: 200 }), dies(1, { reason: 6 })]
+    ],
+    ["capacity", "a task that is dropped where there is room", [dropsOldest, ...enters(1), dies(1, { reason: 6 })]],
+    ["capacity", "a task that is dropped where puts wait", [...enters(1), dies(1, { reason: 6 })]],
+    [
+      "ttl",
+      "a task that expires early",
+      [...enters(1, 0, { ttlMs: 9 }), because(tick), dies(1, { reason: 5, now: 8 })]
+    ],
+    ["ttl", "a task that waits too long", [...enters(1, 0, { ttlMs: 9 }), (ledger) => ledger.ticked(9)]],
+    ["ttl", "a lease of what has expired", [...enters(1, 0, { ttlMs: 9 }), { ...leased, now: 9 }]],
+    [
+      "S6",
+      "a task that is called damaged on a sound disk",
+      [put, leased, because({ _tag: "damaged" }), dies(1, { reason: 10 })]
+    ],
+    ["S6", "a death without a reason", [...enters(1), dies(1, {})]],
+    ["S6", "a death of what waits, for another reason", [...enters(1), dies(1, { reason: 0 })]]
+  ]
+  for (const [invariant, name, steps] of badRoom) {
+    it(`${invariant}: ${name}`, () => {
+      const said = play(steps)
+      assert.isTrue(said.length > 0 && said.every((text) => text.startsWith(invariant)), said.join("; "))
+    })
+  }
+
+  it("capacity: what is not put by clients always enters, and what is dropped in its turn may go", () => {
+    const child = because({ _tag: "commit", session: 5, held: [] })
+    assert.deepStrictEqual(play([...four.slice(0, -2), child, decision("put", { task: 4 })]), [])
+    assert.deepStrictEqual(play([dropsOldest, ...four, dies(1, { reason: 6 }), settled]), [])
+  })
+
+  it("S16: a life that loads another object is found", () => {
+    const { ledger, said } = ledgerOf()
+    ledger.changed(made)
+    ledger.changed(counted)
+    ledger.objects.restored({ all: [{ kind: "counter", name: "c", value: 1 }] } as never)
+    assert.deepStrictEqual(said, [])
+    ledger.objects.restored({ all: [{ kind: "counter", name: "c", value: 2 }] } as never)
+    assert.isTrue(said[0]?.startsWith("S16"))
+  })
+
   it("goes back to what was stored, without judging it again, and keeps its order", () => {
     const { ledger, said } = ledgerOf()
     ledger.decided(put)
@@ -177,7 +403,13 @@ describe("the ledger", () => {
   it("S16: a life that loads something else is found", () => {
     const { ledger, said } = ledgerOf()
     ledger.decided(put)
-    const nothing = { tasks: { owner: () => undefined }, unfinished: 0, fence: () => 0 }
+    const nothing = {
+      tasks: { owner: () => undefined },
+      unfinished: 0,
+      fence: () => 0,
+      objects: { all: [] },
+      repeats: { all: () => [] }
+    }
     ledger.restored(nothing as never)
     assert.isTrue(said.some((text) => text.startsWith("S16")))
   })
@@ -193,6 +425,8 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   id: undefined,
   key: undefined,
   putAt: 0,
+  ttlMs: undefined,
+  checkpoint: undefined,
   state: "ended",
   redriven: false,
   attempt: 1,
@@ -204,6 +438,7 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   fresh: true,
   leases: 1,
   endedAt: 5,
+  reason: undefined,
   outcome: 0,
   cursor: 0,
   ...more
@@ -263,7 +498,56 @@ interface Case {
   readonly deliveries?: History["deliveries"]
   readonly children?: History["children"]
   readonly stats?: Evidence["stats"]
+  readonly objects?: Evidence["objects"]
+  readonly shared?: ReadonlyArray<SharedCall>
+  readonly saves?: ReadonlyArray<SaveCall>
+  readonly repeats?: ReadonlyArray<RepeatCall>
+  /** Repeats of the queue in the end. */
+  readonly listed?: ReadonlyArray<string>
 }
+
+const add = (answer: boolean): Partial<SharedCall> => ({ op: "add", answer })
+const click = (value: number, answer: number): Partial<SharedCall> => ({ op: "count", value, answer })
+const onceOf = (value: number, answer: boolean): Partial<SharedCall> => ({ op: "once", value, answer })
+const note = (value: number, answer: number): Partial<SharedCall> => ({ op: "write", value, answer })
+const cas = (expected: number): Partial<SharedCall> => ({ op: "writeIf", expected })
+
+/** One request after the other, on one key of one object. */
+const requests = (queue: string, ...calls: ReadonlyArray<Partial<SharedCall>>): ReadonlyArray<SharedCall> =>
+  calls.map((more, i) => ({
+    client: "c",
+    queue,
+    startedAt: 10 * i,
+    endedAt: 10 * i + 5,
+    verdict: "ok",
+    error: undefined,
+    op: "read",
+    key: "k",
+    value: undefined,
+    expected: undefined,
+    answer: undefined,
+    ...more
+  }))
+
+const setOf = (name: string, ...keys: ReadonlyArray<string>): Evidence["objects"] =>
+  new Map([[name, { kind: "set", keys }]])
+const counterOf = (value: number): Evidence["objects"] => new Map([["clicks", { kind: "counter", value }]])
+const dictOf = (name: string, value: number, version: number): Evidence["objects"] =>
+  new Map([[name, { kind: "dict", entries: new Map(version === 0 ? [] : [["k", { value, version }]]) }]])
+
+const save = (value: number, verdict: SaveCall["verdict"] = "ok"): SaveCall => ({
+  ...call,
+  verdict,
+  op: "checkpoint",
+  taskId: "t1",
+  fence: 0,
+  u: 1,
+  value
+})
+
+const repeat: RepeatCall = { ...call, verdict: "ok", op: "repeat", id: "r", item: { u: 9, payload: "p9" } }
+
+const oneChild = new Map([["links.q", { kind: "set", keys: ["k"] }]]) as Evidence["objects"]
 
 const judge = (one: Case): ReadonlyArray<string> => {
   const history = new History()
@@ -272,10 +556,21 @@ const judge = (one: Case): ReadonlyArray<string> => {
   history.outcomes.push(...(one.outcomes ?? [read()]))
   history.deliveries.push(...(one.deliveries ?? []))
   history.children.push(...(one.children ?? []))
+  history.shared.push(...(one.shared ?? []))
+  history.saves.push(...(one.saves ?? []))
+  history.repeats.push(...(one.repeats ?? []))
+  if (one.listed !== undefined) history.repeatsListed.set("q", { askedAt: 100, ids: one.listed })
   const said: Array<string> = []
   const queues = new Map([["q", { dedupeKept: 1_000_000, dedupeKeptMs: 100 }]])
   const accounts = one.accounts ?? [account()]
-  check({ history, accounts, queues, stats: one.stats ?? new Map([["q", stats]]) }, (invariant) => said.push(invariant))
+  const evidence = {
+    history,
+    accounts,
+    queues,
+    stats: one.stats ?? new Map([["q", stats]]),
+    objects: one.objects ?? new Map()
+  }
+  check(evidence, (invariant) => said.push(invariant))
   return said
 }
 
@@ -289,6 +584,7 @@ const delivery = {
   attempt: 1,
   u: 1,
   payload: "p1",
+  checkpoint: undefined,
   result: undefined
 } as const
 
@@ -336,6 +632,150 @@ describe("the judge of histories", () => {
     ["S8", "a reader that misses one", { outcomes: [read(), read({ taskId: "t1" })] }],
     ["S9", "a commit under another fence", { ends: [commit({ fence: 2 })] }],
     ["S14", "one lease, handed out twice", { deliveries: [delivery, delivery] }],
+    [
+      "S21",
+      "a counter that does not count the successes",
+      { objects: new Map([["successes.q", { kind: "counter", value: 2 }]]) }
+    ],
+    ["S4", "a set that lacks what was committed", { objects: new Map([["marked.q", { kind: "set", keys: [] }]]) }],
+    [
+      "S4",
+      "a set with more than was committed",
+      { objects: new Map([["marked.q", { kind: "set", keys: ["1", "2"] }]]) }
+    ],
+    ["S21", "a set that lists twice", { objects: new Map([["marked.q", { kind: "set", keys: ["1", "1"] }]]) }],
+    [
+      "S21",
+      "a dict with another result",
+      { objects: new Map([["results.q", { kind: "dict", entries: new Map([["1", { value: 78, version: 1 }]]) }]]) }
+    ],
+    [
+      "S21",
+      "a chain that was counted without a commit",
+      { objects: new Map([["chain.q", { kind: "dict", entries: new Map([["n", { value: 1, version: 1 }]]) }]]) }
+    ],
+    ["S4", "a new key without its child", { objects: oneChild }],
+    [
+      "S4",
+      "a key that is new to two",
+      {
+        accounts: [account(), account({ taskId: "t2", u: 2, payload: "p2", task: task({ task: 2 }) })],
+        children: [1, 2].map((u) => ({ ...child, item: { ...child.item, u }, ifNew: { set: "links.q", key: "k" } })),
+        objects: oneChild
+      }
+    ],
+    ["S1", "an acknowledged addition is lost", { shared: requests("words", add(true)), objects: setOf("words") }],
+    ["S21", "a key is new twice", { shared: requests("words", add(true), add(true)), objects: setOf("words", "k") }],
+    [
+      "S1",
+      "a key is not found after it was added",
+      { shared: requests("words", add(true), { op: "has", answer: false }), objects: setOf("words", "k") }
+    ],
+    [
+      "S21",
+      "a key is found before it was added",
+      { shared: requests("words", { op: "has", answer: true }, add(true)), objects: setOf("words", "k") }
+    ],
+    [
+      "S21",
+      "a key that its one user removed is there",
+      { shared: requests("owned", add(true), { op: "remove", answer: true }, add(false)), objects: setOf("owned") }
+    ],
+    [
+      "S1",
+      "a removal is lost",
+      { shared: requests("owned", { op: "remove", answer: false }), objects: setOf("owned", "k") }
+    ],
+    ["S1", "an increment is lost", { shared: requests("clicks", click(2, 2)), objects: counterOf(0) }],
+    ["S4", "an increment counts twice", { shared: requests("clicks", click(2, 2)), objects: counterOf(4) }],
+    [
+      "S4",
+      "a refused increment counts",
+      { shared: requests("clicks", { ...click(2, 2), verdict: "definite" }), objects: counterOf(2) }
+    ],
+    [
+      "S21",
+      "two increments with one sum",
+      { shared: requests("clicks", click(2, 2), click(2, 2)), objects: counterOf(4) }
+    ],
+    ["S21", "sums that fall", { shared: requests("clicks", click(2, 4), click(2, 2)), objects: counterOf(4) }],
+    [
+      "S21",
+      "two writers find a key absent",
+      { shared: requests("onces", onceOf(1, true), onceOf(2, true)), objects: dictOf("onces", 1, 1) }
+    ],
+    [
+      "S1",
+      "what was written once is gone",
+      { shared: requests("onces", onceOf(1, true)), objects: dictOf("onces", 0, 0) }
+    ],
+    ["S3", "a refused value is there", { shared: requests("onces", onceOf(1, false)), objects: dictOf("onces", 1, 1) }],
+    [
+      "S21",
+      "two writes of one version",
+      { shared: requests("notes", note(1, 1), note(2, 1)), objects: dictOf("notes", 2, 1) }
+    ],
+    [
+      "S21",
+      "a stale compare-and-set writes",
+      {
+        shared: requests("notes", note(1, 1), { ...note(2, 2), ...cas(1) }, { ...note(3, 3), ...cas(1) }),
+        objects: dictOf("notes", 3, 3)
+      }
+    ],
+    [
+      "S1",
+      "an older version is read",
+      {
+        shared: requests("notes", note(1, 1), note(2, 2), { op: "read", answer: 1, value: 1 }),
+        objects: dictOf("notes", 2, 2)
+      }
+    ],
+    ["S1", "an acknowledged write is gone", { shared: requests("notes", note(1, 1)), objects: dictOf("notes", 0, 0) }],
+    [
+      "S3",
+      "a refused write is read",
+      { shared: requests("notes", { ...note(1, 0), verdict: "definite" }), objects: dictOf("notes", 1, 1) }
+    ],
+    [
+      "S21",
+      "a write is refused for nothing",
+      {
+        shared: requests("notes", note(1, 1), {
+          ...note(2, 1),
+          ...cas(1),
+          verdict: "definite",
+          error: "Conflict"
+        }),
+        objects: dictOf("notes", 1, 1)
+      }
+    ],
+    [
+      "S21",
+      "what was deleted is read",
+      {
+        shared: requests("notes", note(1, 1), { op: "delete", answer: true }, { answer: 1, value: 1 }),
+        objects: dictOf("notes", 0, 0)
+      }
+    ],
+    ["S1", "a checkpoint is lost", { deliveries: [delivery], saves: [save(1)] }],
+    ["S1", "a checkpoint goes back", { deliveries: [{ ...delivery, checkpoint: 1 }], saves: [save(1), save(2)] }],
+    ["S2", "a checkpoint of nobody", { deliveries: [{ ...delivery, checkpoint: 1 }] }],
+    [
+      "S3",
+      "a checkpoint that was refused",
+      { deliveries: [{ ...delivery, checkpoint: 1 }], saves: [save(1, "definite")] }
+    ],
+    ["S1", "a repeat is lost", { repeats: [repeat], listed: [] }],
+    ["S2", "a repeat that nobody made", { listed: ["r"] }],
+    [
+      "S3",
+      "a refused repeat puts",
+      {
+        accounts: [account(), account({ taskId: "t2", u: 9, payload: "p9", task: task({ task: 2 }) })],
+        repeats: [{ ...repeat, verdict: "definite" }]
+      }
+    ],
     ["S15", "counts that do not add up", { stats: new Map([["q", { ...stats, puts: 2 }]]) }],
     ["S15", "counts that are not the ledger's", { stats: new Map([["q", { ...stats, done: 0, dead: 1 }]]) }]
   ]

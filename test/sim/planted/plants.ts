@@ -207,6 +207,72 @@ export const plants: ReadonlyArray<Plant> = [
     name: "lane limit ignored after restart",
     edits: [{ file: engine, find: "queue.ready.leasedBefore(task)", replace: "" }]
   },
+  {
+    name: "a refused commit changes shared objects",
+    edits: [
+      {
+        file: engine,
+        find: "      if (why !== undefined) return why.code\n      this.#apply(effects, now)\n",
+        replace: "      this.#apply(effects, now)\n      if (why !== undefined) return why.code\n"
+      }
+    ]
+  },
+  {
+    name: "an increment is not stored",
+    edits: [{ file: core, find: "=> this.#recorder?.counter(counter)", replace: "=> void counter" }]
+  },
+  {
+    name: "a repeated increment counts twice",
+    edits: [
+      {
+        file: core,
+        find: "    if (before !== undefined && this.#answerAgain(",
+        replace: "    if (before !== undefined && m.type !== C.count && this.#answerAgain("
+      }
+    ]
+  },
+  {
+    name: "a stale compare-and-set writes",
+    edits: [
+      {
+        file: "model/Objects.ts",
+        find: "if (expected !== undefined && expected !== version) {",
+        replace: "if (expected !== undefined && expected > version) {"
+      }
+    ]
+  },
+  {
+    name: "a checkpoint is not stored",
+    edits: [{ file: "model/Restore.ts", find: "        task.checkpoint = record.bytes\n", replace: "" }]
+  },
+  {
+    name: "a restart forgets the occurrence under way",
+    edits: [
+      {
+        file: "model/Repeat.ts",
+        find: "repeat.task = state.task !== 0 && lives(state.task) ? state.task : 0",
+        replace: "repeat.task = 0"
+      }
+    ]
+  },
+  {
+    name: "a slow-down is forgotten at restart",
+    edits: [{ file: "model/Lanes.ts", find: "    this.slowDown(key, setting.slowedUntil)\n", replace: "" }]
+  },
+  {
+    name: "a full queue drops the newest",
+    edits: [{ file: "model/Overflow.ts", find: "a.n < b.n", replace: "a.n > b.n" }]
+  },
+  {
+    name: "a time to live is forgotten at restart",
+    edits: [
+      {
+        file: engine,
+        find: "    if (ttlMs !== undefined && !task.expired) {\n",
+        replace: "    if (ttlMs !== undefined && ttlMs < 0 && !task.expired) {\n"
+      }
+    ]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",
@@ -275,5 +341,9 @@ export const plants: ReadonlyArray<Plant> = [
             return yield* new Errors.Closed({ queue: this.name })`
       }
     ]
+  },
+  {
+    name: "a reader waits for a row that is lost",
+    edits: [{ file: core, find: " && !this.#unreadable.has(home)", replace: "" }]
   }
 ]
