@@ -484,6 +484,10 @@ export class Ledger {
     for (const { deadline, task } of this.#leases) {
       if (deadline <= now) this.#say("S10", `task ${task} is leased ${now - deadline} ms beyond its term`)
     }
+  }
+
+  /** L2: when a round has looked at the clock, nothing that waits is past its time. */
+  ticked(now: number): void {
     this.repeats.ticked(now)
     this.room.ticked(now)
   }
@@ -627,7 +631,11 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     repeatChanged(repeat, removed)
   }
   // Every argument is handed on, also those that this does not know: it must change nothing.
-  on.due = (...args) => because({ _tag: "tick" }, args[0], () => inner.due(...args))
+  on.due = (...args) => {
+    const [at] = args
+    because({ _tag: "tick" }, at, () => inner.due(...args))
+    if (heard()) ledger.ticked(at)
+  }
   on.expire = (...args) => {
     const [at] = args
     because({ _tag: "tick" }, at, () => inner.expire(...args))
