@@ -6,6 +6,7 @@
  * gives them again. A revision or a working tree that changed meanwhile is a failure.
  */
 import { spawn, spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import { fileURLToPath } from "node:url"
 import { stripVTControlCharacters } from "node:util"
 import { flagsOf, refuse, whole } from "./flags.ts"
@@ -36,7 +37,11 @@ const run = ({ args, env, expected }: Program): Promise<Ended> =>
   new Promise((resolve) => {
     const child = spawn(process.execPath, args, {
       cwd: root,
-      env: { ...process.env, ...env },
+      // Counts come from the parts alone: what the caller's shell has would shrink them unnoticed.
+      env: {
+        ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_"))),
+        ...env
+      },
       stdio: ["ignore", "pipe", "pipe"]
     })
     const texts = { stdout: "", stderr: "" }
@@ -99,9 +104,14 @@ const runPart = async (part: Part, scale: number, from: number, place: string): 
 const git = (...args: ReadonlyArray<string>): string =>
   spawnSync("git", args, { cwd: root, encoding: "utf8" }).stdout?.trim() ?? ""
 
-const revision = (): string => {
-  const changes = git("status", "--porcelain", "--untracked-files=no") === "" ? "" : " with local changes"
-  return `${git("rev-parse", "HEAD") || "unknown"}${changes}`
+/** What is tested: a commit, and a digest of what the working tree has beside it. */
+const revision = (): { readonly name: string; readonly clean: boolean } => {
+  const head = git("rev-parse", "HEAD")
+  const status = git("status", "--porcelain")
+  if (head === "") return { name: "unknown", clean: false }
+  if (status === "") return { name: head, clean: true }
+  const digest = createHash("sha256").update(status).update(git("diff", "HEAD")).digest("hex").slice(0, 12)
+  return { name: `${head} with local changes ${digest}`, clean: false }
 }
 
 const main = async (): Promise<void> => {
@@ -123,26 +133,29 @@ const main = async (): Promise<void> => {
   const from = flags.from === undefined ? drawn : whole("from", flags.from, 1)
   const wanted = parts.filter(({ name }) => names.includes(name))
   const before = revision()
-  console.error(`revision ${before}, fresh seeds from ${from}`)
+  console.error(`revision ${before.name}, fresh seeds from ${from}`)
   const results: Array<Result> = []
   for (const [i, part] of wanted.entries()) {
     results.push(await runPart(part, scale, from, `[${i + 1}/${wanted.length}]`))
   }
-  const moved = revision() !== before
-  if (moved) console.error(`FAILED the revision was ${before} and is ${revision()}`)
+  const after = revision()
+  const moved = after.name !== before.name
+  if (moved) console.error(`FAILED the revision was ${before.name} and is ${after.name}`)
   const passed = results.reduce((sum, result) => sum + result.passed, 0)
   const failed = results.reduce((sum, result) => sum + result.failed, moved ? 1 : 0)
   const limits = [
+    ...(before.clean ? [] : [`not a commit as it was made: ${before.name}`]),
     ...(scale < 1 ? [`scaled to ${scale} of the full counts`] : []),
     ...(wanted.length < parts.length ? [`${wanted.length} of ${parts.length} parts`] : [])
   ]
-  if (flags.json) console.log(JSON.stringify({ revision: before, from, scale, parts: results, limits, passed, failed }))
+  if (flags.json)
+    console.log(JSON.stringify({ revision: before.name, from, scale, parts: results, limits, passed, failed }))
   else {
     for (const { count, counts, failed, name, seconds, unit } of results) {
       console.log(`${failed === 0 ? "ok    " : "FAILED"} ${name}: ${count} ${unit}, ${seconds} s`)
       for (const line of counts.flat()) console.log(`       ${typeof line === "string" ? line : JSON.stringify(line)}`)
     }
-    console.log(`revision ${before}, fresh seeds from ${from}`)
+    console.log(`revision ${before.name}, fresh seeds from ${from}`)
     if (limits.length > 0) console.log(`NOT A RELEASE RUN: ${limits.join("; ")}`)
     console.log(`${passed} passed, ${failed} failed`)
   }

@@ -182,10 +182,14 @@ export class TimedOut extends Schema.TaggedError<TimedOut>()("TimedOut", { opera
 export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExceeded", {
   limit: Schema.String,
   value: Schema.Number,
-  max: Schema.Number
+  max: Schema.Number,
+  /** Where the value is below it, or would have to be whole. */
+  min: Schema.optionalKey(Schema.Number)
 }) {
   override get message(): string {
-    return `${this.limit} is ${this.value}, at most ${this.max} is allowed.`
+    return this.min === undefined
+      ? `${this.limit} is ${this.value}, at most ${this.max} is allowed.`
+      : `${this.limit} is ${this.value}, whole numbers from ${this.min} to ${this.max} are allowed.`
   }
 }
 

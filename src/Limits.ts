@@ -172,10 +172,12 @@ export const logSlackBytes = 64 * 1_024 * 1_024
 /** Numbers of tasks that a manager with memory queues beside stored ones sets aside at a time. */
 export const taskNumbersReserved = 65_536
 /**
- * Numbers of tasks passed over at a start, if a loss of power may have taken the last rounds of a queue that is not
- * synced: more than are given between two syncs, which are at most a second apart.
+ * Numbers of tasks passed over at a start, in case a loss of power took the last rounds of a queue that is not synced: more
+ * than are given between two syncs, which are at most a second apart.
  */
 export const taskNumbersSkipped = 1_048_576
+/** Lives in a row that may be lost as a whole before a number could come again. */
+export const livesLostMax = 1_024
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
 export const bytesCleanedPerRoundMax = 2 * 1_024 * 1_024

@@ -67,16 +67,36 @@ export const lane = Command.make(
           ? [handle.clear, "is as the queue's policy says"]
           : slowDown !== undefined
             ? [handle.slowDown(slowDown), `leases nothing for ${Duration.format(slowDown)}`]
-            : [handle.limit(limits), "has these limits of its own"]
+            : [
+                handle.limit(limits),
+                `now has limits of its own: ${words(options)}; the rest is as the queue's policy says`
+              ]
     yield* withClient(options, change)
     const { key } = options
     yield* Console.log(
       options.json
-        ? JSON.stringify({ queue: options.queue, lane: key, said })
+        ? JSON.stringify({ queue: options.queue, lane: key, said, ...(limited ? { limits: inMillis(limits) } : {}) })
         : `lane "${key}" of queue "${options.queue}" ${said}`
     )
   })
-).pipe(Command.withDescription("Limit, slow down or pause the tasks of one key; it holds over restarts"))
+).pipe(
+  Command.withDescription(
+    "Limit, slow down or pause the tasks of one key; it holds over restarts. Limits replace earlier ones as a whole"
+  )
+)
+
+const words = (options: Readonly<Record<string, unknown>>): string =>
+  ["concurrency", "rate", "burst", "gap", "weight"]
+    .flatMap((name) => {
+      const given = options[name] as Option.Option<string | number>
+      return Option.isSome(given) ? `${name} ${given.value}` : []
+    })
+    .join(", ")
+
+const inMillis = ({ gap, ...limits }: { readonly gap: Duration.Duration | undefined }): object => ({
+  ...limits,
+  gapMs: gap === undefined ? undefined : Duration.toMillis(gap)
+})
 
 const durationOf = (
   flag: string,

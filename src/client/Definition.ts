@@ -63,7 +63,9 @@ export interface LaneOptions {
   readonly weight?: number | undefined
 }
 
-export const ratePerMinuteOf = (ratePerSecond: number): number => Math.round(ratePerSecond * 60)
+/** Never more than was asked for, and never none because it was little: what is below one a minute fails its range. */
+export const ratePerMinuteOf = (ratePerSecond: number): number =>
+  ratePerSecond > 0 && ratePerSecond < 1 / 60 ? ratePerSecond * 60 : Math.floor(ratePerSecond * 60 + 1e-9)
 
 export interface Options<P, R, E, C> {
   readonly payload: Plain<P>

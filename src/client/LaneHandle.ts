@@ -59,7 +59,7 @@ export class LaneHandle {
       }
       const fault =
         over("concurrency", limits.concurrency, 0, Limits.concurrencyMax) ??
-        over("ratePerSecond (a minute)", limits.ratePerMinute, 0, Limits.laneRatePerMinuteMax) ??
+        over("ratePerSecond (leases a minute; less by a gap)", limits.ratePerMinute, 0, Limits.laneRatePerMinuteMax) ??
         over("burst", limits.burst, 0, Limits.laneBurstMax) ??
         over("gap (ms)", limits.gapMs, 0, Limits.laneGapMsMax) ??
         over("weight", limits.weight, 1, Limits.laneWeightMax)
@@ -86,4 +86,4 @@ export class LaneHandle {
 const over = (limit: string, value: number | undefined, min: number, max: number): Errors.LimitExceeded | undefined =>
   value === undefined || (Number.isSafeInteger(value) && value >= min && value <= max)
     ? undefined
-    : new Errors.LimitExceeded({ limit, value, max })
+    : new Errors.LimitExceeded({ limit, value, max, ...(value > max ? {} : { min }) })

@@ -34,7 +34,7 @@ import {
   type Session
 } from "../model/Session.ts"
 import { nextDues, statsOf } from "../model/Stats.ts"
-import { Reason, type Task, type TaskOptions } from "../model/Task.ts"
+import { Reason, Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import type { Connection, Handler } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
@@ -217,12 +217,11 @@ export class Core implements Out {
     restorer.finish(now)
     const { engine } = this
     const epoch = this.#options.identity?.epoch ?? 1
-    const synced = this.#host.durability === "fsync" && engine.queues.every(({ level }) => level === Level.fsync)
-    if (epoch > 1 && !synced) {
-      // A number that was given and lost must not name another task to whoever kept it. What the log says may be a life
-      // old, or a second; the epoch is always synced.
-      const { taskNumbersSkipped } = Limits
-      engine.restoreNumbers(Math.max(engine.numbers.task + taskNumbersSkipped, epoch * taskNumbersSkipped), 0)
+    // What was not synced may be lost, and the log cannot tell whether there was such. A number that was given and lost must
+    // not name another task to whoever kept it, be the log a second old or a thousand lives: the epoch is always synced.
+    if (epoch > 1) {
+      const skipped = Limits.taskNumbersSkipped * (1 + (epoch % Limits.livesLostMax))
+      engine.restoreNumbers(engine.numbers.task + skipped, 0)
     }
     for (const [queue, homes] of restorer.laneHomes) recorder.laneHomes.set(queue, homes)
     for (const [id, seq] of restorer.objectHomes) recorder.objectHomes.set(id, seq)
@@ -596,8 +595,9 @@ export class Core implements Out {
     const arrived = this.#arrived
     this.#arrived = []
     for (const { body, peer } of arrived) this.#step(peer, body, now)
-    this.engine.expire(now)
+    // A connection that is lost gives its leases their grace before they end.
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
+    this.engine.expire(now)
     // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
     this.engine.dispatch(this.#host.now())
     this.#unreadable.clear()
@@ -1005,8 +1005,14 @@ export class Core implements Out {
       case C.purge:
         return operations.purge(session, m.request, m.queue, m.filter, m.after, m.upTo, now)
       case C.redrive:
+        if (this.#isStored(m.queue) && this.#isFull(session, m.request, [])) return
         return operations.redrive(session, m.request, m.queue, m.tasks, m.filter, m.after, m.upTo, now)
       case C.checkpoint: {
+        const stored = m.tasks.some((n) => {
+          const task = this.engine.tasks.owner(n)
+          return task instanceof Task && task.queue.level !== Level.memory
+        })
+        if (stored && this.#isFull(session, m.request, m.values)) return
         // Copied: the frame that brought it would live as long as the task.
         const values = m.values.map((value) => value.slice())
         return operations.checkpoint(session, m.request, m.tasks, m.fences, values)

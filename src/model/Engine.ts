@@ -138,6 +138,8 @@ export class Engine {
   readonly #touched = new Set<Queue>()
   /** Queues with leases that are over since `due`, until `expire`. */
   readonly #overdue: Array<Queue> = []
+  /** Queues of which another part is cancelled, until the end of `due`. */
+  readonly #unswept: Array<Queue> = []
   readonly #out: Out
   readonly #epochFence: number
   /** Fences of leases that were granted under an earlier epoch and still run. */
@@ -780,6 +782,7 @@ export class Engine {
   /** What falls due by `now`, but for leases: those end in `expire`. */
   due(now: number): void {
     for (let timer = this.timers.take(now); timer !== undefined; timer = this.timers.take(now)) this.#fire(timer, now)
+    for (const queue of this.#unswept.splice(0)) this.#sweep(queue, now)
   }
 
   /**
@@ -848,8 +851,9 @@ export class Engine {
       case "Repeat":
         return this.repeats.due(subject.repeat, now)
       case "Sweep":
+        // One part a round, however much there is.
         subject.queue.sweepTimer = undefined
-        return this.#sweep(subject.queue, now)
+        return void this.#unswept.push(subject.queue)
     }
   }
 

@@ -84,8 +84,7 @@ export class Recorder {
     w.bool(queue.paused)
     writeList(w, queue.level === Level.memory ? [] : queue.counters, (number) => w.uint(number))
     queue.home = this.journal.seq
-    // Synced at every level: what a start may have lost depends on which levels there were.
-    this.#owe(Level.fsync)
+    this.#owe(Math.max(Level.buffered, queue.level) as Level)
   }
 
   /** What happened to a task, as the engine says it. */

@@ -148,6 +148,15 @@ describe("a loss of power", () => {
           })
         )
         assert.strictEqual(new Set([first, ...lost, ...ids].map(({ taskId }) => taskId)).size, 5)
+        // Again and again, and into a life that syncs.
+        const all = new Set([...lost, ...ids].map(({ taskId }) => taskId))
+        for (let i = 0; i < 5; i++) {
+          loses(disk, kept)
+          if (i === 4) Object.assign(disk, { durability: "fsync" })
+          const { taskId } = yield* life(layerMemoryLog(disk), (i === 4 ? queueOf("q") : q).put("x"))
+          assert.isFalse(all.has(taskId))
+          all.add(taskId)
+        }
       })
     )
   }

@@ -191,12 +191,16 @@ describe("a store whose disk runs full", () => {
           assert.strictEqual(Errors.facts.StoreFull.outcome, "definite")
         }
         const [first, second] = yield* Q.lease({ max: 2 })
-        yield* Q.commit(first!)
+        assert.strictEqual((yield* Effect.flip(Q.checkpoint(first!, undefined)))._tag, "StoreFull")
+        yield* Q.kill(first!, "poison")
+        assert.strictEqual((yield* Effect.flip(Q.redrive()))._tag, "StoreFull")
         yield* Q.release(second!)
         assert.strictEqual(yield* pages.increment(), 1)
         assert.deepStrictEqual([yield* seen.has("a"), yield* seen.remove("a")], [true, true])
         assert.isTrue(yield* robots.delete("a"))
-        assert.deepInclude(yield* Q.stats, { done: 1, ready: 1 })
+        const [again] = yield* Q.lease()
+        yield* Q.commit(again!)
+        assert.deepInclude(yield* Q.stats, { done: 1, dead: 1, ready: 0 })
         low = false
         yield* seen.add("b")
         yield* Q.put(3)

@@ -65,7 +65,9 @@ describe("operating a queue from the command line", () => {
     assert.deepStrictEqual(await lines("lane", "sites", "site0", "--pause"), [
       'lane "site0" of queue "sites" is paused'
     ])
-    await lines("lane", "sites", "site1", "--concurrency", "1", "--gap", "1 hour")
+    assert.deepStrictEqual(await lines("lane", "sites", "site1", "--concurrency", "1", "--gap", "1 hour"), [
+      'lane "site1" of queue "sites" now has limits of its own: concurrency 1, gap 1 hour; the rest is as the queue\'s policy says'
+    ])
     assert.deepStrictEqual(await taken(), [1])
     await lines("lane", "sites", "site0", "--resume")
     await lines("lane", "sites", "site0", "--slow-down", "1 hour")
@@ -77,7 +79,8 @@ describe("operating a queue from the command line", () => {
       [[], /the change is missing: give limits/],
       [["--pause", "--clear"], /the change is more than one/],
       [["--gap", "soon"], /--gap is "soon": use a number and a unit/],
-      [["--weight", "0"], /weight/]
+      [["--weight", "0"], /weight is 0, whole numbers from 1 to 1000 are allowed/],
+      [["--rate", "0.005"], /ratePerSecond \(leases a minute; less by a gap\) is 0.3, whole numbers from 0 to/]
     ] as ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]>) {
       assertOneLine(await run(["lane", "sites", "site0", ...flags, "--port", port]), text)
     }

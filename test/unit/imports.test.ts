@@ -20,7 +20,7 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   actor: ["client", "worker", "model", "wire", ...common],
   crawl: ["worker", "client", "platform/Crypto", "platform/Undici", "TaskQueue", "Task", "Worker", "Client", ...common],
   platform: common,
-  testing: ["model", "wire", "auth", "store", "manager", "client", "worker", "platform", ...common],
+  testing: ["model", "wire", "auth", "store", "manager", "client", "worker", "actor", "platform", ...common],
   Errors: [],
   Limits: []
 }

@@ -58,3 +58,59 @@ describe("a manager whose wall clock is moved", () => {
     assert.deepStrictEqual([q!.puts, q!.ready.size], [1, 1])
   })
 })
+
+describe("a manager whose disk is slow", () => {
+  it("gives the leases of a connection that was lost meanwhile their grace, though they were over", async () => {
+    let now = 100_000
+    let held: (() => void) | undefined
+    let holds = false
+    const store = {
+      low: () => false,
+      read: (_: unknown, done: (rows: []) => void) => done([]),
+      commit: (_: unknown, done: () => void) => {
+        if (holds) held = done
+        else setImmediate(done)
+      }
+    }
+    const base = { alarm: () => {}, log: () => {}, failed: (text: string) => assert.fail(text) } as const
+    const host = { ...base, store, now: () => now, wall: () => now, durability: "fsync" } as const
+    const queue = { name: "q", fingerprint: new Uint8Array(32), schema: "", accepts: [], policy: defaults } as const
+    const core = new Core({
+      queues: [{ ...queue, durability: "fsync" }],
+      host,
+      identity: { instance: new Uint8Array(8), epoch: 1 }
+    })
+    core.start()
+    const [, client] = pair(
+      (connection) => core.accept(connection, undefined),
+      () => ({ onData: () => {}, onDrain: () => {}, onClose: () => {} })
+    )
+    const turns = async (): Promise<void> => {
+      for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve))
+    }
+    const say = async (message: Client.ClientMessage): Promise<void> => {
+      client.write(frame((w) => Client.encode(w, message)))
+      await turns()
+    }
+    const put = { queue: 0, atomic: false, waitMs: 0, payloads: [new Uint8Array([1])], options: undefined } as const
+    const hello = { magic: "millrace", versionMin: 1, versionMax: 1, capabilities: 0, frameBytesMax: 1_024 }
+    await say({ type: C.hello, ...hello, role: "", namespace: "default", agent: "test" })
+    await say({ type: C.sessionOpen, session: undefined, held: [] })
+    await say({ type: C.put, request: 1, ...put })
+    await say({ type: C.lease, request: 2, queue: 0, count: 1, waitMs: 0, get: false })
+    const [q] = core.engine.queues
+    assert.strictEqual(q!.leaseHead?.at, 130_000)
+    now = 105_000
+    holds = true
+    await say({ type: C.put, request: 3, ...put })
+    now = 120_000
+    client.destroy()
+    await turns()
+    now = 132_000
+    holds = false
+    held!()
+    await turns()
+    assert.deepStrictEqual([q!.leased, q!.ready.size], [1, 1])
+    assert.isAtLeast(q!.leaseHead!.at, 150_000)
+  })
+})

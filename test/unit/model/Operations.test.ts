@@ -136,6 +136,21 @@ describe("operations look at a bounded number of tasks", () => {
     assert.deepStrictEqual(check(engine), [])
   })
 
+  it("a close at once cancels one part a round, however much is left", () => {
+    const { engine, put, queue, session } = engineOf()
+    put(2 * Limits.sweepTasksMax + 10)
+    engine.close(session, 1, 0, "immediate", 0)
+    const left: Array<number> = []
+    for (let i = 0; i < 3; i++) {
+      left.push(queue.ready.size)
+      engine.due(0)
+      engine.expire(0)
+      engine.dispatch(0)
+      assert.deepStrictEqual(check(engine), [])
+    }
+    assert.deepStrictEqual([...left, queue.ready.size], [Limits.sweepTasksMax + 10, 10, 0, 0])
+  })
+
   it("a redrive does not meet again what it has put again", () => {
     const { engine, out, put, queue, session } = engineOf({ capacity: 1 })
     put(1)
