@@ -230,6 +230,7 @@ class Simulation {
       }
       this.#disk.onCrash = (powerLost) => this.#crash(powerLost)
     }
+    this.world.onExcess = () => this.violated("L4", `${this.world.events} events: something runs without end`)
     this.world.onLog = (process, text) => {
       const broken = text.includes("the manager is broken") && !simulatedFault(text)
       if (broken) this.violated("defect", `${process.name}: ${text}`)

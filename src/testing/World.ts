@@ -26,6 +26,9 @@ export const ms = 1_000
 /** Wall clock of every process when a schedule begins: 2026-01-01. */
 const wallStartMs = 1_767_225_600_000
 
+/** About ten times what the longest schedule has. */
+const eventsMax = 500_000
+
 export interface Cancel {
   readonly cancel: () => void
 }
@@ -110,6 +113,8 @@ export class World {
   #current: Process
   #entered = false
   #sequence = 0
+  /** So many events are more than any schedule needs: something runs without end. */
+  onExcess: () => void = () => {}
   readonly #heap: Array<Entry> = []
   readonly #print: ((line: string) => void) | undefined
   /** Longest turn of an event loop in microseconds: what another process does in that time comes between. */
@@ -222,7 +227,7 @@ export class World {
         continue
       }
       this.now = next.at
-      this.events++
+      if (++this.events === eventsMax) this.onExcess()
       this.hash.number(next.at)
       this.hash.text(process.name)
       this.hash.text(next.kind)
