@@ -83,8 +83,9 @@ export class Recorder {
     w.uint(closedStates.indexOf(queue.closed))
     w.bool(queue.paused)
     writeList(w, queue.level === Level.memory ? [] : queue.counters, (number) => w.uint(number))
+    // A new one is synced at every level: sessions keep its number, and it must not be given to another after a loss.
+    this.#owe(queue.home === 0 ? Level.fsync : (Math.max(Level.buffered, queue.level) as Level))
     queue.home = this.journal.seq
-    this.#owe(Math.max(Level.buffered, queue.level) as Level)
   }
 
   /** What happened to a task, as the engine says it. */
@@ -315,9 +316,10 @@ export class Recorder {
     w.str(object.name)
     w.uint(ObjectKind[object.kind])
     w.uint(durabilities.indexOf(object.durability))
+    // One in memory is known again after a restart, empty. A new one is synced, as a new queue is.
+    const made = !this.objectHomes.has(object.id)
+    this.#owe(made ? Level.fsync : (Math.max(Level.buffered, Level[object.durability]) as Level))
     this.objectHomes.set(object.id, this.journal.seq)
-    // One in memory is known again after a restart, empty.
-    this.#owe(Math.max(Level.buffered, Level[object.durability]) as Level)
   }
 
   /** `place` learns where the key is. */

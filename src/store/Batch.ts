@@ -10,8 +10,8 @@ export interface Batch {
   /** Rows below this number are removed in the same transaction. 0: none. */
   readonly dropBefore: number
   /**
-   * What the answers of this round promise: `fsync` syncs, `buffered` hands over to the operating system. A store never
-   * gives more than its own `durability`.
+   * What the answers of this round need: `fsync` syncs, `buffered` hands over to the operating system. A store that promises
+   * `buffered` syncs as well when a round asks for it: a new queue's number must outlast a loss of power.
    */
   readonly durability: "fsync" | "buffered"
 }

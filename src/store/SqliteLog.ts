@@ -171,7 +171,7 @@ export class SqliteLog {
     if (this.#broken !== undefined) return this.#broken
     const wrong = batchFault(batch, this.#last) ?? rowFault(batch)
     if (wrong !== undefined) return this.#break({ kind: "broken", reason: wrong, code: 0, remedy: remedies.restart })
-    const synced = batch.durability === "fsync" && this.#options.durability === "fsync"
+    const synced = batch.durability === "fsync"
     if (batch.rows.length === 0 && batch.dropBefore <= this.#first) {
       if (synced && this.#unsynced) this.#checkpoint("passive")
       return this.#broken

@@ -166,7 +166,7 @@ export class SimDisk {
             }
             if (crash === 1) return this.#crash(process, "crash between a commit and its answer", latency >> 2)
             process.after(latency >> 1, "stored", () => {
-              if (batch.durability === "fsync" && this.durability === "fsync") this.#sync()
+              if (batch.durability === "fsync") this.#sync()
               else this.#syncLater()
               if (crash === 2) this.#crash(process, "crash after a commit", random.int(2_000))
               resume(Effect.void)
