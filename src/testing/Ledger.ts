@@ -603,8 +603,11 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   /** What the commit, or the failure, that is under way asks for the lanes of its tasks. */
   let slow: Slow | undefined
-  const slowed = ({ n, options, queue }: Task): void => {
-    const forMs = slow?.slowDowns?.[slow.tasks.indexOf(n)]
+  const slowed = (task: Task): void => {
+    const { n, options, queue } = task
+    // One report may name a task under two fences: the older is refused.
+    const fence = engine.fence(task)
+    const forMs = slow?.slowDowns?.[slow.tasks.findIndex((other, i) => other === n && slow?.fences[i] === fence)]
     const key = options?.key
     if (forMs === undefined || key === undefined) return
     ledger.changed({ what: "lane", queue: queue.id, key, now, change: "slowDown", limits: undefined, forMs })
@@ -725,7 +728,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   on.goodbye = (...args) => because(ending("goodbye", args[0], []), args[1], () => inner.goodbye(...args))
   on.commit = (...args) => {
     const [session, request, tasks, fences, , , at, , slowDowns] = args
-    slow = { tasks, slowDowns }
+    slow = { tasks, fences, slowDowns }
     const cause: Cause = { _tag: "commit", session: session.id, held: pairs(tasks, fences) }
     because(cause, at, () => asked(session, request, () => inner.commit(...args)))
   }
@@ -744,7 +747,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   on.fail = (...args) => {
     const [session, , tasks, fences, failures, at] = args
-    slow = { tasks, slowDowns: failures.map(({ slowDownMs }) => slowDownMs) }
+    slow = { tasks, fences, slowDowns: failures.map(({ slowDownMs }) => slowDownMs) }
     because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () => inner.fail(...args))
   }
   const save = engine.operations.checkpoint.bind(engine.operations)
@@ -789,6 +792,7 @@ type Heard = Without<ObjectDecision, "by">
 
 interface Slow {
   readonly tasks: ReadonlyArray<number>
+  readonly fences: ReadonlyArray<number>
   readonly slowDowns: ReadonlyArray<number | undefined> | undefined
 }
 
