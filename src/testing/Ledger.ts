@@ -603,10 +603,9 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   /** What the commit, or the failure, that is under way asks for the lanes of its tasks. */
   let slow: Slow | undefined
-  const slowed = (task: Task): void => {
-    const { n, options, queue } = task
+  const slowed = ({ n, options, queue }: Task): void => {
     // One report may name a task under two fences: the older is refused.
-    const fence = engine.fence(task)
+    const fence = ledger.tasks.get(n)?.fence
     const forMs = slow?.slowDowns?.[slow.tasks.findIndex((other, i) => other === n && slow?.fences[i] === fence)]
     const key = options?.key
     if (forMs === undefined || key === undefined) return
