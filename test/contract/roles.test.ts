@@ -36,7 +36,8 @@ const credentials = [
   { user: "everything", key: keyOf("everything"), roles: [{ role: "admin", queues: ["*"] } as const] },
   credential("both", [
     { role: "worker", queues: ["mine.pages"] },
-    { role: "producer", queues: ["mine.images*"] }
+    { role: "producer", queues: ["mine.images*"] },
+    { role: "observer", queues: ["mine.watched"] }
   ])
 ]
 
@@ -770,11 +771,15 @@ describe("roles", () => {
             await admin(put(pages))
             const images = number(await both(openOf("mine.images.1", [])))
             const [task, fence] = leaseOf(await both(lease(pages)))
-            const each = [{ ...effects, puts: [{ queue: images, payload: bytes, options: undefined }] }]
-            const committed = await both((request) => {
-              return { type: C.commit, request, tasks: [task], fences: [fence], results: [bytes], effects: each }
-            })
-            assert.strictEqual(committed.type, M.done)
+            const watched = number(await admin(openOf("mine.watched", [])))
+            const commitInto = (queue: number): Promise<Answer> => {
+              const each = [{ ...effects, puts: [{ queue, payload: bytes, options: undefined }] }]
+              const one = { tasks: [task], fences: [fence], results: [bytes], effects: each }
+              return both((request) => ({ type: C.commit, request, ...one }))
+            }
+            const seen = await commitInto(watched)
+            assert.deepStrictEqual(seen.type === M.items && seen.codes, [Code.notPermitted])
+            assert.strictEqual((await commitInto(images)).type, M.done)
             for (const answer of [await both(lease(images)), await both(put(pages)), await both(openOf("other"))]) {
               assert.strictEqual(answer.type === M.refused && answer.code, Code.notPermitted)
             }
