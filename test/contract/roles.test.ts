@@ -18,7 +18,7 @@ import type * as ClientMessages from "../../src/wire/ClientMessages.ts"
 import type * as ManagerMessages from "../../src/wire/ManagerMessages.ts"
 import { ClientType as C, ManagerType as M } from "../../src/wire/Vocabulary.ts"
 import { auth, inProcess } from "./layers.ts"
-import { Raw } from "./raw.ts"
+import { hello, Raw } from "./raw.ts"
 
 const keyOf = (user: string): string => `key-of-${user}-0123456789-abcdefghijklmnopqrstuvwxyz`
 
@@ -582,7 +582,8 @@ const ask = async (raw: Raw, cell: Cell, place: Place): Promise<Answer | Manager
 const logged: Array<string> = []
 const capture = Logger.layer([
   Logger.make(({ fiber, message }) => {
-    logged.push(`${String(message)} ${JSON.stringify(fiber.getRef(References.CurrentLogAnnotations))}`)
+    const annotations = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
+    logged.push([message, ...annotations.map(([name, value]) => `${name}=${String(value)}`)].join(" "))
   })
 ])
 
@@ -866,7 +867,7 @@ describe("roles", () => {
           assert.strictEqual((yield* manager.counters).notPermitted - before, 100)
           const lines = logged.slice(from).filter((line) => line.includes("not permitted"))
           assert.strictEqual(lines.length, 1)
-          assert.match(lines[0]!, /"peer":"127\.0\.0\.1:\d+".*"credential":"stranger".*guess\.0/)
+          assert.match(lines[0]!, /peer=127\.0\.0\.1:\d+ credential=stranger action=open of queue "guess\.0"$/)
           assert.isAbove(port, 0)
         })
       )
@@ -915,6 +916,42 @@ describe("roles", () => {
             const stats = await admin((request) => ({ type: C.stats, request, queue: taken }))
             assert.deepInclude(stats.type === M.stats ? stats.queues[0] : {}, { ready: 1, leased: 0 })
           })
+        })
+      )
+
+      it.effect("hostile names, at the login and behind it, leave no control character in the log", () =>
+        Effect.gen(function* () {
+          const port = yield* portOf
+          const from = logged.length
+          const hostile = "\u001b[2J\r\n\u202e</script>\u009b"
+          const says: ReadonlyArray<(raw: Raw) => Promise<unknown>> = [
+            async (raw) => raw.say({ ...hello, agent: hostile, role: hostile, magic: hostile.slice(0, 8) }),
+            async (raw) => raw.say({ ...hello, namespace: hostile }),
+            async (raw) => {
+              raw.say(hello)
+              await raw.next(M.hello)
+              const message = `n,,n=${hostile},r=abcdefghijklmnopqrstuvwx`
+              raw.say({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message })
+            },
+            async (raw) => {
+              await raw.login({ user: "worker", key: keyOf("worker") })
+              raw.say(openOf(hostile, [])(1))
+            },
+            async (raw) => {
+              await raw.login({ user: "worker", key: keyOf("worker") })
+              raw.say(openObject(hostile, 0)(1))
+            }
+          ]
+          for (const say of says) {
+            const raw = yield* withRaw(port)
+            yield* Effect.promise(async () => {
+              await say(raw)
+              await raw.until(() => raw.closed, "the end of the connection")
+            })
+          }
+          const lines = logged.slice(from)
+          assert.isAtLeast(lines.length, says.length)
+          for (const line of lines) assert.match(line, /^[ -~]+$/)
         })
       )
 
