@@ -693,7 +693,9 @@ describe("roles", () => {
 
       it.effect("a task that has ended is as absent to a credential that may not see its queue", () =>
         Effect.gen(function* () {
+          const manager = yield* Manager.Manager
           const port = yield* portOf
+          const before = (yield* manager.counters).notPermitted
           const [admins, workers] = yield* Effect.all([withRaw(port), withRaw(port)])
           yield* Effect.promise(async () => {
             await Promise.all([admins.login(), workers.login({ user: "worker", key: keyOf("worker") })])
@@ -718,6 +720,8 @@ describe("roles", () => {
               )
             }
           })
+          // Two commits and a heartbeat: what is hidden is counted, what is absent is not.
+          assert.strictEqual((yield* manager.counters).notPermitted - before, 3)
         })
       )
 
