@@ -2,8 +2,13 @@
 import { appendFileSync, chmodSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import { afterAll } from "vitest"
-import { assertOneLine, type Ended, key, run, serve, stopAll, temporaryFolder } from "./support.ts"
+import * as Client from "../../src/Client.ts"
+import * as TaskQueue from "../../src/TaskQueue.ts"
+import { asClient, assertOneLine, type Ended, key, run, serve, stopAll, temporaryFolder } from "./support.ts"
 
 afterAll(stopAll)
 
@@ -32,25 +37,39 @@ describe("millrace serve --credentials", () => {
       ["root", "--role", "admin", "--queues", "*", "--objects", "*"]
     )
     const { port, program } = await serve(["--credentials", file])
-    const as = (user: string, ...args: ReadonlyArray<string>): Promise<Ended> =>
-      run([...args, "--user", user, "--port", String(port)], { env: { MILLRACE_AUTHKEY: keys[user] } })
-    assert.strictEqual((await as("master", "put", "images", "1", "--create")).code, 0)
+    const env = { MILLRACE_AUTHKEY: keys["master"] }
     assertOneLine(
-      await as("master", "put", "pages", "1", "--create"),
+      await run(["put", "pages", "1", "--create", "--user", "master", "--port", String(port)], { env }),
       /Not permitted: open of queue "pages"; a credential needs the role producer, worker, observer or admin for that name\.$/
     )
-    assertOneLine(
-      await as("master", "get", "images", "--timeout", "0"),
-      /Not permitted: get on queue "images"; a credential needs the role worker or admin for that name\.$/
+    const images = TaskQueue.make("images", { payload: Schema.Int })
+    const as = <A, E>(user: string, effect: Effect.Effect<A, E, Client.Client>): Promise<A> => {
+      const client = Client.layerTcp({ port, auth: { user, key: keys[user] ?? key } })
+      return Effect.runPromise(effect.pipe(Effect.provide(client), Effect.scoped))
+    }
+    const refusal = <A, E extends { readonly message: string }>(
+      user: string,
+      effect: Effect.Effect<A, E, Client.Client>
+    ): Promise<string> =>
+      as(
+        user,
+        Effect.map(Effect.flip(effect), ({ message }) => message)
+      )
+    await as("master", images.put(1))
+    assert.strictEqual(await as("dash", images.size), 1)
+    assert.strictEqual((await as("dash", images.browse({ payloads: false }))).tasks.length, 1)
+    assert.match(
+      await refusal("master", images.get({ timeout: 0 })),
+      /get on queue "images"; .* the role worker or admin/
     )
-    const stats = await as("dash", "stats", "images", "--json")
-    assert.deepInclude(JSON.parse(stats.stdout), { ready: 1 })
-    assertOneLine(await as("dash", "browse", "images"), /Not permitted: browse with payloads on queue "images"/)
-    assert.strictEqual((await as("dash", "browse", "images", "--without-payloads")).code, 0)
-    assertOneLine(await as("dash", "pause", "images"), /Not permitted: pause on queue "images"/)
-    assert.strictEqual((await as("root", "pause", "images")).code, 0)
+    assert.match(await refusal("dash", images.browse()), /browse with payloads on queue "images"; .* the role admin/)
+    assert.match(await refusal("dash", images.pause()), /pause on queue "images"; .* the role admin/)
+    await as("root", images.pause())
     // The key of the environment may do everything elsewhere; beside a file it is not let in unless a flag names it.
-    assertOneLine(await run(["stats", "--port", String(port)]), /Authentication with .* failed/)
+    const failed = await Effect.runPromise(
+      Effect.flip(Effect.scoped(Layer.build(Client.layerTcp({ port, auth: { key } }))))
+    )
+    assert.strictEqual(failed._tag, "AuthenticationFailed")
     program.kill("SIGTERM")
     const { stderr } = await program.ended()
     assert.match(stderr, /not permitted \(peer: 127\.0\.0\.1:\d+, credential: master, action: open of queue "pages"\)/)
@@ -64,8 +83,8 @@ describe("millrace serve --credentials", () => {
   it("has the key of a flag beside the file, which may do everything", async () => {
     const { file } = await made(["master", "--role", "producer", "--queues", "images*"])
     const { port } = await serve(["--credentials", file, "--authkey-env", "MILLRACE_AUTHKEY"])
-    assert.strictEqual((await run(["put", "any", "1", "--create", "--port", String(port)])).code, 0)
-    assert.strictEqual((await run(["pause", "any", "--port", String(port)])).code, 0)
+    const any = TaskQueue.make("any", { payload: Schema.Int })
+    await asClient(port, Effect.andThen(any.put(1), any.pause()))
   }, 60_000)
 
   it("refuses a file that others may read, that has a key or a fault, or that is not there, with file, line and remedy", async () => {
