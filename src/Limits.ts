@@ -42,6 +42,19 @@ export const scramMessageCharsMax = 900
 export const authkeyBytesMax = 1_024
 export const authkeyGeneratedBytes = 32
 
+// ---- credentials and roles
+
+/** Credentials of one listener. */
+export const credentialsMax = 1_000
+/** Roles with their names of one credential, and name patterns of one of them, for queues and for objects. */
+export const grantsMax = 16
+export const namePatternsMax = 64
+/** Bytes of a file of credentials, and of one of its lines. */
+export const credentialsFileBytesMax = 4 * 1_024 * 1_024
+export const credentialsLineBytesMax = 256 * 1_024
+/** Refusals of one credential for want of a role are logged at most this often; those between are counted. */
+export const notPermittedLogMs = 10_000
+
 // ---- connections and sessions
 
 /** Authenticated connections of one manager. */

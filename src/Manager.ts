@@ -7,6 +7,8 @@ import * as Inner from "./manager/Manager.ts"
 import * as Node from "./platform/Node.ts"
 import type { Store } from "./store/Store.ts"
 
+export type { Credential } from "./auth/Auth.ts"
+export type { Grant, Role } from "./auth/Roles.ts"
 export { Listening, type ListenOptions, Manager, type ManagerOptions, portDefault } from "./manager/Manager.ts"
 
 /**

@@ -52,6 +52,14 @@ const namePattern = new RegExp(`^[A-Za-z0-9._:-]{1,${nameCharsMax}}$`)
 
 export const isName = (text: string): boolean => namePattern.test(text)
 
+const printableCharsMax = 100
+
+/** Text of a stranger for a log or a terminal: printable ASCII, the rest as `\u` escapes, cut where it is long. */
+export const printable = (text: string): string => {
+  const cut = text.length > printableCharsMax ? `${text.slice(0, printableCharsMax)}...` : text
+  return cut.replace(/[^ -~]|["\\]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
+}
+
 export const isKey = (key: Uint8Array): boolean => key.byteLength >= 1 && key.byteLength <= authkeyBytesMax
 
 export const isIterations = (iterations: number): boolean =>

@@ -16,6 +16,7 @@ import * as References from "effect/References"
 import { scriptPath } from "../platform/Process.ts"
 import { makeCrawl } from "./crawl.ts"
 import { explain } from "./explain.ts"
+import { key } from "./key.ts"
 import { lane } from "./lane.ts"
 import { browse, cancel, dead, pause, purge, redrive, resume } from "./operate.ts"
 import { get, put } from "./queue.ts"
@@ -64,7 +65,8 @@ const millrace = Command.make("millrace").pipe(
     explain,
     lane,
     repeat,
-    ...operate
+    ...operate,
+    key
   ])
 )
 

@@ -6,8 +6,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
+import type { Credential } from "../auth/Auth.ts"
+import { encodeVerifier } from "../auth/Credentials.ts"
+import { ConfigurationInvalid } from "../Errors.ts"
 import * as Manager from "../Manager.ts"
 import { formatAddress } from "../platform/Network.ts"
+import * as Credentials from "./credentials.ts"
 import * as Options from "./options.ts"
 import * as Stores from "./storeOptions.ts"
 
@@ -15,6 +19,29 @@ export const insecureNetwork = Flag.Boolean("insecure-network").pipe(
   Flag.withDescription("Listen beyond this machine without TLS: only on a network that you trust"),
   Flag.withDefault(false)
 )
+
+/**
+ * Who may log in. Beside a file of credentials the key that may do everything is there only if a flag names it: a variable
+ * that happens to be set must not open what the file closes.
+ */
+const admitted = Effect.fnUntraced(function* (
+  options: Options.KeyOptions & { readonly user: string; readonly credentials: Option.Option<string> }
+) {
+  const { authkey, authkeyEnv, authkeyFile, credentials: file } = options
+  if (Option.isNone(file)) return [yield* Options.readAuth(options, { generate: true })]
+  const admitted: Array<Credential> = (yield* Credentials.read(file.value)).map(({ grants, verifier }) => {
+    return { user: verifier.name, verifier: encodeVerifier(verifier), roles: grants }
+  })
+  if ([authkey, authkeyEnv, authkeyFile].some(Option.isSome)) {
+    admitted.push(yield* Options.readAuth(options, { generate: true }))
+  }
+  if (admitted.length > 0) return admitted
+  return yield* new ConfigurationInvalid({
+    field: "--credentials",
+    value: `${file.value}, which has none`,
+    remedy: `add one: millrace key new NAME --role admin --queues '*' --objects '*' --file ${file.value}`
+  })
+})
 
 export const serve = Command.make(
   "serve",
@@ -39,6 +66,10 @@ export const serve = Command.make(
     ),
     user: Options.user,
     ...Options.key,
+    credentials: Flag.String("credentials").pipe(
+      Flag.withDescription("File of credentials with roles, as millrace key new makes it; mode 0600"),
+      Flag.optional
+    ),
     insecureNetwork
   },
   Effect.fn(function* (options) {
@@ -48,7 +79,7 @@ export const serve = Command.make(
     const path = yield* Path.Path
     const folder = Option.getOrElse(options.data, () => "millrace-data")
     const directory = options.memory ? undefined : path.resolve(folder)
-    const auth = yield* Options.readAuth(options, { generate: true })
+    const auth = yield* admitted(options)
     const serving = Effect.gen(function* () {
       const { address } = yield* Manager.Listening
       const manager = yield* Manager.Manager
@@ -70,6 +101,10 @@ export const serve = Command.make(
       command: "millrace serve --authkey-file millrace.key",
       description: "On this machine, with a key made at the first start; queues are kept in ./millrace-data"
     },
-    { command: "millrace serve --memory --authkey-file millrace.key", description: "Nothing is kept" }
+    { command: "millrace serve --memory --authkey-file millrace.key", description: "Nothing is kept" },
+    {
+      command: "millrace serve --credentials credentials --authkey-file admin.key",
+      description: "Programs with roles, and a key that may do everything"
+    }
   ])
 )

@@ -520,7 +520,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
 
   // ---- readers
 
-  /** The first waiting payloads in the order in which they would be leased, left where they are. At most 1,000. */
+  /**
+   * The first waiting payloads in the order in which they would be leased, left where they are. At most 1,000. A credential
+   * that may not see payloads (an observer) gets `DecodeFailed`; `browse` without payloads is for it.
+   */
   peek(count = 1): Effect.Effect<ReadonlyArray<P>, Errors.RequestError | Errors.DecodeFailed, Client> {
     return Effect.flatMap(Client, (client) =>
       Effect.flatMap(client.open(this), (queue) =>

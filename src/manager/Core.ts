@@ -10,6 +10,7 @@
  * the engine's own record. Time, randomness, the store and logging come in through `Host`.
  */
 
+import { type Grant, permitsEverything } from "../auth/Roles.ts"
 import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import { clean } from "../model/Cleaner.ts"
@@ -46,6 +47,7 @@ import * as Wire from "../wire/ManagerMessages.ts"
 import type * as Operations from "../wire/Operations.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
 import { nextCron } from "./Calendar.ts"
+import { type Denied, Guard } from "./Guard.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ControlKind, ManagerType: M } = Vocabulary
@@ -92,6 +94,8 @@ export interface Counters {
   rowsCleaned: number
   frames: number
   refused: number
+  /** Refused, or answered as not there, for want of a role. */
+  notPermitted: number
   malformed: number
   authenticationFailures: number
 }
@@ -109,6 +113,7 @@ export class Core implements Out {
     rowsCleaned: 0,
     frames: 0,
     refused: 0,
+    notPermitted: 0,
     malformed: 0,
     authenticationFailures: 0
   }
@@ -153,6 +158,10 @@ export class Core implements Out {
   #stopped = false
   #failed = false
   readonly #drainingGates = new Set<Gate>()
+  /** One per credential that may not do everything. */
+  readonly #guards = new WeakMap<ReadonlyArray<Grant>, Guard>()
+  /** Those that have refused what is not logged yet, with the credential's name. */
+  readonly #unlogged = new Map<Guard, string>()
 
   constructor(options: CoreOptions) {
     this.#options = options
@@ -307,6 +316,13 @@ export class Core implements Out {
       if (session.peer === undefined && session.leased === 0 && now - session.detachedAt >= Limits.sessionIdleMs) {
         this.#endSession(session, now)
       }
+    }
+    for (const [guard, credential] of this.#unlogged) {
+      if (now - guard.loggedAt < Limits.notPermittedLogMs) continue
+      this.#unlogged.delete(guard)
+      this.#host.log("warn", "not permitted, again and again", { credential, times: guard.unlogged })
+      guard.unlogged = 0
+      guard.loggedAt = now
     }
   }
 
@@ -507,6 +523,7 @@ export class Core implements Out {
       peer.scram = undefined
       if (verdict._tag === "Refused") return this.#loginFailed(peer, verdict.reason)
       peer.principal = verdict.name
+      peer.grants = gate?.grants(verdict.name)
       peer.state = "session"
       peer.reader.limit = Limits.frameBytesMax
       return peer.send({ type: M.authOk, message: verdict.message })
@@ -539,8 +556,17 @@ export class Core implements Out {
       }
       session = known
       session.resumed = true
+      this.#admit(session, peer)
       this.#recorder?.journal.begin(now)
-      lost = this.engine.resume(session, message.held, now, answeredTasks(session))
+      const { guard } = session
+      const answered = answeredTasks(session)
+      // What the credential may no longer lease goes back.
+      const resume = (held: ReadonlyArray<number>, answered: ReadonlySet<number>) =>
+        this.engine.resume(session, held, now, answered)
+      lost =
+        guard === undefined
+          ? resume(message.held, answered)
+          : guard.lost(session, message.held, (held) => resume(held, guard.leasable(answered)))
       for (const { kind, request } of session.waiting) if (kind === "put") peer.crossing.add(request)
     } else {
       if (this.#sessions.size >= Limits.sessionsMax) this.#endOldestSession(now)
@@ -549,6 +575,7 @@ export class Core implements Out {
       const token = randomBytes(16)
       session = this.engine.connect((id) => new PeerSession(id, token, peer.principal!))
       this.#sessions.set(toHex(token), session)
+      this.#admit(session, peer)
       lost = message.held.filter((_, i) => i % 2 === 0)
       this.counters.sessions++
     }
@@ -568,6 +595,31 @@ export class Core implements Out {
     })
     this.#touch(peer)
     this.wake()
+  }
+
+  /** From now on the session may do what the credential of this connection may. */
+  #admit(session: PeerSession, { grants }: Peer): void {
+    session.guard = undefined
+    session.forbids = undefined
+    if (grants === undefined || permitsEverything(grants)) return
+    const guard = this.#guards.get(grants) ?? new Guard(grants, this.engine, this.#denied)
+    this.#guards.set(grants, guard)
+    session.guard = guard
+    session.forbids = (effects) => guard.effects(session, effects)
+  }
+
+  /** Logs the first of a burst at once, and counts the others: a peer that tries everything does not fill the log. */
+  readonly #denied: Denied = (session, guard, action) => {
+    this.counters.notPermitted++
+    const now = this.#host.now()
+    const credential = session.principal
+    if (now - guard.loggedAt < Limits.notPermittedLogMs) {
+      guard.unlogged++
+      this.#unlogged.set(guard, credential)
+      return
+    }
+    guard.loggedAt = now
+    this.#host.log("warn", "not permitted", { peer: session.peer?.connection.peer, credential, action })
   }
 
   // ---- rounds
@@ -827,9 +879,11 @@ export class Core implements Out {
     }
   }
 
-  #message(peer: Peer, m: Client.ClientMessage, now: number): void {
+  #message(peer: Peer, said: Client.ClientMessage, now: number): void {
     const session = peer.session!
     const { engine } = this
+    const { guard } = session
+    const m = guard === undefined ? said : guard.narrowed(session, said)
     switch (m.type) {
       case C.abandon:
         return engine.abandon(session, m.request)
@@ -844,7 +898,8 @@ export class Core implements Out {
         return engine.acknowledge(session, m.held, now)
       case C.heartbeat: {
         const cancelled: Array<number> = []
-        const lost = engine.heartbeat(session, m.held, now, cancelled)
+        const ask = (held: ReadonlyArray<number>) => engine.heartbeat(session, held, now, cancelled)
+        const lost = guard === undefined ? ask(m.held) : guard.lost(session, m.held, ask)
         peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled })
         return this.#touch(peer)
       }
@@ -876,6 +931,11 @@ export class Core implements Out {
     // again. A refusal is not remembered: asked once more, the put would be done after all.
     if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return
     if (session.resumed && engine.waits(session, m.request)) return
+    const { guard } = session
+    if (guard !== undefined) {
+      const why = guard.refusal(session, m)
+      if (why !== undefined) return this.refused(session, m.request, why)
+    }
     switch (m.type) {
       case C.put: {
         // One that has entered in part cannot be refused any more: it goes on.
@@ -927,9 +987,14 @@ export class Core implements Out {
       case C.peek: {
         const queue = engine.queues[m.queue]
         if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const withheld = guard?.may(m.queue, "payloads") === false
         const tasks = within(queue.ready.peek(m.count, now))
-        return this.#answerTasks(session, tasks, () => {
-          const items = tasks.map((task) => this.#delivery(task, this.#payload(task) ?? noBytes))
+        return this.#answerTasks(session, withheld ? [] : tasks, () => {
+          const items = tasks.map((task) =>
+            withheld
+              ? { ...this.#delivery(task, noBytes), checkpoint: undefined }
+              : this.#delivery(task, this.#payload(task) ?? noBytes)
+          )
           this.#answer(session, { type: M.peeked, request: m.request, items })
         })
       }
@@ -937,7 +1002,8 @@ export class Core implements Out {
         if (m.queue !== undefined && engine.queues[m.queue] === undefined) {
           return this.#noQueue(session, m.request, m.queue)
         }
-        const queues = m.queue === undefined ? engine.queues : [engine.queues[m.queue]!]
+        const all = guard === undefined ? engine.queues : engine.queues.filter(({ id }) => guard.may(id, "stats"))
+        const queues = m.queue === undefined ? all : [engine.queues[m.queue]!]
         const stats = statsOf(engine, queues.slice(0, Limits.pageItemsMax), now)
         return this.#answer(session, { type: M.stats, request: m.request, queues: stats })
       }
@@ -1302,7 +1368,15 @@ export class Core implements Out {
   }
 
   repeats = (session: Session, request: number, repeats: ReadonlyArray<Repeat>): void =>
-    this.#answer(session, { type: M.repeats, request, items: repeats.map(repeatItem) })
+    this.#answer(session, {
+      type: M.repeats,
+      request,
+      items: repeats.map((repeat) => {
+        const item = repeatItem(repeat)
+        const { guard } = session as PeerSession
+        return guard?.may(repeat.queue.id, "payloads") === false ? { ...item, payload: noBytes } : item
+      })
+    })
   repeatChanged = (repeat: Repeat, removed: boolean): void => this.#recorder?.repeat(repeat, removed)
 
   standings = (session: Session, request: number, standings: ReadonlyArray<Standing>): void =>

@@ -11,8 +11,19 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { type Auth, keyText, userDefault } from "../auth/Auth.ts"
-import { deriveVerifier, isKey, isName, iterationsFor, keyBytes, saltBytes } from "../auth/Credentials.ts"
+import { type Credential, keyText, userDefault } from "../auth/Auth.ts"
+import {
+  decodeVerifier,
+  deriveVerifier,
+  isKey,
+  isName,
+  iterationsFor,
+  keyBytes,
+  printable,
+  saltBytes,
+  type Verifier
+} from "../auth/Credentials.ts"
+import { decodeGrants, type Grant } from "../auth/Roles.ts"
 import { ConfigurationInvalid, type ListenFailed, StoreBroken, type StoreDamaged } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import type { Durability } from "../model/Policy.ts"
@@ -154,8 +165,8 @@ export interface ListenOptions {
   readonly port?: number | undefined
   /** A Unix socket instead of host and port. */
   readonly path?: string | undefined
-  /** The credentials that may log in. */
-  readonly auth: Auth | ReadonlyArray<Auth>
+  /** The credentials that may log in, each with its roles; one without roles may do everything. */
+  readonly auth: Credential | ReadonlyArray<Credential>
   /**
    * Listens beyond this machine without TLS: whoever can read the network can read the tasks, and guess a weak key
    * offline. TLS with a join string comes in a later version.
@@ -196,7 +207,7 @@ export const layerTcp = (
           remedy: "use 1 to 65535, or 0 for a free one"
         })
       }
-      const gate = yield* makeGate(Array.isArray(options.auth) ? options.auth : [options.auth as Auth])
+      const gate = yield* makeGate(Array.isArray(options.auth) ? options.auth : [options.auth as Credential])
       const address = yield* network.listen(wanted, (connection) => manager.accept(connection, gate))
       if (wide) {
         yield* Effect.logWarning(
@@ -208,30 +219,70 @@ export const layerTcp = (
     })
   )
 
-const makeGate = Effect.fnUntraced(function* (auths: ReadonlyArray<Auth>) {
-  const verifiers = new Map<string, Effect.Success<ReturnType<typeof verifierOf>>>()
-  for (const auth of auths) {
-    const verifier = yield* verifierOf(auth)
-    verifiers.set(verifier.name, verifier)
+interface Admission {
+  readonly verifier: Verifier
+  readonly grants: ReadonlyArray<Grant> | undefined
+}
+
+const makeGate = Effect.fnUntraced(function* (credentials: ReadonlyArray<Credential>) {
+  if (credentials.length > Limits.credentialsMax) {
+    return yield* new ConfigurationInvalid({
+      field: "auth",
+      value: `${credentials.length} credentials`,
+      remedy: `use at most ${Limits.credentialsMax}; programs that may do the same can share one`
+    })
+  }
+  const admissions = new Map<string, Admission>()
+  for (const credential of credentials) {
+    const verifier = yield* verifierOf(credential)
+    if (admissions.has(verifier.name)) {
+      return yield* new ConfigurationInvalid({
+        field: "auth.user",
+        value: `"${verifier.name}" twice`,
+        remedy: "give each credential a name of its own"
+      })
+    }
+    admissions.set(verifier.name, { verifier, grants: yield* grantsOf(verifier.name, credential) })
   }
   const gate: Gate = {
-    verifier: (name) => verifiers.get(name),
-    iterations: [...new Set(Array.from(verifiers.values(), (verifier) => verifier.iterations))],
+    verifier: (name) => admissions.get(name)?.verifier,
+    grants: (name) => admissions.get(name)?.grants,
+    iterations: [...new Set(Array.from(admissions.values(), ({ verifier }) => verifier.iterations))],
     mockSecret: randomBytes(32)
   }
   return gate
 })
 
-const verifierOf = Effect.fnUntraced(function* (auth: Auth) {
-  const name = auth.user ?? userDefault
+const grantsOf = (
+  name: string,
+  { roles }: Credential
+): Effect.Effect<ReadonlyArray<Grant> | undefined, ConfigurationInvalid> => {
+  if (roles === undefined) return Effect.succeed(undefined)
+  const decoded = decodeGrants(roles)
+  if (decoded._tag === "Decoded") return Effect.succeed(decoded.grants)
+  const { field, remedy, value } = decoded.fault
+  return Effect.fail(new ConfigurationInvalid({ field: `auth.${field} of credential "${name}"`, value, remedy }))
+}
+
+const verifierOf = Effect.fnUntraced(function* (credential: Credential) {
+  const name = credential.user ?? userDefault
   if (!isName(name)) {
     return yield* new ConfigurationInvalid({
       field: "auth.user",
-      value: JSON.stringify(name),
+      value: `"${printable(name)}"`,
       remedy: "use 1 to 200 characters of A-Z a-z 0-9 . _ : -"
     })
   }
-  const key = keyBytes(keyText(auth))
+  if (!("key" in credential)) {
+    const decoded = decodeVerifier(name, credential.verifier)
+    if (decoded._tag === "Decoded") return decoded.verifier
+    return yield* new ConfigurationInvalid({
+      field: `auth.verifier of credential "${name}"`,
+      value: decoded.reason,
+      remedy: "use what millrace key verifier prints"
+    })
+  }
+  const key = keyBytes(keyText(credential))
   if (!isKey(key)) {
     return yield* new ConfigurationInvalid({
       field: "auth.key",

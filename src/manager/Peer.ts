@@ -7,6 +7,7 @@
  * connection closes. A session outlives its connection: the newest connection that proves itself for it takes over.
  */
 import type { Verifier } from "../auth/Credentials.ts"
+import type { Grant } from "../auth/Roles.ts"
 import type { ServerState } from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import type { LeaseStream } from "../model/Session.ts"
@@ -15,12 +16,15 @@ import type { Connection } from "../platform/Network.ts"
 import type { Writer } from "../wire/Bytes.ts"
 import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
+import type { Guard } from "./Guard.ts"
 
 export type PeerState = "hello" | "challenge" | "proof" | "session" | "open" | "closed"
 
-/** Who may log in on a listener. */
+/** Who may log in on a listener, and what they may do. */
 export interface Gate {
   readonly verifier: (name: string) => Verifier | undefined
+  /** Of a name that has a verifier; undefined: everything. The same list at every call. */
+  readonly grants: (name: string) => ReadonlyArray<Grant> | undefined
   readonly iterations: ReadonlyArray<number>
   readonly mockSecret: Uint8Array
 }
@@ -31,12 +35,15 @@ export class PeerSession extends Session {
   detachedAt = 0
   /** It has had another connection before this one: requests may come again. */
   resumed = false
+  /** Looks at its commands; undefined: its credential may do everything. */
+  guard: Guard | undefined = undefined
 }
 
 export class Peer {
   state: PeerState = "hello"
   session: PeerSession | undefined = undefined
   principal: string | undefined = undefined
+  grants: ReadonlyArray<Grant> | undefined = undefined
   scram: ServerState | undefined = undefined
   helloHash: Uint8Array | undefined = undefined
   framesBeforeLogin = 0

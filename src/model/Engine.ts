@@ -1125,7 +1125,7 @@ export class Engine {
       if (result.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
     } else {
       this.objects.beginCheck()
-      const why = this.#effectsFault(result, effects) ?? this.#durabilityFault([task.queue], [effects])
+      const why = this.#effectsFault(session, result, effects) ?? this.#durabilityFault([task.queue], [effects])
       if (why !== undefined) return why.code
       this.#apply(effects, now)
     }
@@ -1154,7 +1154,7 @@ export class Engine {
         const code = typeof task === "number" && task === Code.leaseLost ? Code.leaseLost : Code.alreadyEnded
         return this.#out.refused(session, request, refusal(code, "", tasks[i]!))
       }
-      const why = this.#effectsFault(results[i]!, effects?.[i])
+      const why = this.#effectsFault(session, results[i]!, effects?.[i])
       if (why !== undefined) return this.#out.refused(session, request, why)
       found.push(task)
     }
@@ -1173,10 +1173,12 @@ export class Engine {
   }
 
   /** Why one item of a commit cannot be. Changes nothing: what is refused leaves no trace. */
-  #effectsFault(result: Uint8Array, effects: CommitEffects | undefined): Refusal | undefined {
+  #effectsFault(session: Session, result: Uint8Array, effects: CommitEffects | undefined): Refusal | undefined {
     const bytes = result.byteLength
     if (bytes > Limits.payloadBytesMax) return refusal(Code.payloadTooLarge, "", bytes, Limits.payloadBytesMax)
     if (effects === undefined) return undefined
+    const forbidden = session.forbids?.(effects)
+    if (forbidden !== undefined) return forbidden
     for (const { payload, queue: id } of effects.puts) {
       const queue = this.queues[id]
       if (queue === undefined) return refusal(Code.queueNotFound, `#${id}`, id)

@@ -4,8 +4,10 @@
  * The engine knows nothing of connections. Without one a session waits for nothing and has no streams, and its leases run
  * out; the manager says when (`detach`, `resume`, `goodbye`).
  */
+import type { CommitEffects } from "./Engine.ts"
 import type { Standing } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
+import type { Refusal } from "./Refusal.ts"
 import type { TaskOptions } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
 
@@ -39,6 +41,8 @@ export class Session {
   /** Requests that wait inside the engine; ended with the connection. */
   readonly waiting = new Set<Waiter>()
   leased = 0
+  /** Why a commit of this session may not bring this about; undefined: it may bring about anything. */
+  forbids: ((effects: CommitEffects) => Refusal | undefined) | undefined = undefined
 
   constructor(id: number, token: Uint8Array = noToken, principal = "") {
     this.id = id

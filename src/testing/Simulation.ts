@@ -164,6 +164,7 @@ const prepared = (() => {
     const salted = await saltPassword(keyBytes(key), salt, iterations)
     const gate: Gate = {
       verifier: (name) => (name === userDefault ? verifier : undefined),
+      grants: () => undefined,
       iterations: [iterations],
       mockSecret: new Uint8Array(32)
     }

@@ -8,6 +8,15 @@ import { writeFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { unpackMultiple } from "msgpackr"
 import { deriveKeys, deriveVerifier, keyBytes, saltPassword } from "../../../src/auth/Credentials.ts"
+import {
+  type ObjectAction,
+  objectActions,
+  type QueueAction,
+  queueActions,
+  roles,
+  rolesForObject,
+  rolesForQueue
+} from "../../../src/auth/Roles.ts"
 import * as Scram from "../../../src/auth/Scram.ts"
 import { facts } from "../../../src/Errors.ts"
 import * as Limits from "../../../src/Limits.ts"
@@ -241,6 +250,20 @@ describe("tables of docs/protocol.md", () => {
       assert.isDefined(fact, name)
       assert.deepStrictEqual([fault, outcome], [fact.fault, fact.outcome], name)
       assert.strictEqual(/^(connection)$/.test(where!), Number(code) >= 64, name)
+    }
+  })
+
+  it("say of each role what the manager lets it do", () => {
+    const rows = table("### What a role may do")
+    assert.deepStrictEqual(
+      rows.map(([of, action]) => `${of} ${action}`),
+      [...queueActions.map((action) => `queue ${action}`), ...objectActions.map((action) => `object ${action}`)]
+    )
+    for (const [of, action, , ...marks] of rows) {
+      const permitted = roles.filter((_, i) => marks[i] === "yes")
+      const expected = of === "queue" ? rolesForQueue(action as QueueAction) : rolesForObject(action as ObjectAction)
+      assert.deepStrictEqual([...permitted], [...expected], `${of} ${action}`)
+      assert.isTrue(marks.every((mark) => mark === "yes" || mark === "-"))
     }
   })
 

@@ -54,12 +54,15 @@ describe("snippets in README and docs", () => {
         assert.isTrue(scripts.has(script!), line)
         checked++
       }
-      const command = /millrace (\w+)(.*)/.exec(code)
+      const command = /millrace (key \w+|\w+)(.*)/.exec(code)
       if (command === null) continue
       const name = command[1]!
       if (!help.has(name)) {
         const main = join(root, "src/cli/main.ts")
-        const { status, stdout } = spawnSync(process.execPath, [main, name, "--help"], { encoding: "utf8", env })
+        const { status, stdout } = spawnSync(process.execPath, [main, ...name.split(" "), "--help"], {
+          encoding: "utf8",
+          env
+        })
         assert.strictEqual(status, 0, name)
         help.set(name, stdout)
       }
