@@ -6,16 +6,16 @@ import { plants } from "./planted/plants.ts"
 const hook = fileURLToPath(new URL("./planted/hook.ts", import.meta.url))
 const script = fileURLToPath(new URL("../../scripts/sim.ts", import.meta.url))
 
-const runPlanted = (name: string) =>
-  spawnSync(process.execPath, ["--import", hook, script, "--seeds", "2000", "--first", "--json"], {
+const runPlanted = (name: string, from = 1) =>
+  spawnSync(process.execPath, ["--import", hook, script, "--seeds", "2000", "--from", `${from}`, "--first", "--json"], {
     encoding: "utf8",
     env: { ...process.env, MILLRACE_PLANTED: name }
   })
 
 describe("planted bugs", () => {
-  for (const { name } of plants.filter(({ rare }) => rare !== true)) {
+  for (const { from, name } of plants.filter(({ rare }) => rare !== true)) {
     it(`found within 2,000 seeds: ${name}`, { timeout: 300_000 }, () => {
-      const { status, stderr, stdout } = runPlanted(name)
+      const { status, stderr, stdout } = runPlanted(name, from)
       const summary = JSON.parse(stdout) as { readonly failed: ReadonlyArray<number>; readonly schedules: number }
       console.log(`${name}: after ${summary.schedules} schedules, ${/FAILED: (.*)/.exec(stderr)?.[1]}`)
       assert.strictEqual(status, 1)
