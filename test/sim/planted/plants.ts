@@ -23,6 +23,7 @@ const core = "manager/Core.ts"
 export const plants: ReadonlyArray<Plant> = [
   {
     name: "fence ignored",
+    from: 26,
     edits: [
       {
         file: engine,
@@ -197,6 +198,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "StoreFull blocks commit",
+    from: 68,
     edits: [
       {
         file: core,
@@ -226,6 +228,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a repeated increment counts twice",
+    from: 63,
     edits: [
       {
         file: core,
@@ -246,10 +249,12 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a checkpoint is not stored",
+    from: 48,
     edits: [{ file: "model/Restore.ts", find: "        task.checkpoint = record.bytes\n", replace: "" }]
   },
   {
     name: "a restart forgets the occurrence under way",
+    from: 48,
     edits: [
       {
         file: "model/Repeat.ts",
@@ -260,6 +265,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a slow-down is forgotten at restart",
+    from: 35,
     edits: [{ file: "model/Lanes.ts", find: "    this.slowDown(key, setting.slowedUntil)\n", replace: "" }]
   },
   {
@@ -351,6 +357,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a reader waits for a row that is lost",
+    from: 50,
     edits: [{ file: core, find: " && !this.#unreadable.has(home)", replace: "" }]
   }
 ]
