@@ -189,8 +189,11 @@ export const taskNumbersReserved = 65_536
  * than are given between two syncs, which are at most a second apart.
  */
 export const taskNumbersSkipped = 1_048_576
-/** Lives in a row that may be lost as a whole before a number could come again. */
-export const livesLostMax = 1_024
+/**
+ * Lives in a row that may be lost as a whole before a number could come again. Few, for numbers below 2^31 are the ones
+ * that V8 keeps in the field of a task itself: so there are some 240 starts before the first one beyond.
+ */
+export const livesLostMax = 16
 /** Rows cleaned in one round, and bytes of rows kept for the next read. */
 export const rowsCleanedPerRoundMax = 32
 export const bytesCleanedPerRoundMax = 2 * 1_024 * 1_024

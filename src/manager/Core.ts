@@ -227,7 +227,7 @@ export class Core implements Out {
     const { engine } = this
     const epoch = this.#options.identity?.epoch ?? 1
     // What was not synced may be lost, and the log cannot tell whether there was such. A number that was given and lost must
-    // not name another task to whoever kept it, be the log a second old or a thousand lives: the epoch is always synced.
+    // not name another task to whoever kept it, be the log a second old or a few lives: the epoch is always synced.
     if (epoch > 1) {
       const skipped = Limits.taskNumbersSkipped * (1 + (epoch % Limits.livesLostMax))
       engine.restoreNumbers(engine.numbers.task + skipped, 0)
