@@ -40,18 +40,11 @@ export const lane = Command.make(
     const source = yield* define(options.queue, false)
     const handle = source.lane(options.key)
     const { burst, concurrency, rate, weight } = options
-    const gap = yield* durationOf("--gap", options.gap)
-    const slowDown = yield* durationOf("--slow-down", options.slowDown)
+    const gap = Option.isSome(options.gap) ? yield* Options.duration("--gap", options.gap.value) : undefined
+    const slowDown = Option.isSome(options.slowDown)
+      ? yield* Options.duration("--slow-down", options.slowDown.value)
+      : undefined
     const limited = [burst, concurrency, rate, weight, options.gap].some((given) => Option.isSome<unknown>(given))
-    const asked = [limited, slowDown !== undefined, options.pause, options.resume, options.clear]
-    if (asked.filter((one) => one).length !== 1) {
-      return yield* new ConfigurationInvalid({
-        field: "the change",
-        value: asked.includes(true) ? "more than one" : "missing",
-        remedy:
-          "give limits (--concurrency, --rate, --burst, --gap, --weight), --slow-down, --pause, --resume or --clear"
-      })
-    }
     const limits = {
       burst: Option.getOrUndefined(burst),
       concurrency: Option.getOrUndefined(concurrency),
@@ -59,18 +52,25 @@ export const lane = Command.make(
       weight: Option.getOrUndefined(weight),
       gap
     }
-    const [change, said] = options.pause
-      ? [handle.pause, "is paused"]
-      : options.resume
-        ? [handle.resume, "is resumed"]
-        : options.clear
-          ? [handle.clear, "is as the queue's policy says"]
-          : slowDown !== undefined
-            ? [handle.slowDown(slowDown), `leases nothing for ${Duration.format(slowDown)}`]
-            : [
-                handle.limit(limits),
-                `now has limits of its own: ${words(options)}; the rest is as the queue's policy says`
-              ]
+    const own = `now has limits of its own: ${words(options)}; the rest is as the queue's policy says`
+    const [asked, ...more] = [
+      ...(options.pause ? [{ change: handle.pause, said: "is paused" }] : []),
+      ...(options.resume ? [{ change: handle.resume, said: "is resumed" }] : []),
+      ...(options.clear ? [{ change: handle.clear, said: "is as the queue's policy says" }] : []),
+      ...(slowDown === undefined
+        ? []
+        : [{ change: handle.slowDown(slowDown), said: `leases nothing for ${Duration.format(slowDown)}` }]),
+      ...(limited ? [{ change: handle.limit(limits), said: own }] : [])
+    ]
+    if (asked === undefined || more.length > 0) {
+      return yield* new ConfigurationInvalid({
+        field: "the change",
+        value: asked === undefined ? "missing" : "more than one",
+        remedy:
+          "give limits (--concurrency, --rate, --burst, --gap, --weight), --slow-down, --pause, --resume or --clear"
+      })
+    }
+    const { change, said } = asked
     yield* withClient(options, change)
     const { key } = options
     yield* Console.log(
@@ -97,14 +97,3 @@ const inMillis = ({ gap, ...limits }: { readonly gap: Duration.Duration | undefi
   ...limits,
   gapMs: gap === undefined ? undefined : Duration.toMillis(gap)
 })
-
-const durationOf = (
-  flag: string,
-  given: Option.Option<string>
-): Effect.Effect<Duration.Duration | undefined, ConfigurationInvalid> => {
-  if (Option.isNone(given)) return Effect.undefined
-  const duration = Duration.fromInput(given.value as Duration.Input)
-  if (Option.isSome(duration)) return Effect.succeed(duration.value)
-  const remedy = 'use a number and a unit, such as "5 minutes"'
-  return Effect.fail(new ConfigurationInvalid({ field: flag, value: JSON.stringify(given.value), remedy }))
-}

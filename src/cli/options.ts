@@ -1,6 +1,7 @@
 /** The flags that several commands share, and how a key is found. */
 
 import * as Flag from "effect/cli/Flag"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
@@ -47,6 +48,14 @@ export const key = { authkeyFile, authkeyEnv, authkey }
 export const connection = { host, port, user, ...key }
 
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON for machines"), Flag.withDefault(false))
+
+/** The duration that a flag was given as text. */
+export const duration = (flag: string, text: string): Effect.Effect<Duration.Duration, ConfigurationInvalid> => {
+  const parsed = Duration.fromInput(text as Duration.Input)
+  if (Option.isSome(parsed)) return Effect.succeed(parsed.value)
+  const remedy = 'use a number and a unit, such as "5 minutes"'
+  return Effect.fail(new ConfigurationInvalid({ field: flag, value: JSON.stringify(text), remedy }))
+}
 
 export interface KeyOptions {
   readonly authkeyFile: Option.Option<string>

@@ -83,9 +83,7 @@ const scheduleOf = (options: {
   }
   if (Option.isSome(cron)) return Effect.succeed({ cron: cron.value, zone })
   const text = Option.getOrElse(every, () => "")
-  const duration = Duration.fromInput(text as Duration.Input)
-  if (Option.isSome(duration)) return Effect.succeed({ every: duration.value })
-  return invalid("--every", JSON.stringify(text), 'use a number and a unit, such as "5 minutes"')
+  return Effect.map(Options.duration("--every", text), (every) => ({ every }))
 }
 
 const instant = (ms: number): string => new Date(ms).toISOString()

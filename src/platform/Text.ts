@@ -16,11 +16,11 @@ export const decodeUtf8 = (view: Uint8Array, from: number): string => {
 type Slice = (this: Uint8Array, from: number, to: number) => string
 
 /** What `toString` calls, on any view: a frame is not always a `Buffer`. */
-const native = (Buffer.prototype as unknown as { readonly utf8Slice?: Slice }).utf8Slice
+const native: unknown = Reflect.get(Buffer.prototype, "utf8Slice")
 
-const takesViews = (candidate: Slice | undefined): candidate is Slice => {
+const takesViews = (candidate: unknown): candidate is Slice => {
   try {
-    return candidate?.call(new Uint8Array([0, 0x61, 0xc3, 0xa9]), 1, 4) === "a\u00e9"
+    return typeof candidate === "function" && candidate.call(new Uint8Array([0, 0x61, 0xc3, 0xa9]), 1, 4) === "a\u00e9"
   } catch {
     return false
   }
