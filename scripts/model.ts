@@ -1,8 +1,8 @@
 /**
  * `npm run model -- --seeds N [--from K] [--json]`: the engine beside the naive reference, for many seeds, on two cores.
  *
- * Ends with counts: seeds, operations by kind, rebuilds from the log. A seed that fails is printed with its operations
- * and ends the run with code 1; so does a kind of operation that never happened.
+ * Ends with counts: seeds, operations by kind, rebuilds from the log. A seed that fails is printed with its operations,
+ * the others go on, and the run ends with code 1; so it does for a kind of operation that never happened.
  */
 import { isMainThread, parentPort, Worker } from "node:worker_threads"
 import { opsPerSeed } from "../test/unit/model/run.ts"
@@ -12,6 +12,8 @@ import { flagsOf, whole } from "./flags.ts"
 /** Seeds that a worker is given at once. */
 const chunk = 100
 const workersMax = 2
+/** After so many seeds have failed, no more are begun. */
+const failuresMax = 10
 
 interface Share {
   readonly from: number
@@ -20,19 +22,21 @@ interface Share {
 interface Done {
   readonly seeds: number
   readonly counts: Counts
-  readonly failure: string | undefined
+  readonly failures: ReadonlyArray<string>
 }
 
 const work = (): void => {
   parentPort!.on("message", ({ from, seeds }: Share) => {
     const counts: Counts = {}
-    let failure: string | undefined
-    try {
-      runSeeds(from, seeds, counts)
-    } catch (error) {
-      failure = error instanceof Error ? error.message : String(error)
+    const failures: Array<string> = []
+    for (let seed = from; seed < from + seeds; seed++) {
+      try {
+        runSeeds(seed, 1, counts)
+      } catch (error) {
+        failures.push(error instanceof Error ? error.message : String(error))
+      }
     }
-    parentPort!.postMessage({ seeds, counts, failure } satisfies Done)
+    parentPort!.postMessage({ seeds, counts, failures } satisfies Done)
   })
 }
 
@@ -45,15 +49,15 @@ const run = async (from: number, seeds: number, json: boolean): Promise<boolean>
   let told = startedAt
   const share = (): Share | undefined => {
     const count = Math.min(chunk, seeds - given)
-    if (count === 0 || failures.length > 0) return undefined
+    if (count === 0 || failures.length >= failuresMax) return undefined
     given += count
     return { from: from + given - count, seeds: count }
   }
   const add = (result: Done): void => {
-    if (result.failure === undefined) done += result.seeds
-    else {
-      failures.push(result.failure)
-      console.error(`FAILED ${result.failure}`)
+    done += result.seeds
+    for (const failure of result.failures) {
+      failures.push(failure)
+      console.error(`FAILED ${failure}`)
     }
     for (const [kind, count] of Object.entries(result.counts)) counts[kind] = (counts[kind] ?? 0) + count
     if (performance.now() - told < 3_000) return

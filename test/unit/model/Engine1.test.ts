@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import kept from "./kept.json" with { type: "json" }
 import { Reference } from "./Reference.ts"
 import { type Counts, kinds, runSeeds } from "./seeds.ts"
 
 /** Of both files together; a file takes half of them, so that two cores work. */
-const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 3_000)
+const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 10_000)
 
 describe("the engine beside the reference", () => {
   it(
@@ -17,6 +18,10 @@ describe("the engine beside the reference", () => {
     },
     60_000 + seeds * 100
   )
+
+  it("holds for seeds that have failed", () => {
+    for (const { seed } of kept) runSeeds(seed, 1, {})
+  })
 
   it("a planted difference is found", () => {
     class Forgetful extends Reference {

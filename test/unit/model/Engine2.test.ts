@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { type Counts, kinds, runSeeds } from "./seeds.ts"
 
 /** Of both files together; a file takes half of them, so that two cores work. */
-const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 3_000)
+const seeds = Number(process.env["MILLRACE_SEEDS"] ?? 10_000)
 
 describe("the engine beside the reference", () => {
   it(

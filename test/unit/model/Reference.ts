@@ -921,7 +921,8 @@ export class Reference {
         .filter((repeat) => repeat.next <= now && !this.#runs(repeat))
         .map((repeat) => ({ name: `${queue.id}/${repeat.id}`, queue, repeat }))
     )
-    const place = (name: string): number => occurrences.indexOf(name)
+    // One that a queue spent by the others did not take comes after them.
+    const place = (name: string): number => (occurrences.includes(name) ? occurrences.indexOf(name) : due.length)
     due.sort((a, b) => place(a.name) - place(b.name))
     const put: Array<string> = []
     for (const { name, queue, repeat } of due) {
