@@ -254,8 +254,13 @@ export class Proxy {
     this.#links.clear()
   }
 
-  close(): void {
+  /** Takes no new connection from now on. */
+  refuse(): void {
     this.#server.close()
+  }
+
+  close(): void {
+    this.refuse()
     this.cut()
   }
 
