@@ -116,6 +116,26 @@ export const parts: ReadonlyArray<Part> = [
     ]
   },
   {
+    name: "network",
+    unit: "rounds of every operation under every fault of the proxy",
+    count: 100,
+    least: 1,
+    variable: "MILLRACE_PROXY_ROUNDS",
+    programs: (count, from) => [
+      tests("test/contract/proxy.test.ts", { MILLRACE_PROXY_ROUNDS: `${count}`, MILLRACE_SEED: `${from}` })
+    ]
+  },
+  {
+    name: "stops",
+    unit: "stops of a manager and of a worker for 1 to 60 s",
+    count: 20,
+    least: 2,
+    variable: "MILLRACE_STOPS",
+    programs: (count, from) => [
+      tests("test/process/stop.test.ts", { MILLRACE_STOPS: `${count}`, MILLRACE_SEED: `${from}` })
+    ]
+  },
+  {
     name: "store-kills",
     unit: "kills of a store's process",
     count: 400,

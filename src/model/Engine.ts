@@ -1247,6 +1247,11 @@ export class Engine {
 
   #release(task: Task, now: number): void {
     this.#takeLease(task)
+    this.#uncounted(task, now)
+  }
+
+  /** Gives the attempt back and the task too, but not for ever. */
+  #uncounted(task: Task, now: number): void {
     task.attempt--
     if (++task.releases >= Limits.releasesMax) {
       this.#addReason(task, Reason.releasedTooOften, `released ${task.releases} times`)
@@ -1255,7 +1260,10 @@ export class Engine {
     this.#giveBack(task, now)
   }
 
-  /** The lease ran out. Lost before the handler began: the attempt is given back. */
+  /**
+   * The lease ran out. Lost before the handler began, as far as we were told: the attempt is given back. Bounded like a
+   * release, for a handler that ends its process, or blocks it, before a word of it leaves would come back for ever.
+   */
   #lose(task: Task, now: number): void {
     this.#takeLease(task)
     if (task.started) {
@@ -1266,8 +1274,9 @@ export class Engine {
         return this.#end(task, Outcome.dead, task.payload, now)
       }
       if (task.attempt >= task.queue.policy.maxAttempts) return this.#end(task, Outcome.dead, task.payload, now)
-    } else task.attempt--
-    this.#giveBack(task, now)
+      return this.#giveBack(task, now)
+    }
+    this.#uncounted(task, now)
   }
 
   /** Puts a task back where it waited, unless its time is over or its queue takes nothing back. */

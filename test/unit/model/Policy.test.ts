@@ -119,6 +119,21 @@ describe("limits of a task", () => {
     assert.deepStrictEqual([queue.dead, queue.log.reasons(0)?.at(-1)?.reason], [1, Reason.releasedTooOften])
   })
 
+  it("so are 1,000 leases lost before their handler is known to have begun", () => {
+    const out = new Collected()
+    const engine = new Engine({ epoch: 1, seed: 1, out })
+    const queue = engine.declare(definition("q", { leaseMs: 1_000 }))
+    const session = engine.connect((id) => new Session(id))
+    engine.put(session, 0, 0, false, 0, [new Uint8Array()], undefined, 0)
+    for (let i = 1; i <= 1_000; i++) {
+      assert.strictEqual(queue.dead, 0)
+      engine.lease(session, i, 0, 1, 0, true, 1_000 * i)
+      engine.tick(1_000 * (i + 1))
+    }
+    assert.deepStrictEqual([queue.dead, queue.log.reasons(0)?.at(-1)?.reason], [1, Reason.releasedTooOften])
+    assert.strictEqual(queue.leased, 0)
+  })
+
   it("only the newest 16 reasons are kept", () => {
     const out = new Collected()
     const engine = new Engine({ epoch: 1, seed: 1, out })
