@@ -9,10 +9,10 @@ import * as Option from "effect/Option"
 import type { Progress } from "../crawl/Master.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import { environment, stdoutIsTerminal, terminalColumns, writeOut } from "../platform/Process.ts"
+import * as Network from "./network.ts"
 import * as Options from "./options.ts"
 import { bar, line, size, table } from "./progress.ts"
 import { type CrawlReport, runCrawl } from "./runCrawl.ts"
-import { insecureNetwork } from "./serve.ts"
 import * as Stores from "./storeOptions.ts"
 import { hostConcurrency } from "./work.ts"
 
@@ -34,8 +34,8 @@ export const makeCrawl = (script: string) =>
       hostConcurrency,
       leaseSeconds: optionalInt("lease", "Seconds after which the tasks of a dead worker return (default 10)"),
       host: Flag.String("host").pipe(
-        Flag.withDescription("Address the manager listens on, for workers on other machines (default 127.0.0.1)"),
-        Flag.withDefault("127.0.0.1")
+        Flag.withDescription("Address the manager listens on (default 127.0.0.1; with --network 0.0.0.0)"),
+        Flag.optional
       ),
       port: Flag.Int("port").pipe(
         Flag.withDescription("Port the manager listens on (default: a free one)"),
@@ -53,7 +53,7 @@ export const makeCrawl = (script: string) =>
       ),
       user: Options.user,
       ...Options.key,
-      insecureNetwork,
+      ...Network.flags,
       json: Options.json
     },
     Effect.fn(function* (options) {
@@ -62,10 +62,10 @@ export const makeCrawl = (script: string) =>
       const flags = [options.authkey, options.authkeyFile, options.authkeyEnv]
       const named = flags.some(Option.isSome) || environment(Options.keyVariable) !== undefined
       const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
-      const { host, hostConcurrency, insecureNetwork, json, memory, out, port, restart, url, workers } = options
+      const { hostConcurrency, json, memory, out, port, restart, url, workers } = options
       const show = yield* progressTo({ json })
       const report = yield* runCrawl({
-        ...{ url, out, workers, hostConcurrency, host, port, auth, insecureNetwork, script, memory, restart },
+        ...{ url, out, workers, hostConcurrency, listen: options, port, auth, script, memory, restart },
         data: Option.getOrUndefined(options.data),
         durability: Option.getOrUndefined(options.durability),
         maxPages: Option.getOrElse(options.maxPages, () => 10_000),

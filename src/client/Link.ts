@@ -80,6 +80,8 @@ export interface LinkOptions {
   readonly dial: (handler: (connection: Connection) => Handler) => Effect.Effect<Connection, ConnectFailed>
   /** Undefined: the other end is in this process and asks for nothing. */
   readonly auth: Auth | undefined
+  /** Whether a login without channel binding is refused. Default: one without is taken where an end cannot. */
+  readonly bound?: boolean | undefined
   /** Whether the first connection is tried again and again, or fails the layer. */
   readonly waitForManager: boolean
   /** Longest pause between two attempts to connect. Default `Limits.reconnectCapMs`. */
@@ -387,12 +389,20 @@ export class Link {
       if (!isName(user)) {
         return yield* new AuthenticationFailed({ address: this.address, reason: `"${user}" is no credential name` })
       }
-      if (!hello.mechanisms.includes("SCRAM-SHA-256")) {
-        return yield* new AuthenticationFailed({ address: this.address, reason: "the manager offers no SCRAM-SHA-256" })
+      const choice = Scram.chooseMechanism(hello.mechanisms, connection.channelBinding)
+      if (choice === undefined) return yield* this.#authFailed("the manager offers no SCRAM-SHA-256")
+      if (this.#options.bound === true && choice.mechanism !== Scram.mechanismPlus) {
+        const here = connection.channelBinding === undefined ? "this runtime" : "the manager"
+        return yield* this.#authFailed(`the login must be bound to its TLS connection, and ${here} cannot do that`)
       }
       const helloHash = sha256(concat([helloBody, serverHelloBody]))
-      const first = Scram.clientFirst({ name: user, nonce: randomBytes(Limits.scramNonceBytesMin), helloHash })
-      say({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message: first.message })
+      const first = Scram.clientFirst({
+        name: user,
+        nonce: randomBytes(Limits.scramNonceBytesMin),
+        helloHash,
+        gs2: choice.gs2
+      })
+      say({ type: C.authFirst, mechanism: choice.mechanism, message: first.message })
       const challenge = yield* this.#expect(yield* this.#next(mailbox), M.authChallenge)
       const step = Scram.clientChallenge(first.state, challenge.message)
       if (step._tag === "Refused") return yield* this.#authFailed(step.reason)

@@ -17,6 +17,7 @@ import type { Writer } from "../wire/Bytes.ts"
 import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
 import type { Guard } from "./Guard.ts"
+import { addressOf } from "./Logins.ts"
 
 export type PeerState = "hello" | "challenge" | "proof" | "session" | "open" | "closed"
 
@@ -46,6 +47,8 @@ export class Peer {
   grants: ReadonlyArray<Grant> | undefined = undefined
   scram: ServerState | undefined = undefined
   helloHash: Uint8Array | undefined = undefined
+  /** The challenge, while failures of others or its own hold it back. */
+  held: { readonly until: number; readonly message: string } | undefined = undefined
   framesBeforeLogin = 0
   /** Puts that waited when this connection took its session over, until they are asked again on it. */
   readonly crossing = new Set<number>()
@@ -65,6 +68,8 @@ export class Peer {
   closingAt = 0
   readonly acceptedAt: number
   readonly connection: Connection
+  /** Without the port. */
+  readonly address: string
   /** The door it came through; an in-process peer has none, and has proven itself by being here. */
   readonly gate: Gate | undefined
   /** Its door is closing: no new work. */
@@ -78,6 +83,7 @@ export class Peer {
 
   constructor(connection: Connection, gate: Gate | undefined, now: number) {
     this.connection = connection
+    this.address = addressOf(connection.peer)
     this.gate = gate
     this.acceptedAt = now
     this.lastHeardAt = now

@@ -31,6 +31,11 @@ export interface Handler {
 
 export interface Connection {
   readonly peer: string
+  /**
+   * What both ends of a TLS 1.3 connection export and nobody between them can (`tls-exporter`, RFC 9266: 32 bytes).
+   * Undefined: no TLS, or a runtime that does not export it.
+   */
+  readonly channelBinding?: Uint8Array | undefined
   /** Hands over the bytes; they must not be changed afterwards. */
   readonly write: (bytes: Uint8Array) => void
   /** Written and not yet taken by the system. */
@@ -43,19 +48,44 @@ export interface Connection {
   readonly destroy: () => void
 }
 
+/** TLS 1.3 of a listener. All texts are PEM. */
+export interface ServerTls {
+  readonly certificate: string
+  readonly privateKey: string
+  /** Whom the certificates of clients come from, each of which must then have one. Default: none are asked for. */
+  readonly clientAuthorities?: string | undefined
+}
+
+/** TLS 1.3 of a client. All texts are PEM. */
+export interface ClientTls {
+  /** Whom the manager's certificate comes from. Default: the authorities that the runtime knows. */
+  readonly authorities?: string | undefined
+  /** SHA-256 of the manager's certificate (64 hexadecimal digits): that one is taken and no other, whoever signed it. */
+  readonly fingerprint?: string | undefined
+  /** This client's own certificate and key, for a manager that asks for one. */
+  readonly certificate?: string | undefined
+  readonly privateKey?: string | undefined
+}
+
 export class Network extends Context.Service<
   Network,
   {
-    /** Listens until the scope closes. Returns the address really bound (port 0 becomes a port). */
+    /**
+     * Listens until the scope closes. Returns the address really bound (port 0 becomes a port). With `tls` a connection
+     * is accepted when its TLS handshake is done; `failed` hears of those that do not get so far.
+     */
     readonly listen: (
       address: Address,
-      accept: (connection: Connection) => Handler
+      accept: (connection: Connection) => Handler,
+      tls?: ServerTls,
+      failed?: (peer: string, reason: string) => void
     ) => Effect.Effect<Address, ListenFailed, Scope.Scope>
-    /** Connects within `timeoutMs`. The handler hears nothing before this has succeeded. */
+    /** Connects within `timeoutMs`, TLS included. The handler hears nothing before this has succeeded. */
     readonly dial: (
       address: Address,
       timeoutMs: number,
-      handler: (connection: Connection) => Handler
+      handler: (connection: Connection) => Handler,
+      tls?: ClientTls
     ) => Effect.Effect<Connection, ConnectFailed>
   }
 >()("millrace/platform/Network") {}

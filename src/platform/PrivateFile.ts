@@ -3,6 +3,7 @@
  * descriptor that was opened, not the name.
  */
 import * as fs from "node:fs"
+import * as path from "node:path"
 import process from "node:process"
 
 /** Why a private file cannot be used: what is found, what to do. */
@@ -102,3 +103,23 @@ export const appendPrivateLine = (
     fs.fsyncSync(descriptor)
     return found
   })
+
+/**
+ * The text of `name` in `folder`, both made where they are not there (modes 0600 and 0700): `text` is written whole, and on
+ * the disk, before the file has its name. One that is there is read, and must be its owner's alone.
+ */
+export const createPrivateFile = (folder: string, name: string, text: string, bytesMax: number): PrivateText => {
+  const file = path.join(folder, name)
+  const found = readPrivateFile(file, bytesMax)
+  if (found._tag === "Read" || fs.existsSync(file)) return found
+  const temporary = `${file}.new-${process.pid}`
+  try {
+    fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
+    fs.writeFileSync(temporary, text, { mode: 0o600, flag: "wx", flush: true })
+    fs.renameSync(temporary, file)
+    return { _tag: "Read", text }
+  } catch (error) {
+    fs.rmSync(temporary, { force: true })
+    return refused(`not to be made (${codeOf(error)})`, "check the disk and the rights of the folder")
+  }
+}

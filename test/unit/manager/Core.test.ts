@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Limits from "../../../src/Limits.ts"
 import { Core } from "../../../src/manager/Core.ts"
+import type { Gate } from "../../../src/manager/Peer.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import { Repeat } from "../../../src/model/Repeat.ts"
+import type { Connection } from "../../../src/platform/Network.ts"
 import { pair } from "../../../src/platform/Pair.ts"
 import * as Client from "../../../src/wire/ClientMessages.ts"
 import { frame } from "../../../src/wire/Frames.ts"
@@ -112,5 +115,77 @@ describe("a manager whose disk is slow", () => {
     await turns()
     assert.deepStrictEqual([q!.leased, q!.ready.size], [1, 1])
     assert.isAtLeast(q!.leaseHead!.at, 150_000)
+  })
+})
+
+describe("a door before the login", () => {
+  const gate: Gate = {
+    verifier: () => undefined,
+    grants: () => undefined,
+    iterations: [],
+    mockSecret: new Uint8Array(32)
+  }
+  const world = () => {
+    const lines: Array<string> = []
+    const base = {
+      now: () => 1_000,
+      alarm: () => {},
+      store: undefined,
+      durability: "memory",
+      failed: () => {}
+    } as const
+    const log = (_: string, text: string, details: object): void =>
+      void lines.push(`${text} ${JSON.stringify(details)}`)
+    const core = new Core({ queues: [], host: { ...base, log } })
+    /** Connects; says whether the manager listens. */
+    const connect = (address: string, i: number) => {
+      const end = { closed: false, written: 0 }
+      const close = (): void => {
+        end.closed = true
+      }
+      const connection: Connection = {
+        peer: `${address}:${i}`,
+        write: (bytes) => {
+          end.written += bytes.byteLength
+        },
+        pendingBytes: () => 0,
+        pause: () => {},
+        resume: () => {},
+        close,
+        destroy: close
+      }
+      return { end, handler: core.accept(connection, gate) }
+    }
+    return { core, connect, lines }
+  }
+
+  for (const [address, max] of [
+    ["10.0.0.1", Limits.connectionsUnauthenticatedPerAddressMax],
+    ["2001:db8::9", Limits.connectionsUnauthenticatedPerAddressMax],
+    ["127.0.0.1", Limits.connectionsUnauthenticatedLoopbackMax]
+  ] as const) {
+    it(`takes ${max} strangers from ${address} at a time, and no more`, () => {
+      const { connect, core, lines } = world()
+      const taken = Array.from({ length: max }, (_, i) => connect(address, i))
+      assert.isTrue(taken.every(({ end }) => !end.closed))
+      const tooMany = Array.from({ length: 10 }, (_, i) => connect(address, max + i))
+      assert.isTrue(tooMany.every(({ end }) => end.closed && end.written > 0))
+      assert.strictEqual(core.counters.refused, 10)
+      assert.strictEqual(lines.length, 1, "ten of one burst are one line")
+      // Others are not held up by it, as far as the places of all go round.
+      const elsewhere = max < Limits.connectionsUnauthenticatedMax
+      assert.strictEqual(connect("10.9.9.9", 1).end.closed, !elsewhere)
+      // One that goes makes room for one.
+      taken[0]!.handler.onClose("gone")
+      assert.isFalse(connect(address, 2 * max).end.closed)
+      assert.isTrue(connect(address, 2 * max + 1).end.closed)
+    })
+  }
+
+  it("takes no more strangers than its places, wherever they are from", () => {
+    const { connect } = world()
+    const max = Limits.connectionsUnauthenticatedMax
+    for (let i = 0; i < max; i++) assert.isFalse(connect(`10.0.${i >> 8}.${i & 255}`, i).end.closed)
+    assert.isTrue(connect("10.9.9.9", 1).end.closed)
   })
 })
