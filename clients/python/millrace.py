@@ -43,7 +43,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Op
 
 UINT_MAX = 2**53 - 1
 FRAME_BYTES_MAX = 20_971_520
-FRAME_BYTES_MAX_LOGIN = 20_480
+FRAME_BYTES_MAX_LOGIN = 16_512
 MESSAGES_PER_FRAME_MAX = 16_384
 ELEMENTS_MAX = 32
 DEPTH_MAX = 32
@@ -325,15 +325,15 @@ def _hmac(key: bytes, data: bytes) -> bytes:
     return hmac.new(key, data, hashlib.sha256).digest()
 
 
-def _attributes(text: str, names: str) -> List[str]:
-    """The values of a SCRAM text, whose attributes begin with `names` in this order."""
+def _attributes(text: str, names: str, more: bool) -> List[str]:
+    """The values of a SCRAM text, whose attributes begin with `names` in this order, and whether more may follow."""
     if not 1 <= len(text) <= 900 or any(not " " <= char <= "~" for char in text):
         _breach("not a SCRAM text")
     pairs = [part.split("=", 1) for part in text.split(",")]
     found = [pair[0] for pair in pairs]
     if any(len(pair) < 2 or len(pair[0]) != 1 for pair in pairs) or "m" in found or len(set(found)) < len(found):
         _breach("bad attributes in a SCRAM text")
-    if found[: len(names)] != list(names):
+    if found[: len(names)] != list(names) or (len(found) > len(names) and not more):
         _breach("attributes of a SCRAM text are missing or out of order")
     return [pair[1] for pair in pairs[: len(names)]]
 
@@ -361,10 +361,10 @@ class _Scram:
         return f"n,,{self._bare}"
 
     def final(self, challenge: str) -> str:
-        nonce, salt_text, iterations_text = _attributes(challenge, "rsi")
+        nonce, salt_text, iterations_text = _attributes(challenge, "rsi", more=True)
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise AuthenticationFailed("the manager's nonce does not extend the one it was sent", 65)
-        if not iterations_text.isdigit() or not ITERATIONS_MIN <= int(iterations_text) <= ITERATIONS_MAX:
+        if not re.fullmatch("[1-9][0-9]{0,9}", iterations_text) or not ITERATIONS_MIN <= int(iterations_text) <= ITERATIONS_MAX:
             raise AuthenticationFailed(f"iterations are not in {ITERATIONS_MIN}..{ITERATIONS_MAX}", 65)
         salted = hashlib.pbkdf2_hmac("sha256", self._key, _base64(salt_text), int(iterations_text), 32)
         client_key, server_key = _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
@@ -376,7 +376,8 @@ class _Scram:
         return f"{without_proof},p={base64.b64encode(proof).decode('ascii')}"
 
     def check(self, text: str) -> None:
-        if not hmac.compare_digest(_base64(_attributes(text, "v")[0]), self._signature) or not self._signature:
+        (signature,) = _attributes(text, "v", more=False)
+        if not hmac.compare_digest(_base64(signature), self._signature):
             raise AuthenticationFailed("the manager does not have this key: it may be an impostor", 65)
 
 
@@ -600,7 +601,7 @@ class Queue:
         try:
             payload = task.payload
         except ValueError:
-            task.release()
+            task.fail("the payload does not decode", "undecodable")
             raise
         self._client._send(0x1A, [task.number, task.fence])
         self._client._drop(task)
@@ -713,11 +714,8 @@ class Client:
 
     def close(self) -> None:
         """Says goodbye. Requests of other threads that have no answer yet end with ConnectionLost."""
-        try:
-            self._send(0x06)
-            self._reader.join(HANDSHAKE_SECONDS)
-        except MillraceError:
-            pass
+        self._tell(0x06)
+        self._reader.join(HANDSHAKE_SECONDS)
         self._over(ConnectionLost("this client was closed", definite=False))
         self._reader.join(HANDSHAKE_SECONDS)
         self._heart.join(HANDSHAKE_SECONDS)
@@ -809,6 +807,13 @@ class Client:
             self._over(ConnectionLost(f"the connection is lost: {error}", definite=False))
             raise self._lost(definite=False) from error
 
+    def _tell(self, kind: int, *elements: Any) -> None:
+        """Sends what nobody waits for: if the connection is lost, whoever waits for something is told."""
+        try:
+            self._send(kind, *elements)
+        except MillraceError:
+            pass
+
     def _over(self, error: MillraceError) -> None:
         """The connection is over: nothing that waits will be answered."""
         with self._lock:
@@ -841,7 +846,7 @@ class Client:
                     self._handle(name, message)
         except MillraceError as error:
             self._over(error)
-        except OSError as error:
+        except Exception as error:
             self._over(ConnectionLost(f"the connection is lost: {error}", definite=False))
 
     def _handle(self, name: str, message: List[Any]) -> None:
@@ -873,8 +878,11 @@ class Client:
             if waiting is None or (name != "refused" and name not in waiting.expects):
                 _breach(f"{name} for a request that does not wait for it")
             self._answered.append(message[0])
-            if not waiting.abandoned:
-                self._held.update((task.number, task) for task in tasks)
+            for task in tasks if not waiting.abandoned else ():
+                older = self._held.get(task.number)
+                if older is not None:
+                    older.lost = True
+                self._held[task.number] = task
             waiting.error = _refusal(*message[1:5]) if name == "refused" else None
             waiting.answer = (name, tasks if name == "leased" else message)
         waiting.over.set()
@@ -895,7 +903,7 @@ class Client:
                 waiting.abandoned = True
                 for task in waiting.answer[1] if waiting.answer is not None and "leased" in expects else ():
                     self._held.pop(task.number, None)
-            self._send(0x22, number)
+            self._tell(0x22, number)
             raise
         self._acknowledge()
         if waiting.answer is None or waiting.error is not None:
@@ -935,7 +943,7 @@ class Client:
                 ranges[-1] = number
             else:
                 ranges += (number, number)
-        self._send(0x34, ranges)
+        self._tell(0x34, ranges)
 
     def _change(self, task: Task, kind: int, *elements: Any, ends: bool = False) -> None:
         """A request about one lease, which is forgotten if it is over then."""
@@ -974,12 +982,15 @@ class Client:
         return events
 
     def _beat(self) -> None:
+        last = time.monotonic()
         try:
             while self._error is None:
                 # Woken early when a queue with a shorter term is opened, and at the end.
-                if not self._wake.wait(self._interval):
-                    self._heartbeat()
+                self._wake.wait(max(0.0, last + self._interval - time.monotonic()))
                 self._wake.clear()
+                if time.monotonic() >= last + self._interval:
+                    last = time.monotonic()
+                    self._heartbeat()
         except MillraceError:
             pass
 
