@@ -118,6 +118,79 @@ describe("a manager whose disk is slow", () => {
   })
 })
 
+/** A manager with connections of no network: each says whether it was closed, and how much was written to it. */
+const manager = () => {
+  const lines: Array<string> = []
+  const base = { now: () => 1_000, alarm: () => {}, store: undefined, durability: "memory", failed: () => {} } as const
+  const log = (_: string, text: string, details: object): void => void lines.push(`${text} ${JSON.stringify(details)}`)
+  const core = new Core({ queues: [], host: { ...base, log } })
+  const connect = (peer: string, gate: Gate | undefined) => {
+    const end = { closed: false, written: 0 }
+    const close = (): void => {
+      end.closed = true
+    }
+    const connection: Connection = {
+      peer,
+      write: (bytes) => {
+        end.written += bytes.byteLength
+      },
+      pendingBytes: () => 0,
+      pause: () => {},
+      resume: () => {},
+      close,
+      destroy: close
+    }
+    return { end, handler: core.accept(connection, gate) }
+  }
+  return { core, connect, lines }
+}
+
+const hello = frame((w) =>
+  Client.encode(w, {
+    ...{ type: C.hello, magic: "millrace", versionMin: 1, versionMax: 1, capabilities: 0, frameBytesMax: 1_024 },
+    ...{ role: "", namespace: "default", agent: "test" }
+  })
+)
+const sessionOpen = frame((w) => Client.encode(w, { type: C.sessionOpen, session: undefined, held: [] }))
+
+const settled = async (): Promise<void> => {
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe("a manager's places", () => {
+  const joined = (connect: ReturnType<typeof manager>["connect"], i: number) => {
+    const made = connect(`10.0.0.1:${i}`, undefined)
+    made.handler.onData(hello)
+    made.handler.onData(sessionOpen)
+    return made
+  }
+
+  it(`are for ${Limits.connectionsMax} connections, and one that goes makes room for one`, async () => {
+    const { connect, core } = manager()
+    const first = joined(connect, 0)
+    for (let i = 1; i < Limits.connectionsMax; i++) assert.isFalse(joined(connect, i).end.closed)
+    assert.isTrue(joined(connect, -1).end.closed)
+    assert.strictEqual(core.counters.refused, 1)
+    first.handler.onClose("gone")
+    await settled()
+    assert.isFalse(joined(connect, -2).end.closed)
+    assert.isTrue(joined(connect, -3).end.closed)
+  })
+
+  it(`are for ${Limits.sessionsMax} sessions; of those that nobody is connected to, the oldest makes room`, async () => {
+    const { connect, core } = manager()
+    const kept = joined(connect, 0)
+    for (let i = 1; i < Limits.sessionsMax; i++) {
+      joined(connect, i).handler.onClose("gone")
+      if (i % 1_000 === 0) await settled()
+    }
+    await settled()
+    for (let i = 0; i < 3; i++) assert.isFalse(joined(connect, -1 - i).end.closed)
+    assert.isFalse(kept.end.closed, "a session with a connection stays")
+    assert.strictEqual(core.counters.sessions, Limits.sessionsMax + 3)
+  })
+})
+
 describe("a door before the login", () => {
   const gate: Gate = {
     verifier: () => undefined,
@@ -126,37 +199,8 @@ describe("a door before the login", () => {
     mockSecret: new Uint8Array(32)
   }
   const world = () => {
-    const lines: Array<string> = []
-    const base = {
-      now: () => 1_000,
-      alarm: () => {},
-      store: undefined,
-      durability: "memory",
-      failed: () => {}
-    } as const
-    const log = (_: string, text: string, details: object): void =>
-      void lines.push(`${text} ${JSON.stringify(details)}`)
-    const core = new Core({ queues: [], host: { ...base, log } })
-    /** Connects; says whether the manager listens. */
-    const connect = (address: string, i: number) => {
-      const end = { closed: false, written: 0 }
-      const close = (): void => {
-        end.closed = true
-      }
-      const connection: Connection = {
-        peer: `${address}:${i}`,
-        write: (bytes) => {
-          end.written += bytes.byteLength
-        },
-        pendingBytes: () => 0,
-        pause: () => {},
-        resume: () => {},
-        close,
-        destroy: close
-      }
-      return { end, handler: core.accept(connection, gate) }
-    }
-    return { core, connect, lines }
+    const { connect, core, lines } = manager()
+    return { core, lines, connect: (address: string, i: number) => connect(`${address}:${i}`, gate) }
   }
 
   for (const [address, max] of [
