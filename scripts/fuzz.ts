@@ -5,9 +5,10 @@
  * Kept inputs and the canary come first. Without counts it runs for the minutes; with counts until they are reached (and
  * no longer than the minutes, if both are given): `--inputs` over all targets, each with the same share of the time,
  * `--sequences` on live managers. Ends with counts, the longest time of an input and how memory grew; with code 1 when
- * an input failed, a worker hung, or memory grew in the second half. `--only` takes a target's name, or `live`.
+ * an input failed, a worker hung, or memory grew in the second half. `--only` takes a target's name, `clients` or `live`.
  */
 import { isMainThread, parentPort, Worker } from "node:worker_threads"
+import { type ClientResult, runClients } from "../test/fuzz/client.ts"
 import { type LiveResult, newLiveResult, runLive, worldSequences } from "../test/fuzz/live.ts"
 import { canary } from "../test/fuzz/planted.ts"
 import { replay, targets } from "../test/fuzz/registry.ts"
@@ -16,6 +17,9 @@ import { flagsOf, refuse, whole } from "./flags.ts"
 
 const workersMax = 2
 const live = "live"
+const clients = "clients"
+/** Clients that a worker is given at once. */
+const shareClients = 200
 /** Batches that a worker is given at once. */
 const shareBatches = 10
 /** Every so many worlds, one over real sockets. */
@@ -41,6 +45,7 @@ interface Share {
 type Done =
   | { readonly name: string; readonly ms: number; readonly result: Result }
   | { readonly name: typeof live; readonly ms: number; readonly live: LiveResult }
+  | { readonly name: typeof clients; readonly ms: number; readonly clients: ClientResult }
 
 const work = (): void => {
   parentPort!.on("message", async ({ count, first, name, seed }: Share) => {
@@ -50,6 +55,11 @@ const work = (): void => {
       const tcp = first % socketsEvery === socketsEvery - 1
       const done = await runLive({ seed, sequences: count, tcp }, { first })
       parentPort!.postMessage({ name: live, ms: ms(), live: done } satisfies Done)
+      return
+    }
+    if (name === clients) {
+      const done = await runClients({ seed, inputs: count, first })
+      parentPort!.postMessage({ name: clients, ms: ms(), clients: done } satisfies Done)
       return
     }
     const result = runTarget(targets.find((target) => target.name === name)!, seed, count, { first })
@@ -106,17 +116,18 @@ const run = async (options: Options): Promise<boolean> => {
   // What is fuzzed, with the time and the count that each has had.
   const counted = options.inputs !== undefined || options.sequences !== undefined
   const names = [
-    ...(!counted || options.inputs !== undefined ? targets.map(({ name }) => name) : []),
+    ...(!counted || options.inputs !== undefined ? [...targets.map(({ name }) => name), clients] : []),
     ...(!counted || options.sequences !== undefined ? [live] : [])
   ].filter((name) => options.only === undefined || name === options.only)
   const spent = new Map(names.map((name) => [name, { ms: 0, given: 0, first: 0 }]))
   const results: Record<string, Result> = {}
   const lives = newLiveResult()
+  const clientCounts = { inputs: 0, opened: 0, answers: 0 }
   const until = options.minutes === undefined ? Number.POSITIVE_INFINITY : startedAt + options.minutes * 60_000
 
   const givenInputs = (): number => {
     let sum = 0
-    for (const [name, { given }] of spent) if (name !== live) sum += given
+    for (const [name, { given }] of spent) if (name !== live && name !== clients) sum += given
     return sum
   }
   const share = (): Share | undefined => {
@@ -137,8 +148,10 @@ const run = async (options: Options): Promise<boolean> => {
     const count =
       next === live
         ? Math.min(worldSequences, (options.sequences ?? Number.POSITIVE_INFINITY) - state.given)
-        : shareBatches * batchInputs
-    state.first += next === live ? 1 : shareBatches
+        : next === clients
+          ? shareClients
+          : shareBatches * batchInputs
+    state.first += next === live ? 1 : next === clients ? shareClients : shareBatches
     state.given += count
     // Until it is back, as if it had taken as long as those before: two workers do not take the same.
     state.ms += 1
@@ -154,6 +167,15 @@ const run = async (options: Options): Promise<boolean> => {
       if (failure === undefined) return
       fail(`live: ${failure}`)
       spent.delete(live)
+      return
+    }
+    if ("clients" in done) {
+      clientCounts.inputs += done.clients.inputs
+      clientCounts.opened += done.clients.opened
+      clientCounts.answers += done.clients.answers
+      if (done.clients.failure === undefined) return
+      fail(`clients: ${done.clients.failure}`)
+      spent.delete(clients)
       return
     }
     const { failure, frames, inputs, slowestMs } = done.result
@@ -231,6 +253,7 @@ const run = async (options: Options): Promise<boolean> => {
         return [name, { inputs, frames, perSecond, slowestMs: Math.round(slowestMs * 10) / 10 }]
       })
     ),
+    clients: clientCounts,
     live: { ...liveCounts, longestTurnMs: Math.round(lives.longestTurnMs * 10) / 10 },
     rssMib: {
       start: inMib(samples[0]!),
@@ -253,7 +276,7 @@ const main = async (): Promise<void> => {
     only: { type: "string" },
     json: { type: "boolean", default: false }
   })
-  const known = [...targets.map(({ name }) => name), live]
+  const known = [...targets.map(({ name }) => name), clients, live]
   if (only !== undefined && !known.includes(only)) refuse(`--only names ${only}; there are ${known.join(", ")}`)
   const optional = (name: string, text: string | undefined): number | undefined =>
     text === undefined ? undefined : whole(name, text, 1)

@@ -2,7 +2,7 @@
 import type { Random } from "../unit/random.ts"
 
 /** An input has at most so many bytes. */
-export const inputBytesMax = 128 * 1_024
+export const inputBytesMax = 64 * 1_024
 
 const scratch = new Uint8Array(inputBytesMax)
 
@@ -101,7 +101,7 @@ const edited = (random: Random, size: number, other: Uint8Array, tokens: Readonl
       const piece = Math.min(size - at, 1 + random.int(random.pick([1, 4, 16])))
       if (piece === 0) return size
       const room = Math.floor((inputBytesMax - size) / piece)
-      const times = Math.min(room, 1 + random.int(long ? 100_000 : random.pick([2, 40])))
+      const times = Math.min(room, 1 + random.int(long ? 50_000 : random.pick([2, 40])))
       const grown = move(size, at, 0, piece * times)
       // What is to be repeated has moved behind the room made for it; each copy doubles what there is.
       scratch.copyWithin(at, at + piece * times, at + piece * times + piece)
@@ -121,15 +121,17 @@ export const shrunk = (input: Uint8Array, fails: (input: Uint8Array) => boolean)
   const until = performance.now() + shrinkMs
   let tries = 0
   let best: Uint8Array = input.slice()
+  const over = (): boolean => tries > shrinkTriesMax || performance.now() > until
   const goes = (candidate: Uint8Array): boolean => {
-    if (tries++ > shrinkTriesMax || performance.now() > until || !fails(candidate)) return false
+    tries++
+    if (!fails(candidate)) return false
     best = candidate
     return true
   }
   for (let again = true; again; ) {
     again = false
     for (let piece = Math.ceil(best.byteLength / 2); piece >= 1; piece = piece === 1 ? 0 : Math.ceil(piece / 2)) {
-      for (let at = 0; at + piece <= best.byteLength; ) {
+      for (let at = 0; at + piece <= best.byteLength && !over(); ) {
         const candidate = new Uint8Array(best.byteLength - piece)
         candidate.set(best.subarray(0, at))
         candidate.set(best.subarray(at + piece), at)
@@ -138,7 +140,7 @@ export const shrunk = (input: Uint8Array, fails: (input: Uint8Array) => boolean)
       }
     }
   }
-  for (let at = 0; at < best.byteLength; at++) {
+  for (let at = 0; at < best.byteLength && !over(); at++) {
     if (best[at] === 0) continue
     const candidate = best.slice()
     candidate[at] = 0

@@ -5,6 +5,7 @@
  * Seeds are fixed here, so that a commit fails for what it changed; `npm run fuzz` draws fresh ones.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { runClients } from "./client.ts"
 import { runLive } from "./live.ts"
 import { canary, livePlants, plants } from "./planted.ts"
 import { replay, strays, targets } from "./registry.ts"
@@ -13,6 +14,7 @@ import { runTarget } from "./target.ts"
 const seed = 1
 const liveSequences = 1_000
 const tcpSequences = 60
+const clients = 400
 /** A planted bug of the live manager is found within these. */
 const plantSequences = 200
 
@@ -66,5 +68,22 @@ describe("fuzz of a live manager", () => {
   it.each(livePlants)("finds a planted bug: $bug", async ({ found, sabotage }) => {
     const { failure } = await runLive({ seed, sequences: plantSequences, sabotage })
     assert.match(failure ?? "not found", found)
+  })
+})
+
+describe("fuzz of a client", () => {
+  it("asks an impostor for no session, and ends with typed errors whatever it is answered", async () => {
+    const { ends, failure, ...counts } = await runClients({ seed, inputs: clients })
+    assert.isUndefined(failure, failure)
+    console.log(`fuzz: clients: ${JSON.stringify(counts)}, ended: ${JSON.stringify(ends)}`)
+    assert.isAbove(counts.opened, clients / 10)
+    const met = [
+      "login: ProtocolViolated",
+      "login: ConnectFailed",
+      "login: AuthenticationFailed",
+      "done",
+      "ProtocolViolated"
+    ]
+    assert.includeMembers(Object.keys(ends), met)
   })
 })

@@ -27,7 +27,7 @@ import { Random } from "../unit/random.ts"
 import { clientMessages } from "../unit/wire/messages.ts"
 import { mutated } from "./bytes.ts"
 import { type Dial, FuzzPeer, Known } from "./peer.ts"
-import { inputMsMax } from "./target.ts"
+import { inputMsMax, threadMs } from "./target.ts"
 
 export interface LiveOptions {
   readonly seed: number
@@ -74,11 +74,6 @@ const key = "a-secret-of-the-fuzzed-manager-0123456789abcd"
 const neighbourQueue = TaskQueue.make("neighbour", { payload: Schema.Int, result: Schema.Int })
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-const threadMs = (): number => {
-  const { system, user } = process.threadCpuUsage()
-  return (system + user) / 1_000
-}
-
 const names = ["a", "b", "c", "d", "e", "f"]
 const commands = Object.values(clientMessages)
 const huge = [1_000_000, 2 ** 31, 2 ** 32, Number.MAX_SAFE_INTEGER - 1, Number.MAX_SAFE_INTEGER]

@@ -176,7 +176,8 @@ const decoder = <A>(
     },
     check: (input) => {
       const r = new Reader(input)
-      while (!r.done) {
+      // As many as a manager looks at.
+      for (let i = 0; i < Limits.messagesPerFrameMax && !r.done; i++) {
         const from = r.position
         let message: A
         try {
