@@ -10,8 +10,10 @@
 
 /** Bytes of one frame body before the peer has proven who it is. */
 export const preAuthFrameBytesMax = 1_024
-/** Frames a peer may send before it has proven who it is. */
+/** Frames a peer, client or manager, may send before it has proven who it is. */
 export const preAuthFramesMax = 6
+/** Bytes of one frame body that a client takes from a manager which has not proven yet that it has the key. */
+export const unprovenFrameBytesMax = 64 * 1_024
 /** Bytes of one frame body after the handshake. A larger length is refused before a byte of it is kept. */
 export const frameBytesMax = 20 * 1_024 * 1_024
 /**

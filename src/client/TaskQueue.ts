@@ -1044,6 +1044,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           )
         const prefix = client.link.session?.prefix ?? ""
         if (answer.type === M.putDone) {
+          if (answer.count !== to - from) {
+            const reason = `the manager says that ${answer.count} of ${to - from} tasks were put`
+            return yield* this.#incomplete(new Errors.ProtocolViolated({ reason }), receipts.length)
+          }
           for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, undefined))
           continue
         }
