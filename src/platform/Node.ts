@@ -3,8 +3,11 @@
  *
  * `noDelay` is always on: writes are coalesced above, once per round. Errors of the system are mapped here, by code.
  */
+import * as fs from "node:fs"
 import * as net from "node:net"
+import process from "node:process"
 import * as tls from "node:tls"
+import { isMainThread } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ConnectFailed, ListenFailed } from "../Errors.ts"
@@ -118,7 +121,39 @@ const serverOf = (
   return server
 }
 
-const listen: Network["Service"]["listen"] = (address, accept, secure, failed = () => {}) =>
+/**
+ * A Unix socket is its owner's alone from its first moment: it is made under a mask (`listen` binds before it returns). A
+ * thread may not set one; there the mode is set afterwards.
+ */
+const privately = (address: Address): { readonly bound: () => void; readonly done: () => void } => {
+  const nothing = (): void => {}
+  if (address._tag !== "Unix" || process.platform === "win32") return { bound: nothing, done: nothing }
+  if (!isMainThread) return { bound: nothing, done: () => fs.chmodSync(address.path, 0o700) }
+  const before = process.umask(0o077)
+  return { bound: () => void process.umask(before), done: nothing }
+}
+
+/** A socket that a killed manager left behind is in the way of the next one: nobody answers there, and it goes. */
+const clearStale = (address: Address): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    if (address._tag !== "Unix" || fs.statSync(address.path, { throwIfNoEntry: false })?.isSocket() !== true) {
+      return resume(Effect.void)
+    }
+    const socket = net.connect({ path: address.path })
+    socket.once("connect", () => {
+      socket.destroy()
+      resume(Effect.void)
+    })
+    socket.once("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ECONNREFUSED") fs.rmSync(address.path, { force: true })
+      resume(Effect.void)
+    })
+  })
+
+const listen: Network["Service"]["listen"] = (address, accept, secure, failed) =>
+  Effect.andThen(clearStale(address), bind(address, accept, secure, failed))
+
+const bind: Network["Service"]["listen"] = (address, accept, secure, failed = () => {}) =>
   Effect.acquireRelease(
     Effect.callback<
       { readonly server: net.Server; readonly open: Set<net.Socket>; readonly bound: Address },
@@ -135,7 +170,9 @@ const listen: Network["Service"]["listen"] = (address, accept, secure, failed = 
       server.once("error", (error) =>
         resume(Effect.fail(new ListenFailed({ address: formatAddress(address), reason: reasonOf(error) })))
       )
+      const opened = privately(address)
       server.listen(listenOptions(address), () => {
+        opened.done()
         // An accept that fails (out of descriptors) must not end the manager; the peer will dial again.
         server.on("error", () => {})
         const at = server.address()
@@ -143,6 +180,7 @@ const listen: Network["Service"]["listen"] = (address, accept, secure, failed = 
           at !== null && typeof at === "object" ? { _tag: "Tcp", host: at.address, port: at.port } : address
         resume(Effect.succeed({ server, open, bound }))
       })
+      opened.bound()
     }),
     ({ server, open }) =>
       Effect.callback<void>((resume) => {
