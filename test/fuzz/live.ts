@@ -324,7 +324,7 @@ const world = (options: LiveOptions, sequences: ReadonlyArray<number>, result: L
     const one = async (sequence: number): Promise<void> => {
       const before = result.longestTurnMs
       result.longestTurnMs = 0
-      const known = new Known()
+      const known = new Known(forbidden)
       // Its failure is looked at when the links have had their say.
       const working = run(Effect.exit(work(known)))
       const peers = await play(randomOf(options.seed, sequence), dial, known, forbidden, result)
@@ -348,7 +348,7 @@ const world = (options: LiveOptions, sequences: ReadonlyArray<number>, result: L
       }
       if (wrong.length > 0) throw new Error(wrong.slice(0, 5).join("\n"))
       // Every session that is left says goodbye: then there are as many as before.
-      const last = new Known()
+      const last = new Known(forbidden)
       const closers: Array<FuzzPeer> = []
       for (const session of engine.sessions) {
         if (own.has(session)) continue

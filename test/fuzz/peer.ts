@@ -24,16 +24,38 @@ export class Known {
   readonly leases: Array<number> = []
   readonly tasks: Array<number> = []
   readonly sessions: Array<Uint8Array> = []
+  /** The neighbour's queue: whoever leases from it may, so a peer that is about to name it, by whatever cut, ends. */
+  readonly forbidden: number
   frames = 0
   answers = 0
   closings = 0
   sessionsOpened = 0
   sessionsResumed = 0
+
+  constructor(forbidden: number) {
+    this.forbidden = forbidden
+  }
 }
 
 export type Dial =
   | { readonly connect: (handler: (connection: Connection) => Handler) => Connection }
   | { readonly port: number; readonly key: string }
+
+/** Whether a manager that takes this body is asked for anything of that queue. */
+const mentions = (body: Uint8Array, queue: number): boolean => {
+  const r = new Reader(body)
+  try {
+    while (!r.done) {
+      const m = ClientMessages.decode(r)
+      if ("queue" in m && m.queue === queue) return true
+      if (m.type !== C.commit || m.effects === undefined) continue
+      if (m.effects.some((effects) => effects?.puts.some((put) => put.queue === queue))) return true
+    }
+  } catch {
+    // What comes before the first malformed byte has been looked at.
+  }
+  return false
+}
 
 /** PBKDF2 once per salt, as a client does. */
 const salted = new Map<string, Promise<Uint8Array>>()
@@ -49,6 +71,8 @@ export class FuzzPeer {
   readonly #write: (bytes: Uint8Array) => void
   readonly #destroy: () => void
   readonly #reader = new FrameReader(Limits.frameBytesMax)
+  /** Reads what is said as a manager does. */
+  readonly #own = new FrameReader(Limits.frameBytesMax)
   readonly #key: string | undefined
   /** What is said when the login is over. */
   #first: Uint8Array | undefined
@@ -99,6 +123,11 @@ export class FuzzPeer {
 
   write(bytes: Uint8Array): void {
     if (this.closed) return
+    let forbidden = false
+    this.#own.push(bytes, (body) => {
+      forbidden ||= mentions(body, this.#known.forbidden)
+    })
+    if (forbidden) return this.#destroy()
     this.#known.frames++
     this.#write(bytes)
   }
