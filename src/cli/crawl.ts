@@ -19,6 +19,9 @@ import { hostConcurrency } from "./work.ts"
 const optionalInt = (name: string, description: string) =>
   Flag.Int(name).pipe(Flag.withDescription(description), Flag.optional)
 
+/** Its own workers, on this machine, have no certificate to show. */
+const { tlsCa: _, ...networkFlags } = Network.flags
+
 export const makeCrawl = (script: string) =>
   Command.make(
     "crawl",
@@ -53,7 +56,7 @@ export const makeCrawl = (script: string) =>
       ),
       user: Options.user,
       ...Options.key,
-      ...Network.flags,
+      ...networkFlags,
       json: Options.json
     },
     Effect.fn(function* (options) {
@@ -62,10 +65,26 @@ export const makeCrawl = (script: string) =>
       const flags = [options.authkey, options.authkeyFile, options.authkeyEnv]
       const named = flags.some(Option.isSome) || environment(Options.keyVariable) !== undefined
       const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
+      if (options.network && !named) {
+        const remedy =
+          "workers elsewhere need a key that they can have: give --authkey-file FILE (made when it is not there)"
+        return yield* new ConfigurationInvalid({ field: "--network", value: "given without a key", remedy })
+      }
       const { hostConcurrency, json, memory, out, port, restart, url, workers } = options
       const show = yield* progressTo({ json })
       const report = yield* runCrawl({
-        ...{ url, out, workers, hostConcurrency, listen: options, port, auth, script, memory, restart },
+        ...{
+          url,
+          out,
+          workers,
+          hostConcurrency,
+          listen: { ...options, tlsCa: Option.none() },
+          port,
+          auth,
+          script,
+          memory,
+          restart
+        },
         data: Option.getOrUndefined(options.data),
         durability: Option.getOrUndefined(options.durability),
         maxPages: Option.getOrElse(options.maxPages, () => 10_000),

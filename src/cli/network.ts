@@ -6,7 +6,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { fingerprintOf, makeCertificate } from "../auth/Certificate.ts"
-import { encodeJoin } from "../auth/Join.ts"
+import { decodeJoin, encodeJoin } from "../auth/Join.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { makeSigningKey, randomBytes } from "../platform/Crypto.ts"
@@ -21,7 +21,7 @@ export const flags = {
     Flag.withDefault(false)
   ),
   advertise: Flag.String("advertise").pipe(
-    Flag.withDescription("Name or address by which other machines reach this one (default: its first address)"),
+    Flag.withDescription("HOST or HOST:PORT by which other machines reach this one (default: its first address)"),
     Flag.optional
   ),
   tlsCert: Flag.String("tls-cert").pipe(
@@ -54,7 +54,13 @@ export interface Listener {
   readonly host: string
   readonly insecureNetwork: boolean
   readonly tls: ServerTls | undefined
-  readonly advertised: string | undefined
+  readonly advertised: Place | undefined
+}
+
+interface Place {
+  readonly host: string
+  /** Undefined: the port that is listened on. */
+  readonly port: number | undefined
 }
 
 export const thisMachine: Listener = {
@@ -65,10 +71,15 @@ export const thisMachine: Listener = {
 }
 
 const everywhere = new Set(["0.0.0.0", "::"])
-const file = "manager.pem"
+/** In the folder of the data. */
+export const certificateFile = "manager.pem"
 
 /** What to listen on and with which certificate. `folder`: where the one that is made is kept; undefined: nowhere. */
-export const listening = Effect.fnUntraced(function* (options: NetworkOptions, folder: string | undefined) {
+export const listening = (options: NetworkOptions, folder: string | undefined) =>
+  Effect.flatMap(checked(options), (prepare) => prepare(folder))
+
+/** Looks at the flags and the files that they name, before anything is made; then makes what is missing. */
+export const checked = Effect.fnUntraced(function* (options: NetworkOptions) {
   const { insecureNetwork, network } = options
   const host = Option.getOrElse(options.host, () => (network ? "0.0.0.0" : "127.0.0.1"))
   if (network && insecureNetwork) {
@@ -86,14 +97,32 @@ export const listening = Effect.fnUntraced(function* (options: NetworkOptions, f
       const remedy = "add --network, or --tls-cert and --tls-key"
       return yield* new ConfigurationInvalid({ field: flag, value: value.value, remedy })
     }
-    return { ...thisMachine, host, insecureNetwork } satisfies Listener
+    return (_: string | undefined): Effect.Effect<Listener, ConfigurationInvalid> =>
+      Effect.succeed({ ...thisMachine, host, insecureNetwork })
   }
-  const advertised = Option.getOrElse(advertise, () => (everywhere.has(host) ? (outsideAddress() ?? hostname()) : host))
-  const made = given ?? (yield* ownCertificate(advertised, folder))
+  const place = Option.getOrElse(advertise, () => (everywhere.has(host) ? (outsideAddress() ?? hostname()) : host))
+  const advertised = placeOf(place)
+  if (advertised === undefined) {
+    const remedy = "name a host by which others reach this machine, HOST or HOST:PORT: --advertise crawler.example.org"
+    return yield* new ConfigurationInvalid({ field: "--advertise", value: JSON.stringify(place), remedy })
+  }
   const clientAuthorities = Option.isSome(tlsCa) ? yield* Options.pemFile("--tls-ca", tlsCa.value) : undefined
-  const tls: ServerTls = { ...made, clientAuthorities }
-  return { host, insecureNetwork, tls, advertised } satisfies Listener
+  return (folder: string | undefined): Effect.Effect<Listener, ConfigurationInvalid> =>
+    Effect.map(given === undefined ? ownCertificate(advertised.host, folder) : Effect.succeed(given), (made) => ({
+      ...{ host, insecureNetwork, advertised },
+      tls: { ...made, clientAuthorities }
+    }))
 })
+
+/** A host, and a port where another one is reached from outside. Undefined: none that a join string can name. */
+const placeOf = (text: string): Place | undefined => {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d+))?$/.exec(text) ?? []
+  // An IPv6 address may stand alone.
+  const host = bracketed ?? plain ?? text
+  const place = { host, port: port === undefined ? undefined : Number(port) }
+  const sample = encodeJoin({ user: "default", host, port: place.port ?? 1, fingerprint: "0".repeat(64) })
+  return decodeJoin(sample)._tag === "Decoded" ? place : undefined
+}
 
 /** The certificate that was made at the first start, or a new one. */
 const ownCertificate = Effect.fnUntraced(function* (host: string, folder: string | undefined) {
@@ -108,8 +137,8 @@ const ownCertificate = Effect.fnUntraced(function* (host: string, folder: string
     yield* Effect.logWarning("nothing is kept: the certificate, and so the join string, is another one at every start")
     return { certificate, privateKey }
   }
-  const path = `${folder}/${file}`
-  const kept = createPrivateFile(folder, file, `${certificate}${privateKey}`, Limits.pemBytesMax)
+  const path = `${folder}/${certificateFile}`
+  const kept = createPrivateFile(folder, certificateFile, `${certificate}${privateKey}`, Limits.pemBytesMax)
   if (kept._tag === "Refused") {
     return yield* new ConfigurationInvalid({ field: path, value: kept.value, remedy: kept.remedy })
   }
@@ -126,7 +155,7 @@ export const announce = Effect.fnUntraced(function* (
   const fingerprint = tls === undefined ? undefined : fingerprintOf(tls.certificate)
   if (advertised === undefined || fingerprint === undefined || address._tag === "Unix") return
   yield* Effect.logInfo(`TLS 1.3 on ${formatAddress(address)}; programs elsewhere need the line below and the key`)
-  yield* print(encodeJoin({ user, host: advertised, port: address.port, fingerprint }))
+  yield* print(encodeJoin({ user, host: advertised.host, port: advertised.port ?? address.port, fingerprint }))
 })
 
 /** For a program on this machine. */

@@ -90,6 +90,7 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
   const path = yield* Path.Path
   const dataFolder =
     options.memory === true ? undefined : path.resolve(options.data ?? path.join(directory, dataFolderDefault))
+  const prepare = options.listen === undefined ? undefined : yield* Network.checked(options.listen)
   const wanted = { url, depth: depth ?? Crawl.depthDefault }
   const data =
     dataFolder === undefined
@@ -104,7 +105,7 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
     }
   }
   const auth: Auth = options.auth ?? { key: generateKey(randomBytes(Limits.authkeyGeneratedBytes)) }
-  const at = options.listen === undefined ? Network.thisMachine : yield* Network.listening(options.listen, dataFolder)
+  const at = prepare === undefined ? Network.thisMachine : yield* prepare(dataFolder)
   const { Images, Pages } = Crawl.queues({ maxPages, leaseMs })
   const live = Manager.layerTcp({ ...at, port: port ?? 0, auth }).pipe(
     Layer.provideMerge(Manager.layer({ queues: [Pages, Images] })),

@@ -10,11 +10,19 @@ import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
 
-/** The `traceparent` of the fiber's span; undefined: it has none that anybody records. */
+const traceIdPattern = /^[0-9a-f]{32}$/
+const spanIdPattern = /^[0-9a-f]{16}$/
+
+/**
+ * The `traceparent` of the fiber's span; undefined: it has none that anybody records. Ids that are none of the standard's
+ * are not sent: Effect's span of a tracer that is switched off has such, and so may one that came from outside.
+ */
 export const traceOf = (fiber: Fiber.Fiber<unknown, unknown>): string | undefined => {
   const { span } = fiber.cache
   if (span === undefined || span instanceof Tracer.NativeSpan) return undefined
-  return `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
+  const traceId = span.traceId.padStart(32, "0")
+  if (!traceIdPattern.test(traceId) || !spanIdPattern.test(span.spanId)) return undefined
+  return `00-${traceId}-${span.spanId}-${span.sampled ? "01" : "00"}`
 }
 
 /** The span that a `traceparent` names. */
@@ -22,4 +30,5 @@ export const spanOf = (trace: string): Tracer.ExternalSpan | undefined =>
   Option.getOrUndefined(HttpTraceContext.w3c(Headers.fromRecordUnsafe({ traceparent: trace })))
 
 /** Whether spans go nowhere: no tracer is installed. */
-export const isUntraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => fiber.cache.tracer === Tracer.nativeTracer
+export const isUntraced = ({ cache }: Fiber.Fiber<unknown, unknown>): boolean =>
+  cache.tracer === undefined || cache.tracer === Tracer.nativeTracer || !cache.tracerEnabled

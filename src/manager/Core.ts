@@ -38,7 +38,7 @@ import {
 import { nextDues, statsOf } from "../model/Stats.ts"
 import { Reason, Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
-import type { Connection, Handler } from "../platform/Network.ts"
+import { addressOf, type Connection, type Handler, isLoopback } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
 import type { Batch } from "../store/Batch.ts"
 import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
@@ -50,7 +50,7 @@ import * as Vocabulary from "../wire/Vocabulary.ts"
 import { Bursts } from "./Bursts.ts"
 import { nextCron } from "./Calendar.ts"
 import { type Denied, Guard } from "./Guard.ts"
-import { addressOf, isLoopback, Logins } from "./Logins.ts"
+import { Logins } from "./Logins.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ControlKind, ManagerType: M } = Vocabulary
@@ -552,9 +552,8 @@ export class Core implements Out {
       peer.state = "proof"
       const now = this.#host.now()
       const at = this.#logins.answerAt(peer.address, step.state.verifier.name, now)
-      if (at === undefined) {
-        return this.#fault(peer, Code.tooManyConnections, "too many failed logins; try again in a few seconds")
-      }
+      if (at === undefined) return this.#fault(peer, Code.tooManyConnections, tooManyFailures)
+      peer.inTurn = !this.#logins.isFree(peer.address, step.state.verifier.name, now)
       if (at > now) peer.held = { until: at, message: step.message }
       else this.#challenge(peer, step.message)
       return
@@ -562,6 +561,10 @@ export class Core implements Out {
     if (peer.state === "proof" && message.type === C.authFinal) {
       if (peer.held !== undefined) throw new Malformed("a proof before its challenge")
       const { name } = peer.scram!.verifier
+      // Many challenges first and all proofs then is no way round the turns.
+      if (!peer.inTurn && !this.#logins.isFree(peer.address, name, this.#host.now())) {
+        return this.#fault(peer, Code.tooManyConnections, tooManyFailures)
+      }
       const verdict = Scram.serverFinal(peer.scram!, message.message)
       peer.scram = undefined
       if (verdict._tag === "Refused") {
@@ -1566,6 +1569,8 @@ export class Core implements Out {
 }
 
 /** The one message that each state before `open` waits for: nothing else is parsed. */
+const tooManyFailures = "too many failed logins; try again in a few seconds"
+
 const strangersMax = (address: string): number =>
   isLoopback(address) || address === "in-process"
     ? Limits.connectionsUnauthenticatedLoopbackMax

@@ -4,8 +4,10 @@
  *     attempt -> now | later, in turn | refused: too many wait already
  *
  * After `loginFailuresFree` failures the attempts of an address, or under a name, are answered one at a time, further and
- * further apart: many connections guess no faster than one. Who has logged in from an address under a name before, and has
- * not failed since, does not wait for what others do there. An unknown name is counted like a known one.
+ * further apart: many connections guess no faster than one. The turns of a name are for addresses that have failed
+ * themselves: a stranger elsewhere does not hold up who knows the key. Who has logged in from an address under a name
+ * before, and has not failed as often since, does not wait for what others do there. An unknown name is counted like a
+ * known one.
  */
 import * as Limits from "../Limits.ts"
 
@@ -16,42 +18,34 @@ interface Failures {
   nextAt: number
 }
 
-/** The address of a peer (`address:port`): IPv6 by its first 64 bits, which is what one network is given (RFC 4291, 2.5.4). */
-export const addressOf = (peer: string): string => {
-  const port = peer.lastIndexOf(":")
-  const address = (port < 0 ? peer : peer.slice(0, port)).toLowerCase()
-  if (!address.includes(":")) return address
-  const mapped = address.slice(address.lastIndexOf(":") + 1)
-  if (mapped.includes(".")) return mapped
-  const [head = "", tail] = address.split("%")[0]!.split("::")
-  const groups = head === "" ? [] : head.split(":")
-  if (tail !== undefined) {
-    const last = tail === "" ? [] : tail.split(":")
-    while (groups.length + last.length < 8) groups.push("0")
-    groups.push(...last)
-  }
-  const first = groups.slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16))
-  return first.every((group) => group === "0") ? address : `${first.join(":")}::/64`
-}
-
-export const isLoopback = (address: string): boolean =>
-  address.startsWith("127.") || address === "::1" || address === "unix"
-
 export class Logins {
   readonly #failures = new Map<string, Failures>()
   /** Who has logged in: failures since then. */
   readonly #known = new Map<string, number>()
 
+  /** Whether an attempt is answered at once, whatever others wait for. */
+  isFree(address: string, name: string, now: number): boolean {
+    return this.#slow(address, name, now).length === 0
+  }
+
   /** When an attempt may be answered; undefined: not at all, too many of its kind wait already. */
   answerAt(address: string, name: string, now: number): number | undefined {
-    if ((this.#known.get(pairOf(address, name)) ?? Limits.loginFailuresFree) < Limits.loginFailuresFree) return now
-    const slow = [`address ${address}`, `name ${name}`]
-      .map((key) => this.#find(key, now))
-      .filter((failures) => failures !== undefined && failures.count >= Limits.loginFailuresFree)
-    const at = slow.reduce((latest, failures) => Math.max(latest, failures!.nextAt), now)
+    const slow = this.#slow(address, name, now)
+    const at = slow.reduce((latest, { nextAt }) => Math.max(latest, nextAt), now)
     if (at - now > Limits.loginDelayMsMax) return undefined
-    for (const failures of slow) failures!.nextAt = at + delayOf(failures!.count)
+    for (const failures of slow) failures.nextAt = at + delayOf(failures.count)
     return at
+  }
+
+  /** Whose turns an attempt has to wait for: its address's, and, once it has failed from there, its name's. */
+  #slow(address: string, name: string, now: number): ReadonlyArray<Failures> {
+    if ((this.#known.get(pairOf(address, name)) ?? Limits.loginFailuresFree) < Limits.loginFailuresFree) return []
+    const here = this.#find(`address ${address}`, now)
+    if (here === undefined) return []
+    const named = this.#find(`name ${name}`, now)
+    return [here, named].filter(
+      (failures): failures is Failures => failures !== undefined && failures.count >= Limits.loginFailuresFree
+    )
   }
 
   failed(address: string, name: string, now: number): void {

@@ -12,12 +12,11 @@ import type { ServerState } from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import type { LeaseStream } from "../model/Session.ts"
 import { Session } from "../model/Session.ts"
-import type { Connection } from "../platform/Network.ts"
+import { addressOf, type Connection } from "../platform/Network.ts"
 import type { Writer } from "../wire/Bytes.ts"
 import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
 import type { Guard } from "./Guard.ts"
-import { addressOf } from "./Logins.ts"
 
 export type PeerState = "hello" | "challenge" | "proof" | "session" | "open" | "closed"
 
@@ -49,6 +48,8 @@ export class Peer {
   helloHash: Uint8Array | undefined = undefined
   /** The challenge, while failures of others or its own hold it back. */
   held: { readonly until: number; readonly message: string } | undefined = undefined
+  /** It was challenged in its turn, after failures; otherwise it must find none when its proof comes. */
+  inTurn = false
   framesBeforeLogin = 0
   /** Puts that waited when this connection took its session over, until they are asked again on it. */
   readonly crossing = new Set<number>()

@@ -20,6 +20,27 @@ export const formatAddress = (address: Address): string =>
       ? `[${address.host}]:${address.port}`
       : `${address.host}:${address.port}`
 
+/** The address of a peer (`address:port`): IPv6 by its first 64 bits, which is what one network is given (RFC 4291, 2.5.4). */
+export const addressOf = (peer: string): string => {
+  const port = peer.lastIndexOf(":")
+  const address = (port < 0 ? peer : peer.slice(0, port)).toLowerCase()
+  if (!address.includes(":")) return address
+  const mapped = address.slice(address.lastIndexOf(":") + 1)
+  if (mapped.includes(".")) return mapped
+  const [head = "", tail] = address.split("%")[0]!.split("::")
+  const groups = head === "" ? [] : head.split(":")
+  if (tail !== undefined) {
+    const last = tail === "" ? [] : tail.split(":")
+    while (groups.length + last.length < 8) groups.push("0")
+    groups.push(...last)
+  }
+  const first = groups.slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16))
+  return first.every((group) => group === "0") ? address : `${first.join(":")}::/64`
+}
+
+export const isLoopback = (address: string): boolean =>
+  address.startsWith("127.") || address === "::1" || address === "unix"
+
 /** What the owner of a connection wants to hear. Never called after `onClose`. */
 export interface Handler {
   /** The chunk is the receiver's: the network does not reuse it. */

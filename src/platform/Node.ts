@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ConnectFailed, ListenFailed } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import { Handshakes } from "./Handshakes.ts"
 import {
   type Address,
   type ClientTls,
@@ -84,8 +85,8 @@ const listenOptions = (address: Address): net.ListenOptions =>
   address._tag === "Unix" ? { path: address.path } : { host: address.host, port: address.port }
 
 /**
- * A listener whose connections are handed over when they can carry frames. Those in a TLS handshake are bounded in number
- * and in time: nothing else knows of them yet.
+ * A listener whose connections are handed over when they can carry frames. Those in a TLS handshake are bounded in number,
+ * in all and from one address, and in time: nothing else knows of them yet.
  */
 const serverOf = (
   secure: ServerTls | undefined,
@@ -94,32 +95,43 @@ const serverOf = (
 ): net.Server => {
   const options = { noDelay: true, keepAlive: true, allowHalfOpen: false }
   if (secure === undefined) return net.createServer(options, accept)
+  const handshakes = new Handshakes()
   const server = tls.createServer(
     { ...options, ...serverOptions(secure), handshakeTimeout: Limits.handshakeMs },
     (socket) => {
-      handshakes.delete(peerOf(socket))
+      handshakes.end(peerOf(socket))
       accept(socket)
     }
   )
-  const handshakes = new Set<string>()
-  server.prependListener("connection", (socket: net.Socket) => {
+  // What the runtime does with a connection comes behind the look at the places: one that has none gets no TLS.
+  const begin = server.listeners("connection")
+  server.removeAllListeners("connection")
+  server.on("connection", (socket: net.Socket) => {
     const peer = peerOf(socket)
-    socket.once("close", () => handshakes.delete(peer))
+    const full = handshakes.begin(peer)
     socket.on("error", () => {})
-    if (handshakes.size < Limits.connectionsUnauthenticatedMax) handshakes.add(peer)
-    else {
-      failed(peer, "too many connections in the handshake")
+    if (full !== undefined) {
+      failed(peer, full)
       socket.destroy()
+      return
     }
+    socket.once("close", () => handshakes.end(peer))
+    peers.set(socket, peer)
+    for (const listener of begin) listener.call(server, socket)
   })
   server.on("tlsClientError", (error, socket) => {
     const code = "code" in error ? String(error.code) : ""
     const reason = notTls.has(code) ? "it does not speak TLS" : `no TLS 1.3: ${reasonOf(error)}`
-    failed(socket.remoteAddress === undefined ? "unknown:0" : peerOf(socket), reason)
+    // One that is closed has forgotten its address; the socket below it is remembered.
+    const below = "_parent" in socket ? (socket._parent as net.Socket | undefined) : undefined
+    const peer = below === undefined ? undefined : peers.get(below)
+    failed(peer ?? (socket.remoteAddress === undefined ? "unknown:0" : peerOf(socket)), reason)
     socket.destroy()
   })
   return server
 }
+
+const peers = new WeakMap<net.Socket, string>()
 
 /**
  * A Unix socket is its owner's alone from its first moment: it is made under a mask (`listen` binds before it returns). A

@@ -5,6 +5,8 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 import process from "node:process"
+import { randomBytes } from "./Crypto.ts"
+import { publishFile, syncFolder } from "./DataFolder.ts"
 
 /** Why a private file cannot be used: what is found, what to do. */
 export interface PrivateFileFault {
@@ -112,11 +114,15 @@ export const createPrivateFile = (folder: string, name: string, text: string, by
   const file = path.join(folder, name)
   const found = readPrivateFile(file, bytesMax)
   if (found._tag === "Read" || fs.existsSync(file)) return found
-  const temporary = `${file}.new-${process.pid}`
+  const temporary = `${file}.new-${Buffer.from(randomBytes(8)).toString("hex")}`
   try {
     fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
     fs.writeFileSync(temporary, text, { mode: 0o600, flag: "wx", flush: true })
-    fs.renameSync(temporary, file)
+    // Of two programs that begin in one folder the first gives the file its name, and the other reads it.
+    const published = publishFile(temporary, file)
+    fs.rmSync(temporary, { force: true })
+    if (!published) return readPrivateFile(file, bytesMax)
+    syncFolder(folder)
     return { _tag: "Read", text }
   } catch (error) {
     fs.rmSync(temporary, { force: true })

@@ -50,8 +50,9 @@ export const clientOptions = (
   ...(authorities === undefined ? {} : { ca: authorities }),
   ...(certificate === undefined ? {} : { cert: certificate }),
   ...(privateKey === undefined ? {} : { key: privateKey }),
-  // One that is known by its fingerprint needs nobody to vouch for it: it is compared in `certificateFault`.
-  ...(fingerprint === undefined ? {} : { rejectUnauthorized: false })
+  // One that is known by its fingerprint needs nobody to vouch for it: it is compared in `certificateFault`. Said either
+  // way: left out, a variable of the environment decides.
+  rejectUnauthorized: fingerprint === undefined
 })
 
 /** Why the manager's certificate is not the one that was asked for; undefined: it is, or any that was verified may be. */

@@ -2,11 +2,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { Client, Manager } from "millrace"
+import * as Schedule from "effect/Schedule"
+import { Client, Limits, Manager } from "millrace"
+import * as Scram from "../../src/auth/Scram.ts"
 import { Code } from "../../src/model/Refusal.ts"
-import { ManagerType as M } from "../../src/wire/Vocabulary.ts"
+import { randomBytes, sha256 } from "../../src/platform/Crypto.ts"
+import { ClientType as C, ManagerType as M } from "../../src/wire/Vocabulary.ts"
 import { auth, listening } from "./layers.ts"
-import { Raw } from "./raw.ts"
+import { hello, Raw } from "./raw.ts"
 
 const wrongKey = "wrong-key-wrong-key-wrong-key-wrong-key-0123"
 
@@ -52,5 +55,34 @@ describe("wrong logins", () => {
         assert.isBelow(checked, 40)
       }
     })
+  )
+
+  it.live("are not checked all at once either when every challenge is collected before the first proof", () =>
+    Effect.gen(function* () {
+      const { address } = yield* Manager.Listening
+      const port = address._tag === "Tcp" ? address.port : 0
+      const codes = yield* Effect.promise(async () => {
+        const links = await Promise.all(
+          Array.from({ length: 100 }, async () => {
+            const raw = new Raw(port)
+            const mine = raw.say(hello)
+            await raw.next(M.hello)
+            const helloHash = sha256(Buffer.concat([mine, raw.bodies[0]!]))
+            const first = Scram.clientFirst({ name: "default", nonce: randomBytes(18), helloHash })
+            raw.say({ type: C.authFirst, mechanism: Scram.mechanism, message: first.message })
+            const step = Scram.clientChallenge(first.state, (await raw.next(M.authChallenge)).message)
+            assert(step._tag === "Derive")
+            return { raw, final: Scram.clientFinal(step.state, new Uint8Array(32)) }
+          })
+        )
+        for (const { final, raw } of links) raw.say({ type: C.authFinal, message: final.message })
+        return Promise.all(links.map(async ({ raw }) => (await raw.next(M.closing)).code))
+      })
+      assert.strictEqual(codes.length, 100)
+      assert.strictEqual(codes.filter((code) => code === Code.authentication).length, Limits.loginFailuresFree)
+      assert.strictEqual(codes.filter((code) => code === Code.tooManyConnections).length, 97)
+      // Who knows the key gets in, in its turn.
+      yield* Effect.retry(login(port), { times: 20, schedule: Schedule.spaced("1 second") })
+    }).pipe(Effect.provide(Layer.fresh(listening)))
   )
 })

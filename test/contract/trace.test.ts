@@ -84,6 +84,33 @@ describe("trace context", () => {
     }).pipe(Effect.provide(overTcp), Effect.provide(layer))
   })
 
+  it.live("is passed on by a worker that does not trace, to the children of what it handles", () => {
+    const external = Tracer.externalSpan({ traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331" })
+    return Effect.gen(function* () {
+      yield* Children.size
+      yield* Parents.put(1).pipe(Effect.provideService(Tracer.ParentSpan, external))
+      const [child] = yield* Children.outcomes.pipe(Stream.take(1), Stream.runCollect, Effect.provide(workers))
+      const trace = `00-${external.traceId}-${external.spanId}-01`
+      assert.strictEqual(child?._tag === "Success" && child.result, trace)
+    }).pipe(Effect.provide(overTcp))
+  })
+
+  it.live("that is none, too long, or of a tracer that is switched off, is not sent", () =>
+    Effect.gen(function* () {
+      const wrong = [
+        { traceId: "z".repeat(400), spanId: "b7ad6b7169203331" },
+        { traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "" },
+        { traceId: "0AF7651916CD43DD8448EB211C80319C", spanId: "b7ad6b7169203331" }
+      ]
+      for (const ids of wrong) {
+        yield* Parents.put(1).pipe(Effect.provideService(Tracer.ParentSpan, Tracer.externalSpan(ids)))
+      }
+      yield* Parents.put(1).pipe(Effect.withSpan("off"), Effect.withTracerEnabled(false))
+      const parents = yield* Parents.outcomes.pipe(Stream.take(4), Stream.runCollect, Effect.provide(workers))
+      for (const outcome of parents) assert.isNull(outcome._tag === "Success" ? outcome.result : "failed")
+    }).pipe(Effect.provide(overTcp))
+  )
+
   it.live("is no cost where nobody traces: Effect's own spans, which go nowhere, are not sent", () =>
     Effect.gen(function* () {
       yield* Parents.size

@@ -1,6 +1,6 @@
 /** `serve --network`: what it prints, and what a program elsewhere does with it. */
 import { spawnSync } from "node:child_process"
-import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { makeCertificate } from "../../src/auth/Certificate.ts"
@@ -71,7 +71,9 @@ describe("serve --network", () => {
       [["--tls-cert", "key.pem", "--tls-key", "key.pem"], /tls is .*: give a certificate and its private key/],
       [["--tls-ca", "cert.pem"], /--tls-ca is cert\.pem: add --network/],
       [["--advertise", "x"], /--advertise is x: add --network/],
-      [["--network", "--insecure-network"], /--insecure-network is given beside --network/]
+      [["--network", "--insecure-network"], /--insecure-network is given beside --network/],
+      [["--network", "--advertise", "a_b"], /--advertise is "a_b": name a host/],
+      [["--network", "--advertise", "a:0"], /--advertise is "a:0": name a host/]
     ]
     const ends = await Promise.all(
       cases.map(([args]) => run(["serve", "--memory", "--port", "0", ...args], { cwd: folder }))
@@ -85,6 +87,27 @@ describe("serve --network", () => {
   const isolated = ["--user", "--map-root-user", "--net"]
   const possible = spawnSync("unshare", [...isolated, "true"]).status === 0
   if (!possible) console.log("two networks: not run, this machine does not let a test make network namespaces")
+  it("of a crawl wants a key, and wrong flags leave no unfinished crawl behind", async () => {
+    const folder = temporaryFolder()
+    const crawl = ["crawl", "http://127.0.0.1:9/", "--out", "o", "--network"]
+    const without = await run(crawl, { cwd: folder, env: { MILLRACE_AUTHKEY: undefined } })
+    assertOneLine(without, /--network is given without a key: .*--authkey-file/)
+    const both = await run([...crawl, "--insecure-network"], { cwd: folder })
+    assertOneLine(both, /--insecure-network is given beside --network/)
+    assert.isFalse(existsSync(join(folder, "o/.millrace/crawl.json")))
+  }, 60_000)
+
+  it("advertises another port where one is reached from outside", async () => {
+    const { joined } = await serve(
+      temporaryFolder(),
+      "--memory",
+      "--network",
+      "--advertise",
+      "crawler.example.org:9001"
+    )
+    assert.match(joined, /^millrace:\/\/default@crawler\.example\.org:9001\/\?sha256=[0-9a-f]{64}\n$/)
+  })
+
   it.skipIf(!possible)(
     "a program in another network needs that line and the secret, and nothing else",
     (context) => {

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Limits from "../../../src/Limits.ts"
 import { Bursts } from "../../../src/manager/Bursts.ts"
-import { addressOf, isLoopback, Logins } from "../../../src/manager/Logins.ts"
+import { Logins } from "../../../src/manager/Logins.ts"
+import { addressOf, isLoopback } from "../../../src/platform/Network.ts"
 
 describe("an address", () => {
   it("is the peer without its port; an IPv6 one is its network", () => {
@@ -62,12 +63,15 @@ describe("failed logins", () => {
     )
   })
 
-  it("slow down the address under any name, and the name from any address, and nobody else", () => {
+  it("slow down the address under any name, and the name from addresses that have failed, and nobody else", () => {
     const logins = new Logins()
     fail(logins, 3, "a", "n")
     assert.strictEqual(logins.answerAt("a", "other", 0), 250)
-    assert.strictEqual(logins.answerAt("b", "n", 0), 250)
+    assert.strictEqual(logins.answerAt("b", "n", 0), 0)
+    fail(logins, 1, "b", "x")
+    assert.strictEqual(logins.answerAt("b", "n", 0), 500 - 250)
     assert.strictEqual(logins.answerAt("b", "other", 0), 0)
+    for (let i = 0; i < 300; i++) assert.strictEqual(logins.answerAt(`fresh ${i}`, "n", 0), 0)
   })
 
   it("of others do not hold up who has logged in from there before, until it fails as often itself", () => {
