@@ -80,9 +80,15 @@ export const loginRecordsMax = 8_192
 /** What strangers cause is logged once, then as a count every so often; and so many kinds and addresses at a time. */
 export const logBurstMs = 10_000
 export const logBurstsMax = 1_024
-/** Time between two heartbeats of a client; a connection silent for `heartbeatDeadMs` is dropped by either side. */
+/**
+ * Time between two heartbeats of a client; a connection silent for `heartbeatDeadMs` is dropped by either side. Both look
+ * every `silenceLookMs`: a peer that has vanished is found within two heartbeats. A manager that has said nothing for
+ * `quietMs`, because its store or a long request keeps the answers back, says that it is there.
+ */
 export const heartbeatMs = 5_000
-export const heartbeatDeadMs = 20_000
+export const heartbeatDeadMs = 9_000
+export const silenceLookMs = 1_000
+export const quietMs = 6_000
 /** Requests of one connection that wait for their answer. A client queues what is above; a manager refuses it. */
 export const requestsInFlightMax = 256
 /** Bytes a manager keeps for a peer that does not read, before it drops the peer. */
@@ -291,6 +297,13 @@ export const lanesForgottenAtOnce = 1_000
 export const concurrencyMax = 65_536
 /** Time a draining worker gives its running handlers, default. */
 export const graceMsDefault = 10_000
+/**
+ * Time without a delivery after which a worker with free handlers asks whether its stream is forgotten, default; the pause
+ * between two times that it was doubles up to the cap. What a program may set it to is from a second to that cap.
+ */
+export const watchdogMsDefault = 30_000
+export const watchdogMsMin = 1_000
+export const watchdogMsMax = 3_600_000
 /** Reconnect back-off of a client: base and cap, full jitter. */
 export const reconnectBaseMs = 100
 export const reconnectCapMs = 5_000

@@ -130,7 +130,9 @@ export class Link {
   #nextRequest = 1
   #nextHeartbeat = 1
   #heard = false
-  #silentBeats = 0
+  /** Looks since the manager was last heard, and since our last heartbeat. */
+  #silentLooks = 0
+  #quietLooks = 0
   #connection: Connection | undefined = undefined
   #out = new FrameWriter()
   #scheduled = false
@@ -249,8 +251,8 @@ export class Link {
     yield* Effect.forkScoped(
       Effect.forever(
         Effect.andThen(
-          Effect.sleep(Limits.heartbeatMs),
-          Effect.sync(() => this.#beat())
+          Effect.sleep(Limits.silenceLookMs),
+          Effect.sync(() => this.#look())
         )
       )
     )
@@ -357,6 +359,7 @@ export class Link {
     }
     this.#connection = connection
     this.#out = new FrameWriter()
+    this.#silentLooks = 0
     this.connected = true
     open = true
     const limbo = this.#limbo
@@ -604,16 +607,25 @@ export class Link {
     if (!this.#out.empty) this.#connection?.write(this.#out.flush())
   }
 
-  #beat(): void {
+  /** Finds a manager that has fallen silent, and lets it hear of us. */
+  #look(): void {
     if (!this.connected) return
-    this.#silentBeats = this.#heard ? 0 : this.#silentBeats + 1
+    // Looks are counted, not time: a program that was stopped for long reads what came meanwhile before it judges.
+    this.#silentLooks = this.#heard ? 0 : this.#silentLooks + 1
     this.#heard = false
-    if (this.#options.auth !== undefined && this.#silentBeats * Limits.heartbeatMs >= Limits.heartbeatDeadMs) {
-      const connection = this.#connection
-      this.#lose(`nothing was heard for ${Limits.heartbeatDeadMs} ms`)
-      return connection?.destroy()
+    if (this.#options.auth !== undefined && this.#silentLooks * Limits.silenceLookMs >= Limits.heartbeatDeadMs) {
+      return this.redial(`nothing was heard for ${Limits.heartbeatDeadMs} ms`)
     }
+    if (++this.#quietLooks * Limits.silenceLookMs < Limits.heartbeatMs) return
+    this.#quietLooks = 0
     this.heartbeat()
+  }
+
+  /** Gives the connection up; the session is resumed on another one. */
+  redial(reason: string): void {
+    const connection = this.#connection
+    this.#lose(reason)
+    connection?.destroy()
   }
 
   #held(): Array<number> {

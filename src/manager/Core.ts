@@ -318,9 +318,7 @@ export class Core implements Out {
         if (now - peer.acceptedAt >= Limits.handshakeMs) {
           this.#fault(peer, Code.handshakeTimeout, `the handshake took over ${Limits.handshakeMs} ms`)
         }
-      } else if (peer.gate !== undefined && now - peer.lastHeardAt >= Limits.heartbeatDeadMs) {
-        this.#fault(peer, Code.protocol, `nothing was heard for ${Limits.heartbeatDeadMs} ms`)
-      }
+      } else if (peer.gate !== undefined) this.#lookAtSilence(peer)
     }
     for (const peer of this.#closing) {
       if (now - peer.closingAt >= Limits.closeMs) peer.connection.destroy()
@@ -337,6 +335,26 @@ export class Core implements Out {
       guard.unlogged = 0
       guard.loggedAt = now
     }
+  }
+
+  /**
+   * Looks are counted, not time: a manager that was stopped for long reads what came meanwhile before it judges. A peer
+   * that is not read for the moment cannot be heard.
+   */
+  #lookAtSilence(peer: Peer): void {
+    peer.silentLooks = peer.heard || peer.paused ? 0 : peer.silentLooks + 1
+    peer.quietLooks = peer.said ? 0 : peer.quietLooks + 1
+    peer.heard = false
+    peer.said = false
+    if (peer.silentLooks * Limits.silenceLookMs >= Limits.heartbeatDeadMs) {
+      return this.#fault(peer, Code.protocol, `nothing was heard for ${Limits.heartbeatDeadMs} ms`)
+    }
+    // Its answers wait, for the store or for the rest of what it says. Past what is held back for the round: this says
+    // nothing of it.
+    if (peer.quietLooks * Limits.silenceLookMs < Limits.quietMs || peer.connection.pendingBytes() > 0) return
+    peer.said = true
+    const alive: Wire.ManagerMessage = { type: M.heartbeat, sequence: 0, lost: [], cancelled: [] }
+    peer.connection.write(frame((w) => Wire.encode(w, alive)))
   }
 
   /** A wall clock that was moved may make a cron schedule due. */
@@ -394,7 +412,7 @@ export class Core implements Out {
 
   #data(peer: Peer, chunk: Uint8Array, gate: Gate | undefined): void {
     if (peer.state === "closed") return
-    peer.lastHeardAt = this.#host.now()
+    peer.heard = true
     peer.reader.push(chunk, (body) => {
       this.counters.frames++
       if (peer.state === "open") {

@@ -135,7 +135,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
       yield* Effect.forkIn(
         Effect.forever(
           Effect.andThen(
-            Effect.sleep("1 second"),
+            Effect.sleep(Limits.silenceLookMs),
             Effect.sync(() => life.core.sweep())
           )
         ),

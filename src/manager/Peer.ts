@@ -60,7 +60,11 @@ export class Peer {
   paused = false
   /** Bytes of deliveries of this round that are read from the store first. */
   deferred = 0
-  lastHeardAt: number
+  /** Heard since the manager last looked, and looks since then; the same of what was said to it. */
+  heard = true
+  silentLooks = 0
+  said = true
+  quietLooks = 0
   /** Set when something is written; the round flushes it. */
   dirty = false
   /** The network has closed it; what had arrived before is still stepped. */
@@ -87,7 +91,6 @@ export class Peer {
     this.address = addressOf(connection.peer)
     this.gate = gate
     this.acceptedAt = now
-    this.lastHeardAt = now
   }
 
   /** Where to write the next message; ends a delivery under way. */
@@ -125,7 +128,9 @@ export class Peer {
   /** Hands what was written to the connection, in one write. */
   flush(): void {
     this.endDelivery()
-    if (!this.out.empty && !this.disconnected) this.connection.write(this.out.flush())
+    if (this.out.empty || this.disconnected) return
+    this.said = true
+    this.connection.write(this.out.flush())
   }
 
   /** Written and not taken: what waits here, and what waits in the connection. */

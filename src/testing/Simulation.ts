@@ -187,7 +187,7 @@ const healingMs = 180_000
 const patienceMs = 20_000
 /** For each queue of a worker: its longest grace, a second for interrupted handlers, two for the last reports. */
 const drainMs = 3_000 + 1_000 + 2_000 + 500
-const reconnectMs = Limits.heartbeatDeadMs + Limits.heartbeatMs + Limits.dialMs + Limits.reconnectCapMs + 5_000
+const reconnectMs = Limits.heartbeatDeadMs + Limits.silenceLookMs + Limits.dialMs + Limits.reconnectCapMs + 5_000
 
 class Simulation {
   readonly world: World

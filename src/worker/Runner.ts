@@ -82,6 +82,9 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   #draining = false
   #idle: (() => void) | undefined = undefined
   #pumping = false
+  /** Deliveries so far, and how many there were when the stream was last found to be there. */
+  #deliveries = 0
+  #deliveriesSeen = 0
 
   constructor(
     client: ClientShape,
@@ -150,6 +153,39 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     return this.#running.size
   }
 
+  /**
+   * Whether nothing has come since the last call, though a handler is free and its credit is with the manager. Looked at
+   * now and then: the queue may be empty, its lanes blocked, or our stream forgotten.
+   */
+  get unfed(): boolean {
+    const fed = this.#deliveries > this.#deliveriesSeen
+    this.#deliveriesSeen = this.#deliveries
+    return (
+      !fed && this.#stream >= 0 && !this.#draining && this.#buffered + this.#running.size < this.#options.concurrency
+    )
+  }
+
+  /**
+   * Takes a task beside the stream, for a moment: true if there was one, which the stream should have brought. It goes
+   * back, uncounted.
+   */
+  probe(queueId: number, forgotten: () => void): void {
+    const { link } = this.#client
+    const before = this.#deliveries
+    const ask = { type: C.lease, request: link.nextRequest, queue: queueId, count: 1, waitMs: 0, get: false } as const
+    link.ask(
+      ask,
+      (answer) => {
+        if (answer instanceof Error || answer.type !== M.leased || answer.items.length === 0) return
+        for (const { fence, task } of answer.items) this.#ends.push({ _tag: "Release", task, fence })
+        this.#schedule()
+        // It may have come just now, and to both.
+        if (this.#deliveries === before) forgotten()
+      },
+      true
+    )
+  }
+
   // ---- resident of the link
 
   held(into: Array<number>): void {
@@ -201,6 +237,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   }
 
   #deliver(items: ReadonlyArray<Delivery>): void {
+    this.#deliveries++
     if (this.#draining) {
       for (const { fence, task } of items) this.#ends.push({ _tag: "Release", task, fence })
       return this.#schedule()

@@ -7,11 +7,11 @@
  * reports every end, and only then lets go.
  */
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { Client, requestErrorOf, unexpected } from "../client/Client.ts"
+import { Client, type ClientShape, requestErrorOf, unexpected } from "../client/Client.ts"
 import type { TaskQueue } from "../client/TaskQueue.ts"
 import { LimitExceeded, type RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
@@ -30,6 +30,12 @@ export interface WorkerOptions {
   readonly prefetch?: number | undefined
   /** Time that running handlers have when the worker stops. Default 10 s. */
   readonly grace?: Duration.Input | undefined
+  /**
+   * Time without a task, while a handler is free, after which the worker asks for one beside its stream. If there was one,
+   * the manager has forgotten the stream: the worker says so and dials again, less and less often. Default 30 s, at least
+   * 1 s, at most an hour.
+   */
+  readonly watchdog?: Duration.Input | undefined
 }
 
 /** Runs the worker in the current scope; returns when it has subscribed. */
@@ -40,6 +46,12 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
 ): Effect.fn.Return<void, RequestError, Client | Env | Scope.Scope> {
   const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
   const prefetch = yield* bounded("prefetch", options.prefetch ?? concurrency, 0, Limits.creditMax)
+  const watchdogMs = yield* bounded(
+    "watchdog (ms)",
+    Math.round(Duration.toMillis(options.watchdog ?? Limits.watchdogMsDefault)),
+    Limits.watchdogMsMin,
+    Limits.watchdogMsMax
+  )
   const client = yield* Client
   const context = yield* Effect.context<Env>()
   const run = Effect.runForkWith(context)
@@ -84,6 +96,11 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
       )
     )
   )
+  yield* Effect.forkScoped(
+    watch(runner, client, queue, watchdogMs, () => {
+      run(Effect.logWarning(`the worker of "${queue.name}" was forgotten by the manager; dialling again`))
+    })
+  )
   link.residents.add(resident)
   yield* Effect.addFinalizer(() =>
     Effect.andThen(
@@ -92,6 +109,31 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
     )
   )
   yield* unlessLost(subscribe)
+})
+
+/** Never ends. Found forgotten, it waits longer each time until something is delivered again. */
+const watch = Effect.fnUntraced(function* <P, R, E, C, Env>(
+  runner: Runner<P, R, E, C, Env>,
+  client: ClientShape,
+  queue: TaskQueue<P, R, E, C>,
+  watchdogMs: number,
+  say: () => void
+) {
+  let waitMs = watchdogMs
+  for (;;) {
+    yield* Effect.sleep(waitMs)
+    if (!runner.unfed) {
+      waitMs = watchdogMs
+      continue
+    }
+    const opened = client.opened(queue)
+    if (opened === undefined) continue
+    runner.probe(opened.id, () => {
+      waitMs = Math.min(2 * waitMs, Limits.watchdogMsMax)
+      say()
+      client.link.redial("the manager has forgotten a worker's stream")
+    })
+  }
 })
 
 /** A connection lost meanwhile is no error here: when the link is up again, it subscribes. */
