@@ -17,6 +17,9 @@ import {
   simulate
 } from "../src/testing/index.ts"
 
+/** A schedule in which puts are acknowledged: of one without any, nothing could be taken away. */
+const canarySeed = 1
+
 const { values } = parseArgs({
   options: {
     seeds: { type: "string", default: "1000" },
@@ -73,7 +76,7 @@ const many = async (from: number, seeds: number): Promise<boolean> => {
   process.stderr.write("\r")
   const { system, user } = process.cpuUsage(cpu)
   const missing = [...faults.missing(faultKinds), ...kinds.missing(operationKinds)]
-  const sings = (await canary(from)).violations.length > 0
+  const sings = (await canary(canarySeed)).violations.length > 0
   const summary = {
     ...counts,
     failed: failed.map(({ seed }) => seed),

@@ -8,6 +8,7 @@ import type { QueueStats } from "./wire/Vocabulary.ts"
 
 export type { Auth } from "./auth/Auth.ts"
 export { Client, type ClientShape, type ConnectOptions, type LoginError } from "./client/Client.ts"
+export type { ClientTls } from "./platform/Network.ts"
 
 /**
  * Connects over TCP (or a Unix socket), proves the key both ways, and reconnects by itself after a loss.

@@ -275,7 +275,7 @@ export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectF
   reason: Schema.String
 }) {
   override get message(): string {
-    return `No manager answers at ${this.address} (${this.reason}). Is it running (millrace serve)? Check host and port.`
+    return `No manager answers at ${this.address} (${this.reason}). Is it running (millrace serve)? Check host, port and whether it wants TLS.`
   }
 }
 

@@ -10,8 +10,10 @@
 
 /** Bytes of one frame body before the peer has proven who it is. */
 export const preAuthFrameBytesMax = 1_024
-/** Frames a peer may send before it has proven who it is. */
+/** Frames a peer, client or manager, may send before it has proven who it is. */
 export const preAuthFramesMax = 6
+/** Bytes of one frame body that a client takes from a manager which has not proven yet that it has the key. */
+export const unprovenFrameBytesMax = 64 * 1_024
 /** Bytes of one frame body after the handshake. A larger length is refused before a byte of it is kept. */
 export const frameBytesMax = 20 * 1_024 * 1_024
 /**
@@ -61,6 +63,23 @@ export const notPermittedLogMs = 10_000
 export const connectionsMax = 16_384
 /** Connections still in the handshake, in all. */
 export const connectionsUnauthenticatedMax = 1_024
+/** Of these, from one address; and from an address of this machine. IPv6: from one network of 64 bits. */
+export const connectionsUnauthenticatedPerAddressMax = 256
+export const connectionsUnauthenticatedLoopbackMax = 1_024
+/** Failed logins, from one address or under one name, after which attempts are answered in turn and with a delay. */
+export const loginFailuresFree = 3
+/** The first delay; it doubles with every failure, up to the longest. An attempt that would wait longer is refused. */
+export const loginDelayBaseMs = 250
+export const loginDelayMsMax = 3_000
+/** Failures are forgotten after this long without another. */
+export const loginFailuresForgottenMs = 600_000
+/** Bytes of a file with certificates or a private key. */
+export const pemBytesMax = 1_024 * 1_024
+/** Addresses and names whose failures, and pairs of them whose successes, are remembered. */
+export const loginRecordsMax = 8_192
+/** What strangers cause is logged once, then as a count every so often; and so many kinds and addresses at a time. */
+export const logBurstMs = 10_000
+export const logBurstsMax = 1_024
 /**
  * Time between two heartbeats of a client; a connection silent for `heartbeatDeadMs` is dropped by either side. Both look
  * every `silenceLookMs`: a peer that has vanished is found within two heartbeats. A manager that has said nothing for

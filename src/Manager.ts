@@ -10,6 +10,7 @@ import type { Store } from "./store/Store.ts"
 export type { Credential } from "./auth/Auth.ts"
 export type { Grant, Role } from "./auth/Roles.ts"
 export { Listening, type ListenOptions, Manager, type ManagerOptions, portDefault } from "./manager/Manager.ts"
+export type { ServerTls } from "./platform/Network.ts"
 
 /**
  * A manager in this process, and a `Client` of it: a program that only uses queues runs on this layer or on
@@ -33,7 +34,7 @@ export const layer = (
 }
 
 /**
- * Opens the manager to the network. Binds 127.0.0.1 unless told otherwise; a wider bind is refused with
+ * Opens the manager to the network. Binds 127.0.0.1 unless told otherwise; a wider bind without `tls` is refused with
  * `ConfigurationInvalid` unless `insecureNetwork` is said. Fails with `ListenFailed` when the address is taken.
  * Provides `Listening`, the address really bound.
  */

@@ -106,6 +106,22 @@ export const parts: ReadonlyArray<Part> = [
     programs: (count, from) => [script("chaos.ts", "--kills", `${count}`, "--seed", `${from}`, "--json")]
   },
   {
+    name: "fuzz",
+    unit: "inputs to the decoders",
+    count: 100_000_000,
+    least: 80_000,
+    variable: undefined,
+    programs: (count, from) => [script("fuzz.ts", "--inputs", `${count}`, "--seed", `${from}`, "--json")]
+  },
+  {
+    name: "live-sequences",
+    unit: "sequences of commands on a live manager",
+    count: 100_000,
+    least: 200,
+    variable: undefined,
+    programs: (count, from) => [script("fuzz.ts", "--sequences", `${count}`, "--seed", `${from}`, "--json")]
+  },
+  {
     name: "at-rest",
     unit: "images of damaged files",
     count: 100_000,

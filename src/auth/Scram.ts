@@ -1,10 +1,10 @@
 /**
- * SCRAM-SHA-256 (RFC 5802, RFC 7677), both sides, as pure steps.
+ * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), both sides, as pure steps.
  *
  *     client                                             server
- *     clientFirst      n,,n=<name>,r=<nonce>        ->   serverFirst
+ *     clientFirst      <flag>,,n=<name>,r=<nonce>   ->   serverFirst
  *     clientChallenge  <-   r=<nonce><more>,s=<salt>,i=<iterations>
- *     clientFinal      c=biws,r=<nonce><more>,h=<hash>,p=<proof>  ->   serverFinal: Accepted
+ *     clientFinal      c=<flag and binding>,r=<nonce><more>,h=<hash>,p=<proof>  ->   serverFinal: Accepted
  *     clientVerify     <-   v=<signature>
  *
  * `h`, an extension attribute and required here, is the SHA-256 over both hello messages. It is part of what both proofs
@@ -13,7 +13,10 @@
  *
  * A peer's message never throws: it moves the state on or is `Refused`, after which the exchange is over. States are used
  * once and hold secrets: never log them. An unknown name is challenged like a known one, with the same work and the same
- * refusal. SCRAM-SHA-256-PLUS has its place in `Gs2`.
+ * refusal.
+ *
+ * PLUS binds the login to its TLS 1.3 connection (`tls-exporter`, RFC 9266): one who ends TLS in the middle, with another
+ * certificate that the client takes, has other exported bytes on either side and fails both proofs.
  */
 import { Base64 } from "effect/encoding"
 import { scramIterationsMax, scramIterationsMin, scramMessageCharsMax, scramNonceBytesMin } from "../Limits.ts"
@@ -26,6 +29,7 @@ export type RefusedReason =
   | "MalformedMessage"
   | "MandatoryExtension"
   | "ChannelBindingUnsupported"
+  | "ChannelBindingStripped"
   | "ChannelBindingMismatch"
   | "AuthzidUnsupported"
   | "InvalidName"
@@ -46,6 +50,7 @@ export type ClientState =
       readonly bare: string
       readonly nonce: string
       readonly helloHash: Uint8Array
+      readonly gs2: Gs2
       readonly iterationsMin: number
     }
   | { readonly _tag: "Challenged"; readonly authMessage: string; readonly withoutProof: string }
@@ -81,18 +86,34 @@ export type ServerChallenge =
 
 export type ServerVerdict = { readonly _tag: "Accepted"; readonly name: string; readonly message: string } | Refused
 
-/**
- * What the client said about channel binding: `n` cannot, `y` can and saw no offer. The place for PLUS: `p=<type>` joins
- * the flags, its exported keying material follows the header in `c`, and `y` is then refused by a server that offers it.
- */
-export interface Gs2 {
-  readonly flag: "n" | "y"
-}
+export const mechanism = "SCRAM-SHA-256"
+export const mechanismPlus = "SCRAM-SHA-256-PLUS"
+
+/** What the client says about channel binding: `n` cannot, `y` can and saw no offer, `p` does, with these exported bytes. */
+export type Gs2 = { readonly flag: "n" | "y" } | { readonly flag: "p=tls-exporter"; readonly binding: Uint8Array }
 
 const gs2Header = (gs2: Gs2): string => `${gs2.flag},,`
-const channelBindingInput = (gs2: Gs2): string => Base64.encode(gs2Header(gs2))
+const channelBindingInput = (gs2: Gs2): string => {
+  const header = utf8.encode(gs2Header(gs2))
+  if (gs2.flag !== "p=tls-exporter") return Base64.encode(header)
+  const input = new Uint8Array(header.byteLength + gs2.binding.byteLength)
+  input.set(header)
+  input.set(gs2.binding, header.byteLength)
+  return Base64.encode(input)
+}
 
-const clientGs2: Gs2 = { flag: "n" }
+/** The best that both ends can. `binding`: this end's exported bytes, where its connection and runtime have them. */
+export const chooseMechanism = (
+  offered: ReadonlyArray<string>,
+  binding: Uint8Array | undefined
+): { readonly mechanism: string; readonly gs2: Gs2 } | undefined => {
+  if (binding !== undefined && offered.includes(mechanismPlus)) {
+    return { mechanism: mechanismPlus, gs2: { flag: "p=tls-exporter", binding } }
+  }
+  if (!offered.includes(mechanism)) return undefined
+  return { mechanism, gs2: { flag: binding === undefined ? "n" : "y" } }
+}
+
 const helloHashBytes = 32
 const proofBytes = 32
 const utf8 = new TextEncoder()
@@ -108,6 +129,8 @@ export const clientFirst = (options: {
   readonly name: string
   readonly nonce: Uint8Array
   readonly helloHash: Uint8Array
+  /** Default: no channel binding. */
+  readonly gs2?: Gs2
   readonly iterationsMin?: number
 }): { readonly state: ClientStateOf<"FirstSent">; readonly message: string } => {
   assume(isName(options.name), "a client has a valid name")
@@ -115,7 +138,8 @@ export const clientFirst = (options: {
   const helloHash = checkedHelloHash(options.helloHash)
   const bare = `n=${options.name},r=${nonce}`
   const iterationsMin = Math.max(scramIterationsMin, options.iterationsMin ?? 0)
-  return { state: { _tag: "FirstSent", bare, nonce, helloHash, iterationsMin }, message: gs2Header(clientGs2) + bare }
+  const gs2 = options.gs2 ?? { flag: "n" }
+  return { state: { _tag: "FirstSent", bare, nonce, helloHash, gs2, iterationsMin }, message: gs2Header(gs2) + bare }
 }
 
 /** `Derive` asks the caller for `saltPassword(key, salt, iterations)`, computed or cached. Never asks outside the bounds. */
@@ -129,7 +153,7 @@ export const clientChallenge = (state: ClientStateOf<"FirstSent">, serverFirst: 
   if (nonce.length === state.nonce.length) return refused("NonceNotExtended")
   const iterations = Number(count)
   if (!(iterations >= state.iterationsMin && iterations <= scramIterationsMax)) return refused("IterationsOutOfBounds")
-  const withoutProof = `c=${channelBindingInput(clientGs2)},r=${nonce},h=${Base64.encode(state.helloHash)}`
+  const withoutProof = `c=${channelBindingInput(state.gs2)},r=${nonce},h=${Base64.encode(state.helloHash)}`
   const authMessage = `${state.bare},${serverFirst},${withoutProof}`
   return { _tag: "Derive", salt, iterations, state: { _tag: "Challenged", authMessage, withoutProof } }
 }
@@ -170,10 +194,14 @@ export const serverFirst = (options: {
   readonly iterationsInUse?: ReadonlyArray<number>
   readonly nonce: Uint8Array
   readonly helloHash: Uint8Array
+  /** The mechanism that the client chose. Default: without channel binding. */
+  readonly mechanism?: string
+  /** The exported bytes of the connection, where this end offers PLUS. */
+  readonly binding?: Uint8Array | undefined
 }): ServerChallenge => {
   const serverNonce = nonceText(options.nonce)
   const helloHash = checkedHelloHash(options.helloHash)
-  const header = parseGs2(options.clientFirst)
+  const header = parseGs2(options.clientFirst, options.mechanism ?? mechanism, options.binding)
   if (header._tag === "Refused") return header
   const parsed = parseAttributes(header.bare, "nr")
   if (parsed._tag === "Refused") return parsed
@@ -283,13 +311,27 @@ const parseAttributes = (text: string, letters: string): Attributes | Refused =>
   return values.length === letters.length ? { _tag: "Attributes", values, extensions } : refused("MalformedMessage")
 }
 
-/** `n,,` or `y,,`, then the rest of client-first. */
-const parseGs2 = (text: string): { readonly _tag: "Gs2"; readonly gs2: Gs2; readonly bare: string } | Refused => {
+/**
+ * `n,,`, `y,,` or `p=tls-exporter,,`, then the rest of client-first. `y` towards an end that offers PLUS means that
+ * somebody has taken the offer away (RFC 5802, section 6).
+ */
+const parseGs2 = (
+  text: string,
+  chosen: string,
+  binding: Uint8Array | undefined
+): { readonly _tag: "Gs2"; readonly gs2: Gs2; readonly bare: string } | Refused => {
   if (text.length > scramMessageCharsMax) return refused("MessageTooLong")
   const [, flag, authzid = "", bare = ""] = /^(n|y|p=[A-Za-z0-9.-]+),(a=[^,]+)?,(.*)$/s.exec(text) ?? []
   if (flag === undefined) return refused("MalformedMessage")
-  if (flag !== "n" && flag !== "y") return refused("ChannelBindingUnsupported")
-  return authzid === "" ? { _tag: "Gs2", gs2: { flag }, bare } : refused("AuthzidUnsupported")
+  if (flag === "y" && binding !== undefined) return refused("ChannelBindingStripped")
+  const gs2 = gs2Of(flag, chosen, binding)
+  if (gs2 === undefined) return refused("ChannelBindingUnsupported")
+  return authzid === "" ? { _tag: "Gs2", gs2, bare } : refused("AuthzidUnsupported")
+}
+
+const gs2Of = (flag: string, chosen: string, binding: Uint8Array | undefined): Gs2 | undefined => {
+  if (chosen !== mechanismPlus) return flag === "n" || flag === "y" ? { flag } : undefined
+  return flag === "p=tls-exporter" && binding !== undefined ? { flag, binding } : undefined
 }
 
 /** Printable ASCII without comma and space. */

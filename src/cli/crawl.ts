@@ -9,15 +9,18 @@ import * as Option from "effect/Option"
 import type { Progress } from "../crawl/Master.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import { environment, stdoutIsTerminal, terminalColumns, writeOut } from "../platform/Process.ts"
+import * as Network from "./network.ts"
 import * as Options from "./options.ts"
 import { bar, line, size, table } from "./progress.ts"
 import { type CrawlReport, runCrawl } from "./runCrawl.ts"
-import { insecureNetwork } from "./serve.ts"
 import * as Stores from "./storeOptions.ts"
 import { hostConcurrency } from "./work.ts"
 
 const optionalInt = (name: string, description: string) =>
   Flag.Int(name).pipe(Flag.withDescription(description), Flag.optional)
+
+/** Its own workers, on this machine, have no certificate to show. */
+const { tlsCa: _, ...networkFlags } = Network.flags
 
 export const makeCrawl = (script: string) =>
   Command.make(
@@ -34,8 +37,8 @@ export const makeCrawl = (script: string) =>
       hostConcurrency,
       leaseSeconds: optionalInt("lease", "Seconds after which the tasks of a dead worker return (default 10)"),
       host: Flag.String("host").pipe(
-        Flag.withDescription("Address the manager listens on, for workers on other machines (default 127.0.0.1)"),
-        Flag.withDefault("127.0.0.1")
+        Flag.withDescription("Address the manager listens on (default 127.0.0.1; with --network 0.0.0.0)"),
+        Flag.optional
       ),
       port: Flag.Int("port").pipe(
         Flag.withDescription("Port the manager listens on (default: a free one)"),
@@ -53,7 +56,7 @@ export const makeCrawl = (script: string) =>
       ),
       user: Options.user,
       ...Options.key,
-      insecureNetwork,
+      ...networkFlags,
       json: Options.json
     },
     Effect.fn(function* (options) {
@@ -62,10 +65,26 @@ export const makeCrawl = (script: string) =>
       const flags = [options.authkey, options.authkeyFile, options.authkeyEnv]
       const named = flags.some(Option.isSome) || environment(Options.keyVariable) !== undefined
       const auth = named ? yield* Options.readAuth(options, { generate: true }) : undefined
-      const { host, hostConcurrency, insecureNetwork, json, memory, out, port, restart, url, workers } = options
+      if (options.network && !named) {
+        const remedy =
+          "workers elsewhere need a key that they can have: give --authkey-file FILE (made when it is not there)"
+        return yield* new ConfigurationInvalid({ field: "--network", value: "given without a key", remedy })
+      }
+      const { hostConcurrency, json, memory, out, port, restart, url, workers } = options
       const show = yield* progressTo({ json })
       const report = yield* runCrawl({
-        ...{ url, out, workers, hostConcurrency, host, port, auth, insecureNetwork, script, memory, restart },
+        ...{
+          url,
+          out,
+          workers,
+          hostConcurrency,
+          listen: { ...options, tlsCa: Option.none() },
+          port,
+          auth,
+          script,
+          memory,
+          restart
+        },
         data: Option.getOrUndefined(options.data),
         durability: Option.getOrUndefined(options.durability),
         maxPages: Option.getOrElse(options.maxPages, () => 10_000),

@@ -14,6 +14,7 @@ import { generateKey } from "../auth/Credentials.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import * as Store from "../Store.ts"
+import { certificateFile } from "./network.ts"
 
 const CrawlFile = Schema.Struct({
   id: Schema.String,
@@ -104,7 +105,8 @@ const remove = Effect.fnUntraced(
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     for (const name of yield* fs.readDirectory(directory)) {
-      if (name.startsWith("millrace.")) yield* fs.remove(path.join(directory, name), { force: true })
+      if (name.startsWith("millrace.") || name === certificateFile)
+        yield* fs.remove(path.join(directory, name), { force: true })
     }
     yield* fs.remove(path.join(directory, "crawl.json"), { force: true })
     if ((yield* fs.readDirectory(directory)).length === 0) yield* fs.remove(directory, { recursive: true })

@@ -34,6 +34,8 @@ const switches: ReadonlySet<string> = new Set([
   "--create",
   "--json",
   "--insecure-network",
+  "--network",
+  "--tls",
   "--with-parent",
   "--watch",
   "--remove",

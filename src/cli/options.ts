@@ -6,11 +6,13 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type { Auth } from "../auth/Auth.ts"
+import { type Auth, userDefault } from "../auth/Auth.ts"
 import { generateKey } from "../auth/Credentials.ts"
+import { decodeJoin } from "../auth/Join.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { randomBytes } from "../platform/Crypto.ts"
+import { readPrivateFile } from "../platform/PrivateFile.ts"
 import { environment, readableByOthers } from "../platform/Process.ts"
 
 export const host = Flag.String("host").pipe(
@@ -23,10 +25,8 @@ export const port = Flag.Int("port").pipe(
   Flag.withDefault(8001)
 )
 
-export const user = Flag.String("user").pipe(
-  Flag.withDescription("Name of the credential (default: default)"),
-  Flag.withDefault("default")
-)
+const userWords = "Name of the credential (default: default)"
+export const user = Flag.String("user").pipe(Flag.withDescription(userWords), Flag.withDefault("default"))
 
 const authkeyFile = Flag.String("authkey-file").pipe(
   Flag.withDescription("File with the shared key (serve and crawl make it when it is not there)"),
@@ -44,8 +44,29 @@ const authkey = Flag.String("authkey").pipe(
 /** Where the key comes from. */
 export const key = { authkeyFile, authkeyEnv, authkey }
 
+const join = Flag.String("join").pipe(
+  Flag.withDescription("The line that a manager on a network prints, instead of --host, --port and --user"),
+  Flag.optional
+)
+const tls = Flag.Boolean("tls").pipe(
+  Flag.withDescription("Connect with TLS 1.3; the certificate of the manager comes from a known authority"),
+  Flag.withDefault(false)
+)
+const tlsCa = Flag.String("tls-ca").pipe(
+  Flag.withDescription("Connect with TLS 1.3; the certificate comes from an authority in this file, PEM"),
+  Flag.optional
+)
+const tlsCert = Flag.String("tls-cert").pipe(
+  Flag.withDescription("Certificate of this program, PEM, for a manager that asks for one"),
+  Flag.optional
+)
+const tlsKey = Flag.String("tls-key").pipe(Flag.withDescription("Its private key, PEM, mode 0600"), Flag.optional)
+
 /** Where the manager is, and with which key. */
-export const connection = { host, port, user, ...key }
+export const connection = {
+  ...{ host, port, user: Flag.optional(Flag.String("user").pipe(Flag.withDescription(userWords))), ...key },
+  ...{ join, tls, tlsCa, tlsCert, tlsKey }
+}
 
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON for machines"), Flag.withDefault(false))
 
@@ -62,6 +83,68 @@ export interface KeyOptions {
   readonly authkeyEnv: Option.Option<string>
   readonly authkey: Option.Option<string>
 }
+
+export interface ConnectionOptions extends KeyOptions {
+  readonly host: string
+  readonly port: number
+  readonly user: Option.Option<string>
+  readonly join: Option.Option<string>
+  readonly tls: boolean
+  readonly tlsCa: Option.Option<string>
+  readonly tlsCert: Option.Option<string>
+  readonly tlsKey: Option.Option<string>
+}
+
+/** What the flags of a client say, for `Client.layerTcp`. */
+export const connect = Effect.fnUntraced(function* (options: ConnectionOptions) {
+  const { host, port } = options
+  yield* portTo(port)
+  const joined = Option.map(options.join, decodeJoin)
+  if (Option.isSome(joined) && joined.value._tag === "Refused") {
+    const { remedy, value } = joined.value
+    return yield* new ConfigurationInvalid({ field: "--join", value, remedy })
+  }
+  const join = Option.isSome(joined) && joined.value._tag === "Decoded" ? joined.value.join : undefined
+  const user = Option.getOrElse(options.user, () => join?.user ?? userDefault)
+  const auth = yield* readAuth({ ...options, user }, { generate: false })
+  const own = yield* certificate(options)
+  const authorities = Option.isSome(options.tlsCa) ? yield* pemFile("--tls-ca", options.tlsCa.value) : undefined
+  const secure = options.tls || authorities !== undefined || own !== undefined
+  return {
+    ...{ host: join?.host ?? host, port: join?.port ?? port, auth, join: Option.getOrUndefined(options.join) },
+    tls: secure ? { ...own, authorities } : undefined
+  }
+})
+
+/** The text of a file that is no secret. */
+export const pemFile = Effect.fnUntraced(function* (flag: string, file: string) {
+  const fs = yield* FileSystem.FileSystem
+  return yield* fs.readFileString(file).pipe(
+    Effect.mapError(() => {
+      return new ConfigurationInvalid({ field: flag, value: file, remedy: "the file cannot be read; check the path" })
+    })
+  )
+})
+
+/** A certificate and its key, which come together. */
+export const certificate = Effect.fnUntraced(function* (options: {
+  readonly tlsCert: Option.Option<string>
+  readonly tlsKey: Option.Option<string>
+}) {
+  const { tlsCert, tlsKey } = options
+  if (Option.isNone(tlsCert) && Option.isNone(tlsKey)) return undefined
+  if (Option.isNone(tlsCert) || Option.isNone(tlsKey)) {
+    const [field, other] = Option.isNone(tlsKey) ? ["--tls-cert", "--tls-key"] : ["--tls-key", "--tls-cert"]
+    return yield* new ConfigurationInvalid({ field, value: "given alone", remedy: `give ${other} as well` })
+  }
+  const text = yield* pemFile("--tls-cert", tlsCert.value)
+  const key = readPrivateFile(tlsKey.value, Limits.pemBytesMax)
+  if (key._tag === "Refused") {
+    const value = `${tlsKey.value}, which is ${key.value}`
+    return yield* new ConfigurationInvalid({ field: "--tls-key", value, remedy: key.remedy })
+  }
+  return { certificate: text, privateKey: key.text }
+})
 
 /** Refuses a number out of range, in the words of the flag. */
 export const inRange = (

@@ -32,13 +32,11 @@ const timeoutIsValid = (seconds: Option.Option<number>) =>
 
 /** Runs `effect` against the manager that the flags name. */
 export const withClient = Effect.fnUntraced(function* <A, E>(
-  options: Options.KeyOptions & { readonly host: string; readonly port: number; readonly user: string },
+  options: Options.ConnectionOptions,
   effect: Effect.Effect<A, E, Client.Client>
 ) {
-  yield* Options.portTo(options.port)
-  const auth = yield* Options.readAuth(options, { generate: false })
-  const { host, port } = options
-  return yield* Effect.provide(effect, Client.layerTcp({ host, port, auth })).pipe(
+  const to = yield* Options.connect(options)
+  return yield* Effect.provide(effect, Client.layerTcp(to)).pipe(
     Effect.mapError((error) => (error instanceof QueueNotFound ? notThere(error.queue) : error))
   )
 })

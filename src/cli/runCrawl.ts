@@ -6,6 +6,7 @@
  * again: it has said why.
  */
 import * as Clock from "effect/Clock"
+import * as Console from "effect/Console"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -15,7 +16,7 @@ import * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import type { Auth } from "../auth/Auth.ts"
-import { keyText } from "../auth/Auth.ts"
+import { keyText, userDefault } from "../auth/Auth.ts"
 import { generateKey } from "../auth/Credentials.ts"
 import * as Crawl from "../crawl/Crawl.ts"
 import { sweep } from "../crawl/Download.ts"
@@ -24,8 +25,10 @@ import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as Manager from "../Manager.ts"
 import { randomBytes } from "../platform/Crypto.ts"
+import type { Address, ServerTls } from "../platform/Network.ts"
 import { type Child, spawnScript } from "../platform/Process.ts"
 import * as CrawlData from "./crawlData.ts"
+import * as Network from "./network.ts"
 import { inRange, keyVariable, portOf } from "./options.ts"
 import * as Stores from "./storeOptions.ts"
 import { writableFolder } from "./work.ts"
@@ -38,11 +41,11 @@ export interface RunCrawlOptions {
   readonly depth?: number | undefined
   readonly hostConcurrency: number
   readonly leaseMs?: number | undefined
-  /** Where the manager listens, for workers on other machines. Default: a free port of this one. */
-  readonly host?: string | undefined
+  /** How the manager listens, for workers on other machines. Default: on the loopback of this one. */
+  readonly listen?: Network.NetworkOptions | undefined
+  /** Default: a free port. */
   readonly port?: number | undefined
   readonly auth?: Auth | undefined
-  readonly insecureNetwork?: boolean | undefined
   /** Folder of the crawl's own data. Default `.millrace` in the out folder. */
   readonly data?: string | undefined
   /** Keeps the crawl in memory: it cannot go on after it was stopped. */
@@ -66,11 +69,16 @@ const restartsMax = 3
 /** Beside the files of the crawl. */
 export const dataFolderDefault = ".millrace"
 
-/** Where a listener is reached from this machine: one that listens everywhere, on the loopback. */
-const reachable = (host: string): string => (host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host)
+/** How a worker of this machine reaches the crawl's manager. */
+const workerFlags = (address: Address, tls: ServerTls | undefined, user: string): ReadonlyArray<string> => {
+  if (address._tag === "Unix") return []
+  const join = Network.joinHere(tls, address, user)
+  if (join !== undefined) return ["--join", join]
+  return ["--host", Network.reachable(address.host), "--port", String(address.port)]
+}
 
 export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
-  const { depth, host, insecureNetwork, leaseMs, maxPages, port, url, workers } = options
+  const { depth, leaseMs, maxPages, port, url, workers } = options
   if (Crawl.seedOf({ url }) === undefined) return yield* Master.urlInvalid(url)
   yield* inRange("--workers", workers, 1, 256)
   if (maxPages !== undefined) yield* inRange("--max-pages", maxPages, 1)
@@ -82,6 +90,7 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
   const path = yield* Path.Path
   const dataFolder =
     options.memory === true ? undefined : path.resolve(options.data ?? path.join(directory, dataFolderDefault))
+  const prepare = options.listen === undefined ? undefined : yield* Network.checked(options.listen)
   const wanted = { url, depth: depth ?? Crawl.depthDefault }
   const data =
     dataFolder === undefined
@@ -96,8 +105,9 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
     }
   }
   const auth: Auth = options.auth ?? { key: generateKey(randomBytes(Limits.authkeyGeneratedBytes)) }
+  const at = prepare === undefined ? Network.thisMachine : yield* prepare(dataFolder)
   const { Images, Pages } = Crawl.queues({ maxPages, leaseMs })
-  const live = Manager.layerTcp({ host: host ?? "127.0.0.1", port: port ?? 0, auth, insecureNetwork }).pipe(
+  const live = Manager.layerTcp({ ...at, port: port ?? 0, auth }).pipe(
     Layer.provideMerge(Manager.layer({ queues: [Pages, Images] })),
     Layer.provide(Stores.layer(dataFolder, options.durability))
   )
@@ -105,10 +115,10 @@ export const runCrawl = Effect.fnUntraced(function* (options: RunCrawlOptions) {
     const clock = yield* Clock.Clock
     const startedAt = clock.monotonicTimeNanosUnsafe()
     const { address } = yield* Manager.Listening
+    yield* Network.announce(at, address, auth.user ?? userDefault, Console.error)
     const args = [
-      ...(address._tag === "Tcp"
-        ? ["work", "--host", reachable(address.host), "--port", String(address.port)]
-        : ["work"]),
+      "work",
+      ...workerFlags(address, at.tls, auth.user ?? userDefault),
       ...["--out", directory],
       ...["--host-concurrency", String(options.hostConcurrency), "--with-parent"]
     ]

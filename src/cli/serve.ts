@@ -6,19 +6,15 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
-import type { Credential } from "../auth/Auth.ts"
+import { type Credential, userDefault } from "../auth/Auth.ts"
 import { encodeVerifier } from "../auth/Credentials.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Manager from "../Manager.ts"
 import { formatAddress } from "../platform/Network.ts"
 import * as Credentials from "./credentials.ts"
+import * as Network from "./network.ts"
 import * as Options from "./options.ts"
 import * as Stores from "./storeOptions.ts"
-
-export const insecureNetwork = Flag.Boolean("insecure-network").pipe(
-  Flag.withDescription("Listen beyond this machine without TLS: only on a network that you trust"),
-  Flag.withDefault(false)
-)
 
 /**
  * Who may log in. Beside a file of credentials the key that may do everything is there only if a flag names it: a variable
@@ -47,8 +43,8 @@ export const serve = Command.make(
   "serve",
   {
     host: Flag.String("host").pipe(
-      Flag.withDescription("Address to listen on (default 127.0.0.1)"),
-      Flag.withDefault("127.0.0.1")
+      Flag.withDescription("Address to listen on (default 127.0.0.1; with --network 0.0.0.0)"),
+      Flag.optional
     ),
     port: Flag.Int("port").pipe(
       Flag.withDescription("Port to listen on (default 8001); 0 takes a free one"),
@@ -70,7 +66,7 @@ export const serve = Command.make(
       Flag.withDescription("File of credentials with roles, as millrace key new makes it; mode 0600"),
       Flag.optional
     ),
-    insecureNetwork
+    ...Network.flags
   },
   Effect.fn(function* (options) {
     yield* Options.portOf(options.port)
@@ -80,15 +76,18 @@ export const serve = Command.make(
     const folder = Option.getOrElse(options.data, () => "millrace-data")
     const directory = options.memory ? undefined : path.resolve(folder)
     const auth = yield* admitted(options)
+    const at = yield* Network.listening(options, directory)
     const serving = Effect.gen(function* () {
       const { address } = yield* Manager.Listening
       const manager = yield* Manager.Manager
       const kept = Stores.words(manager.durability, directory)
       yield* Effect.logInfo(`manager listening on ${formatAddress(address)}, ${kept}`)
+      yield* Network.announce(at, address, auth[0]?.user ?? userDefault)
       return yield* manager.failed
     })
-    const { acceptLoss, durability, host, insecureNetwork, port } = options
-    const live = Manager.layerTcp({ host, port, auth, insecureNetwork }).pipe(
+    const { acceptLoss, durability, port } = options
+    const { host, insecureNetwork, tls } = at
+    const live = Manager.layerTcp({ host, port, auth, insecureNetwork, tls }).pipe(
       Layer.provideMerge(Manager.layer({ queues: [] })),
       Layer.provide(Stores.layer(directory, Option.getOrUndefined(durability), acceptLoss))
     )
@@ -102,6 +101,10 @@ export const serve = Command.make(
       description: "On this machine, with a key made at the first start; queues are kept in ./millrace-data"
     },
     { command: "millrace serve --memory --authkey-file millrace.key", description: "Nothing is kept" },
+    {
+      command: "millrace serve --network --authkey-file millrace.key",
+      description: "For programs on other machines: prints the join string that they need"
+    },
     {
       command: "millrace serve --credentials credentials --authkey-file admin.key",
       description: "Programs with roles, and a key that may do everything"

@@ -48,16 +48,14 @@ export const work = Command.make(
     withParent: Flag.Boolean("with-parent").pipe(Flag.withHidden, Flag.withDefault(false))
   },
   Effect.fn(function* (options) {
-    yield* Options.portTo(options.port)
-    const auth = yield* Options.readAuth(options, { generate: false })
+    const to = yield* Options.connect(options)
     const worker = Option.isSome(options.module) ? yield* loadWorker(options.module.value) : yield* crawlWorker(options)
-    const { host, port } = options
     // The workers of a crawl are told of by the crawl.
-    const at = formatAddress({ _tag: "Tcp", host, port })
+    const at = formatAddress({ _tag: "Tcp", ...to })
     const announce = options.withParent ? Effect.void : Effect.logInfo(`working for the manager at ${at}`)
     const live = Layer.effectDiscard(announce).pipe(
       Layer.provide(worker),
-      Layer.provide(Client.layerTcp({ host, port, auth, waitForManager: true }))
+      Layer.provide(Client.layerTcp({ ...to, waitForManager: true }))
     )
     const parentGone = options.withParent ? yield* untilParentIsGone : Effect.never
     yield* Effect.raceFirst(Layer.launch(live), parentGone)

@@ -9,11 +9,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Auth } from "../auth/Auth.ts"
+import { decodeJoin, type Join } from "../auth/Join.ts"
 import * as Errors from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as Policy from "../model/Policy.ts"
 import { Code } from "../model/Refusal.ts"
-import { type Address, formatAddress, Network } from "../platform/Network.ts"
+import { type Address, type ClientTls, formatAddress, Network } from "../platform/Network.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import { ClientType as C, ManagerType as M, type QueueStats } from "../wire/Vocabulary.ts"
@@ -253,6 +254,18 @@ export interface ConnectOptions {
   readonly path?: string | undefined
   readonly auth: Auth
   /**
+   * The line that a manager on a network prints: host, port, name of the credential and the fingerprint of its
+   * certificate, instead of all of these. A `user` in `auth` wins over its name.
+   */
+  readonly join?: string | undefined
+  /** TLS 1.3. `true`: the manager's certificate comes from an authority that the runtime knows. Default: without `join`, none. */
+  readonly tls?: boolean | ClientTls | undefined
+  /**
+   * Whether the login must be bound to its TLS connection (SCRAM-SHA-256-PLUS, RFC 9266). Default false: it is bound where
+   * both runtimes can (Node and Bun; not Deno).
+   */
+  readonly channelBinding?: "required" | undefined
+  /**
    * Whether a manager that does not answer yet is waited for. Default false: the layer fails with `ConnectFailed`. After
    * the first login the client always reconnects by itself.
    */
@@ -274,14 +287,31 @@ export const layerLink = (options: LinkOptions): Layer.Layer<Client, LoginError>
     })
   )
 
+/** A join string names the certificate; what else is said about TLS is added to that. */
+const tlsOf = ({ tls }: ConnectOptions, join: Join | undefined): ClientTls | undefined => {
+  const own = typeof tls === "object" ? tls : tls === true ? {} : undefined
+  return join === undefined ? own : { ...own, fingerprint: join.fingerprint }
+}
+
 /** A client of a manager on this or another machine. Fails when the first login fails; reconnects from then on. */
 export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginError, Network> =>
   Layer.unwrap(
     Effect.map(Network, (network) => {
+      const joined = options.join === undefined ? undefined : decodeJoin(options.join)
+      if (joined?._tag === "Refused") {
+        const reason = `it is ${joined.value}; ${joined.remedy}`
+        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: "join string", reason })))
+      }
+      const join = joined?.join
       const address: Address =
-        options.path === undefined
-          ? { _tag: "Tcp", host: options.host ?? "127.0.0.1", port: options.port ?? 8001 }
+        options.path === undefined || join !== undefined
+          ? {
+              _tag: "Tcp",
+              host: join?.host ?? options.host ?? "127.0.0.1",
+              port: join?.port ?? options.port ?? 8001
+            }
           : { _tag: "Unix", path: options.path }
+      const tls = tlsOf(options, join)
       if (address._tag === "Tcp" && !(address.port >= 1 && address.port <= 65_535)) {
         const reason = "a port is a number from 1 to 65535"
         return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(address), reason })))
@@ -293,8 +323,9 @@ export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginErro
       }
       return layerLink({
         address: formatAddress(address),
-        dial: (handler) => network.dial(address, Limits.dialMs, handler),
-        auth: options.auth,
+        dial: (handler) => network.dial(address, Limits.dialMs, handler, tls),
+        auth: join === undefined ? options.auth : { user: join.user, ...options.auth },
+        bound: options.channelBinding === "required",
         waitForManager: options.waitForManager ?? false,
         reconnectCapMs: capMs
       })

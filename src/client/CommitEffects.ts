@@ -9,7 +9,7 @@ import * as Errors from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import type { CommitEffects as WireEffects } from "../wire/ClientMessages.ts"
 import { optionsBytes } from "../wire/Vocabulary.ts"
-import type { ClientShape } from "./Client.ts"
+import type { ClientShape, OpenableQueue, OpenQueue } from "./Client.ts"
 import {
   type CounterHandle,
   counterFault,
@@ -22,6 +22,7 @@ import {
   setKey
 } from "./SharedObject.ts"
 import type { PutOptions, TaskQueue } from "./TaskQueue.ts"
+import { traceOf } from "./Trace.ts"
 
 type ChildOptions = Omit<PutOptions, "timeout">
 
@@ -85,10 +86,10 @@ export class Collected implements Collecting {
   }
 
   put: Collecting["put"] = (queue, payload, options) =>
-    Effect.flatMap(this.#client.open(queue), (opened): Effect.Effect<void, CollectError> => {
+    this.#open(queue, (opened, trace): Effect.Effect<void, CollectError> => {
       const bytes = queue.encodePayload(opened, payload)
       if (bytes instanceof Error) return Effect.fail(bytes)
-      const wire = queue.wireOptions(payload, options)
+      const wire = queue.wireOptions(payload, options, trace)
       const fault = queue.optionsFault(wire) ?? this.#room(1, bytes.byteLength + optionsBytes(wire))
       if (fault !== undefined) return Effect.fail(fault)
       this.#puts.push({ queue: opened.id, payload: bytes, options: wire })
@@ -97,12 +98,12 @@ export class Collected implements Collecting {
 
   putIfNew: Collecting["putIfNew"] = (set, key, queue, payload, options) =>
     Effect.flatMap(openObject(this.#client, set), (object) =>
-      Effect.flatMap(this.#client.open(queue), (opened): Effect.Effect<void, CollectError> => {
+      this.#open(queue, (opened, trace): Effect.Effect<void, CollectError> => {
         const bytes = queue.encodePayload(opened, payload)
         if (bytes instanceof Error) return Effect.fail(bytes)
         const keyBytes = setKey(key)
         if (keyBytes instanceof Error) return Effect.fail(keyBytes)
-        const wire = queue.wireOptions(payload, options)
+        const wire = queue.wireOptions(payload, options, trace)
         const size = bytes.byteLength + keyBytes.byteLength + optionsBytes(wire)
         const fault = queue.optionsFault(wire) ?? this.#room(2, size)
         if (fault !== undefined) return Effect.fail(fault)
@@ -111,6 +112,16 @@ export class Collected implements Collecting {
         return Effect.void
       })
     )
+
+  /** The queue as it is open, and the trace that a child put here belongs to. */
+  #open(
+    queue: OpenableQueue,
+    use: (opened: OpenQueue, trace: string | undefined) => Effect.Effect<void, CollectError>
+  ): Effect.Effect<void, CollectError> {
+    return Effect.withFiber((fiber) =>
+      Effect.flatMap(this.#client.open(queue), (opened) => use(opened, traceOf(fiber)))
+    )
+  }
 
   addToSet: Collecting["addToSet"] = (set, key) =>
     Effect.flatMap(openObject(this.#client, set), (object): Effect.Effect<void, CollectError> => {

@@ -80,6 +80,8 @@ export interface LinkOptions {
   readonly dial: (handler: (connection: Connection) => Handler) => Effect.Effect<Connection, ConnectFailed>
   /** Undefined: the other end is in this process and asks for nothing. */
   readonly auth: Auth | undefined
+  /** Whether a login without channel binding is refused. Default: one without is taken where an end cannot. */
+  readonly bound?: boolean | undefined
   /** Whether the first connection is tried again and again, or fails the layer. */
   readonly waitForManager: boolean
   /** Longest pause between two attempts to connect. Default `Limits.reconnectCapMs`. */
@@ -313,11 +315,18 @@ export class Link {
   #login = Effect.fnUntraced({ self: this }, function* (closed: Deferred.Deferred<string>) {
     const mailbox = new Mailbox()
     let open = false
-    const reader = new FrameReader(Limits.frameBytesMax)
+    // An impostor must not fill our memory while we work out a proof for it.
+    let proven = this.#options.auth === undefined
+    let framesUnproven = 0
+    const reader = new FrameReader(proven ? Limits.frameBytesMax : Limits.unprovenFrameBytesMax)
     const connection = yield* this.#options.dial((made) => ({
       onData: (chunk) => {
         this.#heard = true
-        reader.push(chunk, (body) => (open ? this.#frame(body, made) : mailbox.put(body)))
+        reader.push(chunk, (body) => {
+          if (open) this.#frame(body, made)
+          else if (proven || ++framesUnproven <= Limits.preAuthFramesMax) mailbox.put(body)
+          else made.destroy()
+        })
         if (reader.fault !== undefined) made.destroy()
       },
       onDrain: () => this.#pump(),
@@ -327,7 +336,10 @@ export class Link {
         Deferred.doneUnsafe(closed, Effect.succeed(reason))
       }
     }))
-    const handshake = this.#handshake(connection, mailbox)
+    const handshake = this.#handshake(connection, mailbox, () => {
+      proven = true
+      reader.limit = Limits.frameBytesMax
+    })
     const opened = yield* handshake.pipe(
       Effect.timeoutOrElse({
         duration: 3 * Limits.handshakeMs,
@@ -364,57 +376,66 @@ export class Link {
     for (let body = mailbox.poll(); body !== undefined; body = mailbox.poll()) this.#frame(body, connection)
   })
 
-  #handshake = Effect.fnUntraced({ self: this }, function* (connection: Connection, mailbox: Mailbox) {
-    const { auth } = this.#options
-    const say = (message: Client.ClientMessage): Uint8Array => {
-      const bytes = frame((w) => Client.encode(w, message))
-      connection.write(bytes)
-      return bytes.subarray(4)
-    }
-    const helloBody = say({
-      type: C.hello,
-      magic,
-      versionMin,
-      versionMax,
-      capabilities: 0,
-      frameBytesMax: Limits.frameBytesMax,
-      role: "",
-      namespace: "default",
-      agent: "millrace/0.1.0"
-    })
-    const serverHelloBody = yield* this.#next(mailbox)
-    const hello = yield* this.#expect(serverHelloBody, M.hello)
-    if (hello.magic !== magic) return yield* new ProtocolViolated({ reason: "the other end is not a millrace manager" })
-    if (auth !== undefined) {
-      const user = auth.user ?? userDefault
-      if (!isName(user)) {
-        return yield* new AuthenticationFailed({ address: this.address, reason: `"${user}" is no credential name` })
+  #handshake = Effect.fnUntraced(
+    { self: this },
+    function* (connection: Connection, mailbox: Mailbox, proven: () => void) {
+      const { auth } = this.#options
+      const say = (message: Client.ClientMessage): Uint8Array => {
+        const bytes = frame((w) => Client.encode(w, message))
+        connection.write(bytes)
+        return bytes.subarray(4)
       }
-      if (!hello.mechanisms.includes("SCRAM-SHA-256")) {
-        return yield* new AuthenticationFailed({ address: this.address, reason: "the manager offers no SCRAM-SHA-256" })
-      }
-      const helloHash = sha256(concat([helloBody, serverHelloBody]))
-      const first = Scram.clientFirst({ name: user, nonce: randomBytes(Limits.scramNonceBytesMin), helloHash })
-      say({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message: first.message })
-      const challenge = yield* this.#expect(yield* this.#next(mailbox), M.authChallenge)
-      const step = Scram.clientChallenge(first.state, challenge.message)
-      if (step._tag === "Refused") return yield* this.#authFailed(step.reason)
-      const salted = yield* this.#saltedKey(auth, step.salt, step.iterations)
-      const final = Scram.clientFinal(step.state, salted)
-      say({ type: C.authFinal, message: final.message })
-      const ok = yield* this.#expect(yield* this.#next(mailbox), M.authOk)
-      const verdict = Scram.clientVerify(final.state, ok.message)
-      // The manager must know the key as well: no command goes to one that does not.
-      if (verdict._tag === "Refused") return yield* this.#authFailed(verdict.reason)
-    } else if (hello.mechanisms.length > 0) {
-      return yield* new AuthenticationFailed({
-        address: this.address,
-        reason: "the manager wants a key; none was given"
+      const helloBody = say({
+        type: C.hello,
+        magic,
+        versionMin,
+        versionMax,
+        capabilities: 0,
+        frameBytesMax: Limits.frameBytesMax,
+        role: "",
+        namespace: "default",
+        agent: "millrace/0.1.0"
       })
+      const serverHelloBody = yield* this.#next(mailbox)
+      const hello = yield* this.#expect(serverHelloBody, M.hello)
+      if (hello.magic !== magic)
+        return yield* new ProtocolViolated({ reason: "the other end is not a millrace manager" })
+      if (auth !== undefined) {
+        const user = auth.user ?? userDefault
+        if (!isName(user)) {
+          return yield* new AuthenticationFailed({ address: this.address, reason: `"${user}" is no credential name` })
+        }
+        const choice = Scram.chooseMechanism(hello.mechanisms, connection.channelBinding)
+        if (choice === undefined) return yield* this.#authFailed("the manager offers no SCRAM-SHA-256")
+        if (this.#options.bound === true && choice.mechanism !== Scram.mechanismPlus) {
+          const here = connection.channelBinding === undefined ? "this runtime" : "the manager"
+          return yield* this.#authFailed(`the login must be bound to its TLS connection, and ${here} cannot do that`)
+        }
+        const helloHash = sha256(concat([helloBody, serverHelloBody]))
+        const nonce = randomBytes(Limits.scramNonceBytesMin)
+        const first = Scram.clientFirst({ name: user, nonce, helloHash, gs2: choice.gs2 })
+        say({ type: C.authFirst, mechanism: choice.mechanism, message: first.message })
+        const challenge = yield* this.#expect(yield* this.#next(mailbox), M.authChallenge)
+        const step = Scram.clientChallenge(first.state, challenge.message)
+        if (step._tag === "Refused") return yield* this.#authFailed(step.reason)
+        const salted = yield* this.#saltedKey(auth, step.salt, step.iterations)
+        const final = Scram.clientFinal(step.state, salted)
+        say({ type: C.authFinal, message: final.message })
+        const ok = yield* this.#expect(yield* this.#next(mailbox), M.authOk)
+        const verdict = Scram.clientVerify(final.state, ok.message)
+        // The manager must know the key as well: no command goes to one that does not.
+        if (verdict._tag === "Refused") return yield* this.#authFailed(verdict.reason)
+        proven()
+      } else if (hello.mechanisms.length > 0) {
+        return yield* new AuthenticationFailed({
+          address: this.address,
+          reason: "the manager wants a key; none was given"
+        })
+      }
+      say({ type: C.sessionOpen, session: this.session?.token, held: this.session === undefined ? [] : this.#kept() })
+      return yield* this.#expect(yield* this.#next(mailbox), M.sessionOpened)
     }
-    say({ type: C.sessionOpen, session: this.session?.token, held: this.session === undefined ? [] : this.#kept() })
-    return yield* this.#expect(yield* this.#next(mailbox), M.sessionOpened)
-  })
+  )
 
   /** PBKDF2 once per salt and iteration count: reconnecting costs the manager and us a few HMACs. */
   #saltedKey = Effect.fnUntraced({ self: this }, function* (auth: Auth, salt: Uint8Array, iterations: number) {

@@ -39,6 +39,7 @@ import { OutcomeReader } from "./OutcomeReader.ts"
 import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
 import { type WriteError, writeErrorOf } from "./SharedObject.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
+import { traceOf } from "./Trace.ts"
 
 export type { Blocker, QueueExplanation, TaskExplanation } from "../model/Explain.ts"
 export type { Collecting } from "./CommitEffects.ts"
@@ -173,12 +174,15 @@ export class TaskQueue<P, R = void, E = never, C = void> {
    * `ConnectionLost` is indefinite, all other errors are definite.
    */
   put(payload: P, options?: PutOptions): Effect.Effect<Receipt, PutError, Client> {
-    return Effect.flatMap(Client, (client) => {
-      const opened = client.opened(this)
-      return opened === undefined
-        ? Effect.flatMap(client.open(this), (queue) => this.#putOne(client, queue, payload, options))
-        : this.#putOne(client, opened, payload, options)
-    })
+    return Effect.flatMap(Client, (client) =>
+      Effect.withFiber((fiber) => {
+        const trace = traceOf(fiber)
+        const opened = client.opened(this)
+        return opened === undefined
+          ? Effect.flatMap(client.open(this), (queue) => this.#putOne(client, queue, payload, options, trace))
+          : this.#putOne(client, opened, payload, options, trace)
+      })
+    )
   }
 
   /**
@@ -191,7 +195,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     options: PutAllOptions<P> = {}
   ): Effect.Effect<ReadonlyArray<Receipt>, PutError, Client> {
     return Effect.flatMap(Client, (client) =>
-      Effect.flatMap(client.open(this), (queue) => this.#putMany(client, queue, payloads, options))
+      Effect.withFiber((fiber) =>
+        Effect.flatMap(client.open(this), (queue) => this.#putMany(client, queue, payloads, options, traceOf(fiber)))
+      )
     )
   }
 
@@ -870,9 +876,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   }
 
   /** @internal What the options of a put become on the wire; undefined for a plain one. */
-  wireOptions(payload: P, options: PutOptions | undefined): Wire.TaskOptions | undefined {
+  wireOptions(payload: P, options: PutOptions | undefined, trace?: string): Wire.TaskOptions | undefined {
     const key = options?.key ?? this.key?.(payload)
-    if (options === undefined && key === undefined) return undefined
+    if (options === undefined && key === undefined && trace === undefined) return undefined
     const { delay, id, labels, priority, ttl } = options ?? {}
     if (
       id === undefined &&
@@ -881,7 +887,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       ttl === undefined &&
       labels === undefined
     ) {
-      if (key === undefined) return undefined
+      if (key === undefined && trace === undefined) return undefined
     }
     return {
       id,
@@ -889,7 +895,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       delayMs: delay === undefined ? undefined : Math.ceil(Duration.toMillis(delay)),
       ttlMs: ttl === undefined ? undefined : Math.ceil(Duration.toMillis(ttl)),
       key,
-      labels
+      labels,
+      trace
     }
   }
 
@@ -928,12 +935,13 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     client: ClientShape,
     queue: OpenQueue,
     payload: P,
-    options: PutOptions | undefined
+    options: PutOptions | undefined,
+    trace: string | undefined
   ): Effect.Effect<Receipt, PutError> {
     return Effect.callback((resume) => {
       const bytes = this.encodePayload(queue, payload)
       if (bytes instanceof Error) return resume(Effect.fail(bytes))
-      const item = this.wireOptions(payload, options)
+      const item = this.wireOptions(payload, options, trace)
       const fault = this.optionsFault(item)
       if (fault !== undefined) return resume(Effect.fail(fault))
       const { link } = client
@@ -991,7 +999,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       client: ClientShape,
       queue: OpenQueue,
       all: Iterable<P>,
-      options: PutAllOptions<P>
+      options: PutAllOptions<P>,
+      trace: string | undefined
     ): Effect.fn.Return<ReadonlyArray<Receipt>, PutError> {
       const payloads: Array<Uint8Array> = []
       let items: Array<Wire.TaskOptions | undefined> | undefined
@@ -1000,9 +1009,9 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         const bytes = this.encodePayload(queue, payload)
         if (bytes instanceof Error) return yield* Effect.fail(bytes)
         payloads.push(bytes)
-        if (plain && this.key === undefined) continue
+        if (plain && this.key === undefined && trace === undefined) continue
         const { delay, priority, ttl } = options
-        const item = this.wireOptions(payload, { id: options.id?.(payload), priority, delay, ttl })
+        const item = this.wireOptions(payload, { id: options.id?.(payload), priority, delay, ttl }, trace)
         const fault = this.optionsFault(item)
         if (fault !== undefined) return yield* fault
         items ??= []
@@ -1035,6 +1044,10 @@ export class TaskQueue<P, R = void, E = never, C = void> {
           )
         const prefix = client.link.session?.prefix ?? ""
         if (answer.type === M.putDone) {
+          if (answer.count !== to - from) {
+            const reason = `the manager says that ${answer.count} of ${to - from} tasks were put`
+            return yield* this.#incomplete(new Errors.ProtocolViolated({ reason }), receipts.length)
+          }
           for (let i = 0; i < answer.count; i++) receipts.push(new Receipt(prefix, answer.first + i, undefined))
           continue
         }

@@ -27,7 +27,10 @@ export const parse = (text: string): Array<Candidate> => {
     let url = text.slice(start, at)
     let descriptors: Array<string> = []
     if (url.endsWith(",")) {
-      url = url.replace(/,+$/, "")
+      // No pattern: `,+$` looks again from every comma of a run that another character ends.
+      let end = url.length
+      while (url[end - 1] === ",") end--
+      url = url.slice(0, end)
     } else {
       const tokens = tokenize(text, at)
       descriptors = tokens.descriptors

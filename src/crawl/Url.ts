@@ -41,16 +41,21 @@ export const withoutFragment = (url: URL): string => {
 
 const unreserved = /[A-Za-z0-9\-._~]/
 
-const normalizePercent = (text: string): string =>
-  text.includes("%")
-    ? text.replace(/%[0-9A-Fa-f]{2}/g, (triplet) => {
-        const char = String.fromCharCode(Number.parseInt(triplet.slice(1), 16))
-        return unreserved.test(char) ? char : triplet.toUpperCase()
-      })
-    : text
+const stray = /%(?![0-9A-Fa-f]{2})/
+
+const normalizePercent = (text: string): string => {
+  if (!text.includes("%")) return text
+  // Behind a percent sign that encodes nothing, what is decoded could be taken for what it encodes (`%%341` for `%41`).
+  const decodes = !stray.test(text)
+  return text.replace(/%[0-9A-Fa-f]{2}/g, (triplet) => {
+    const char = String.fromCharCode(Number.parseInt(triplet.slice(1), 16))
+    return decodes && unreserved.test(char) ? char : triplet.toUpperCase()
+  })
+}
 
 /**
- * The dedupe key: fragment dropped, percent-encoding in upper case, unreserved characters decoded, empty query dropped.
+ * The dedupe key: fragment dropped, percent-encoding in upper case, unreserved characters decoded (unless a percent sign
+ * encodes nothing), empty query dropped.
  */
 export const key = (url: URL): string =>
   `${url.protocol}//${url.host}${normalizePercent(url.pathname)}${normalizePercent(url.search)}`

@@ -10,6 +10,7 @@
  * the engine's own record. Time, randomness, the store and logging come in through `Host`.
  */
 
+import { printable } from "../auth/Credentials.ts"
 import { type Grant, permitsEverything } from "../auth/Roles.ts"
 import * as Scram from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
@@ -37,7 +38,7 @@ import {
 import { nextDues, statsOf } from "../model/Stats.ts"
 import { Reason, Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
-import type { Connection, Handler } from "../platform/Network.ts"
+import { addressOf, type Connection, type Handler, isLoopback } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
 import type { Batch } from "../store/Batch.ts"
 import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
@@ -46,8 +47,10 @@ import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
 import type * as Operations from "../wire/Operations.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
+import { Bursts } from "./Bursts.ts"
 import { nextCron } from "./Calendar.ts"
 import { type Denied, Guard } from "./Guard.ts"
+import { Logins } from "./Logins.ts"
 import { type Gate, Peer, PeerSession, type PeerState } from "./Peer.ts"
 
 const { ClientType: C, ControlKind, ManagerType: M } = Vocabulary
@@ -155,6 +158,10 @@ export class Core implements Out {
   #scheduled = false
   #committing = false
   #unauthenticated = 0
+  /** Connections that have not logged in, by address. */
+  readonly #strangers = new Map<string, number>()
+  readonly #logins = new Logins()
+  readonly #bursts: Bursts
   #stopped = false
   #failed = false
   readonly #drainingGates = new Set<Gate>()
@@ -166,6 +173,7 @@ export class Core implements Out {
   constructor(options: CoreOptions) {
     this.#options = options
     this.#host = options.host
+    this.#bursts = new Bursts((text, details) => this.#host.log("warn", text, details))
     const { store } = options.host
     const random = randomBytes(4)
     const seed = new DataView(random.buffer, random.byteOffset, 4).getUint32(0)
@@ -282,11 +290,14 @@ export class Core implements Out {
       this.#refuseConnection(peer, Code.draining, "the manager is stopping")
     else if (this.#unauthenticated >= Limits.connectionsUnauthenticatedMax) {
       this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake")
+    } else if ((this.#strangers.get(peer.address) ?? 0) >= strangersMax(peer.address)) {
+      this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake from this address")
     } else if (this.#peers.size >= Limits.connectionsMax) {
       this.#refuseConnection(peer, Code.tooManyConnections, "too many connections")
     } else {
       this.#peers.add(peer)
       this.#unauthenticated++
+      this.#strangers.set(peer.address, (this.#strangers.get(peer.address) ?? 0) + 1)
       this.counters.connections++
     }
     return {
@@ -300,8 +311,10 @@ export class Core implements Out {
   sweep(): void {
     const now = this.#host.now()
     this.#tellWall(now)
+    this.#bursts.sweep(now)
     for (const peer of this.#peers) {
       if (peer.state !== "open") {
+        if (peer.held !== undefined && peer.held.until <= now) this.#challenge(peer, peer.held.message)
         if (now - peer.acceptedAt >= Limits.handshakeMs) {
           this.#fault(peer, Code.handshakeTimeout, `the handshake took over ${Limits.handshakeMs} ms`)
         }
@@ -430,7 +443,7 @@ export class Core implements Out {
     peer.disconnected = true
     if (!this.#peers.delete(peer)) return
     if (peer.state !== "open") {
-      this.#unauthenticated--
+      this.#known(peer)
       peer.state = "closed"
       return
     }
@@ -442,11 +455,12 @@ export class Core implements Out {
   /** One error, then close. */
   #fault(peer: Peer, code: number, text: string): void {
     if (peer.state === "closed") return
-    if (code !== Code.draining) {
+    // A login that failed has been told of, with the reason that the peer does not hear.
+    if (code !== Code.draining && code !== Code.authentication) {
       const details = { peer: peer.connection.peer, state: peer.state, reason: text }
-      this.#host.log("warn", "connection closed by the manager", details)
+      this.#bursts.add("connection closed by the manager", peer.address, details, this.#host.now())
     }
-    if (peer.state !== "open") this.#unauthenticated--
+    if (peer.state !== "open") this.#known(peer)
     peer.state = "closed"
     this.#peers.delete(peer)
     if (peer.session !== undefined) {
@@ -462,9 +476,27 @@ export class Core implements Out {
 
   #refuseConnection(peer: Peer, code: number, text: string): void {
     this.counters.refused++
+    if (code !== Code.draining) {
+      const details = { peer: peer.connection.peer, reason: text }
+      this.#bursts.add("connection refused", peer.address, details, this.#host.now())
+    }
     peer.state = "closed"
     peer.connection.write(frame((w) => Wire.encode(w, { type: M.closing, code, text })))
     peer.connection.close()
+  }
+
+  /** It is no stranger any more: it has logged in, or gone. */
+  #known(peer: Peer): void {
+    this.#unauthenticated--
+    const count = this.#strangers.get(peer.address) ?? 0
+    if (count > 1) this.#strangers.set(peer.address, count - 1)
+    else this.#strangers.delete(peer.address)
+  }
+
+  /** A connection that a listener gave up before it could carry frames. */
+  failedHandshake(from: string, reason: string): void {
+    this.counters.refused++
+    this.#bursts.add("connection refused", addressOf(from), { peer: from, reason: printable(reason) }, this.#host.now())
   }
 
   // ---- handshake
@@ -509,7 +541,7 @@ export class Core implements Out {
           versionMax: Vocabulary.versionMax,
           capabilities: 0,
           frameBytesMax: Limits.frameBytesMax,
-          mechanisms: gate === undefined ? [] : ["SCRAM-SHA-256"]
+          mechanisms: gate === undefined ? [] : mechanismsOf(peer)
         })
       )
       peer.helloHash = sha256(concat([body, hello.subarray(4)]))
@@ -522,24 +554,42 @@ export class Core implements Out {
       return
     }
     if (peer.state === "challenge" && message.type === C.authFirst && gate !== undefined) {
-      if (message.mechanism !== "SCRAM-SHA-256") throw new Malformed("the only mechanism is SCRAM-SHA-256")
+      if (!mechanismsOf(peer).includes(message.mechanism)) throw new Malformed("that mechanism was not offered")
       const step = Scram.serverFirst({
         clientFirst: message.message,
         lookup: gate.verifier,
         mockSecret: gate.mockSecret,
         iterationsInUse: gate.iterations,
         nonce: randomBytes(Limits.scramNonceBytesMin),
-        helloHash: peer.helloHash!
+        helloHash: peer.helloHash!,
+        mechanism: message.mechanism,
+        binding: peer.connection.channelBinding
       })
       if (step._tag === "Refused") return this.#loginFailed(peer, step.reason)
       peer.scram = step.state
       peer.state = "proof"
-      return peer.send({ type: M.authChallenge, message: step.message })
+      const now = this.#host.now()
+      const at = this.#logins.answerAt(peer.address, step.state.verifier.name, now)
+      if (at === undefined) return this.#fault(peer, Code.tooManyConnections, tooManyFailures)
+      peer.inTurn = !this.#logins.isFree(peer.address, step.state.verifier.name, now)
+      if (at > now) peer.held = { until: at, message: step.message }
+      else this.#challenge(peer, step.message)
+      return
     }
     if (peer.state === "proof" && message.type === C.authFinal) {
+      if (peer.held !== undefined) throw new Malformed("a proof before its challenge")
+      const { name } = peer.scram!.verifier
+      // Many challenges first and all proofs then is no way round the turns.
+      if (!peer.inTurn && !this.#logins.isFree(peer.address, name, this.#host.now())) {
+        return this.#fault(peer, Code.tooManyConnections, tooManyFailures)
+      }
       const verdict = Scram.serverFinal(peer.scram!, message.message)
       peer.scram = undefined
-      if (verdict._tag === "Refused") return this.#loginFailed(peer, verdict.reason)
+      if (verdict._tag === "Refused") {
+        this.#logins.failed(peer.address, name, this.#host.now())
+        return this.#loginFailed(peer, verdict.reason)
+      }
+      this.#logins.accepted(peer.address, name)
       peer.principal = verdict.name
       peer.grants = gate?.grants(verdict.name)
       peer.state = "session"
@@ -550,10 +600,16 @@ export class Core implements Out {
     throw new Malformed(`message ${message.type} is not allowed in state ${peer.state}`)
   }
 
+  #challenge(peer: Peer, message: string): void {
+    peer.held = undefined
+    peer.send({ type: M.authChallenge, message })
+    peer.flush()
+  }
+
   /** The reason is for the log; the peer hears one generic word. */
   #loginFailed(peer: Peer, reason: string): void {
     this.counters.authenticationFailures++
-    this.#host.log("warn", "login refused", { peer: peer.connection.peer, reason })
+    this.#bursts.add("login refused", peer.address, { peer: peer.connection.peer, reason }, this.#host.now())
     this.#fault(peer, Code.authentication, "authentication failed")
   }
 
@@ -600,7 +656,7 @@ export class Core implements Out {
     session.peer = peer
     peer.session = session
     peer.state = "open"
-    this.#unauthenticated--
+    this.#known(peer)
     peer.send({
       type: M.sessionOpened,
       session: session.token,
@@ -1531,6 +1587,17 @@ export class Core implements Out {
 }
 
 /** The one message that each state before `open` waits for: nothing else is parsed. */
+const tooManyFailures = "too many failed logins; try again in a few seconds"
+
+const strangersMax = (address: string): number =>
+  isLoopback(address) || address === "in-process"
+    ? Limits.connectionsUnauthenticatedLoopbackMax
+    : Limits.connectionsUnauthenticatedPerAddressMax
+
+/** The login is bound to its TLS connection where this end can. */
+const mechanismsOf = ({ connection }: Peer): ReadonlyArray<string> =>
+  connection.channelBinding === undefined ? [Scram.mechanism] : [Scram.mechanismPlus, Scram.mechanism]
+
 const handshakeTypes: Readonly<Partial<Record<PeerState, number>>> = {
   hello: C.hello,
   challenge: C.authFirst,

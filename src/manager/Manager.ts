@@ -29,8 +29,16 @@ import * as Limits from "../Limits.ts"
 import type { Durability } from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import { randomBytes } from "../platform/Crypto.ts"
-import { type Address, type Connection, formatAddress, type Handler, Network } from "../platform/Network.ts"
+import {
+  type Address,
+  type Connection,
+  formatAddress,
+  type Handler,
+  Network,
+  type ServerTls
+} from "../platform/Network.ts"
 import { pair } from "../platform/Pair.ts"
+import { serverFault } from "../platform/Tls.ts"
 import { Store } from "../store/Store.ts"
 import type { Core, Counters } from "./Core.ts"
 import * as Life from "./Life.ts"
@@ -52,6 +60,8 @@ export class Manager extends Context.Service<
     readonly connect: (handler: (connection: Connection) => Handler) => Connection
     /** Takes over a connection from a listener. */
     readonly accept: (connection: Connection, gate: Gate) => Handler
+    /** Is told of a connection that did not get through its TLS handshake. */
+    readonly failedHandshake: (peer: string, reason: string) => void
     /** Closes a door: refuses new work, tells its sessions, lets what is under way be answered, then closes them. */
     readonly close: (gate: Gate) => Effect.Effect<void>
     /** Fails when the manager has given up: its store broke, or its engine did, and starting again did not help. */
@@ -150,6 +160,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
       return Manager.of({
         connect: (handler) => pair((connection) => life.core.accept(connection, undefined), handler)[1],
         accept: (connection, gate) => life.core.accept(connection, gate),
+        failedHandshake: (peer, reason) => life.core.failedHandshake(peer, reason),
         close,
         failed: Deferred.await(failure),
         counters: Effect.sync(() => ({ ...life.core.counters })),
@@ -159,7 +170,7 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
   )
 
 export interface ListenOptions {
-  /** Default `127.0.0.1`. A wider bind is refused unless `insecureNetwork` is said. */
+  /** Default `127.0.0.1`. A wider bind is refused without `tls`, unless `insecureNetwork` is said. */
   readonly host?: string | undefined
   /** Default 8001; 0 takes any free port, see `Listening`. */
   readonly port?: number | undefined
@@ -167,9 +178,11 @@ export interface ListenOptions {
   readonly path?: string | undefined
   /** The credentials that may log in, each with its roles; one without roles may do everything. */
   readonly auth: Credential | ReadonlyArray<Credential>
+  /** TLS 1.3 with this certificate; PEM. Without it only programs on this machine are served. */
+  readonly tls?: ServerTls | undefined
   /**
    * Listens beyond this machine without TLS: whoever can read the network can read the tasks, and guess a weak key
-   * offline. TLS with a join string comes in a later version.
+   * offline. Warned about at every start.
    */
   readonly insecureNetwork?: boolean | undefined
 }
@@ -192,13 +205,24 @@ export const layerTcp = (
           ? { _tag: "Tcp", host: options.host ?? "127.0.0.1", port: options.port ?? portDefault }
           : { _tag: "Unix", path: options.path }
       const wide = wanted._tag === "Tcp" && !loopbacks.has(wanted.host)
-      if (wide && options.insecureNetwork !== true) {
+      const plain = wide && options.tls === undefined
+      if (plain && options.insecureNetwork !== true) {
         return yield* new ConfigurationInvalid({
           field: "host",
           value: formatAddress(wanted),
           remedy:
-            "a manager without TLS is only for this machine; bind 127.0.0.1, or say insecureNetwork (--insecure-network) on a network that you trust"
+            "a manager without TLS is only for this machine: bind 127.0.0.1, or give it a certificate (--network makes one), or say insecureNetwork (--insecure-network) on a network that you trust"
         })
+      }
+      if (options.tls !== undefined) {
+        const fault = wanted._tag === "Unix" ? "a Unix socket has no TLS" : serverFault(options.tls)
+        if (fault !== undefined) {
+          return yield* new ConfigurationInvalid({
+            field: "tls",
+            value: printable(fault),
+            remedy: "give a certificate and its private key, both PEM, on a TCP port"
+          })
+        }
       }
       if (wanted._tag === "Tcp" && !(wanted.port >= 0 && wanted.port <= 65_535)) {
         return yield* new ConfigurationInvalid({
@@ -208,8 +232,13 @@ export const layerTcp = (
         })
       }
       const gate = yield* makeGate(Array.isArray(options.auth) ? options.auth : [options.auth as Credential])
-      const address = yield* network.listen(wanted, (connection) => manager.accept(connection, gate))
-      if (wide) {
+      const address = yield* network.listen(
+        wanted,
+        (connection) => manager.accept(connection, gate),
+        options.tls,
+        manager.failedHandshake
+      )
+      if (plain) {
         yield* Effect.logWarning(
           `${formatAddress(address)} is open to the network without TLS (insecureNetwork): tasks travel in clear text.`
         )
@@ -225,6 +254,10 @@ interface Admission {
 }
 
 const makeGate = Effect.fnUntraced(function* (credentials: ReadonlyArray<Credential>) {
+  if (credentials.length === 0) {
+    const remedy = "give at least one: without any nobody could log in"
+    return yield* new ConfigurationInvalid({ field: "auth", value: "no credentials", remedy })
+  }
   if (credentials.length > Limits.credentialsMax) {
     return yield* new ConfigurationInvalid({
       field: "auth",

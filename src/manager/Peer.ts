@@ -12,7 +12,7 @@ import type { ServerState } from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import type { LeaseStream } from "../model/Session.ts"
 import { Session } from "../model/Session.ts"
-import type { Connection } from "../platform/Network.ts"
+import { addressOf, type Connection } from "../platform/Network.ts"
 import type { Writer } from "../wire/Bytes.ts"
 import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
@@ -46,6 +46,10 @@ export class Peer {
   grants: ReadonlyArray<Grant> | undefined = undefined
   scram: ServerState | undefined = undefined
   helloHash: Uint8Array | undefined = undefined
+  /** The challenge, while failures of others or its own hold it back. */
+  held: { readonly until: number; readonly message: string } | undefined = undefined
+  /** It was challenged in its turn, after failures; otherwise it must find none when its proof comes. */
+  inTurn = false
   framesBeforeLogin = 0
   /** Puts that waited when this connection took its session over, until they are asked again on it. */
   readonly crossing = new Set<number>()
@@ -69,6 +73,8 @@ export class Peer {
   closingAt = 0
   readonly acceptedAt: number
   readonly connection: Connection
+  /** Without the port. */
+  readonly address: string
   /** The door it came through; an in-process peer has none, and has proven itself by being here. */
   readonly gate: Gate | undefined
   /** Its door is closing: no new work. */
@@ -82,6 +88,7 @@ export class Peer {
 
   constructor(connection: Connection, gate: Gate | undefined, now: number) {
     this.connection = connection
+    this.address = addressOf(connection.peer)
     this.gate = gate
     this.acceptedAt = now
   }

@@ -40,3 +40,22 @@ export const sha256Stream = (): { readonly update: (data: Uint8Array) => void; r
   const hash = crypto.createHash("sha256")
   return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") }
 }
+
+/** A new key that signs: ECDSA over P-256 with SHA-256, which every TLS 1.3 implementation has (RFC 8446, 9.1). */
+export interface SigningKey {
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array
+  /** PKCS#8, PEM. */
+  readonly privateKey: string
+  /** The signature, DER. */
+  readonly sign: (data: Uint8Array) => Uint8Array
+}
+
+export const makeSigningKey = (): SigningKey => {
+  const { privateKey, publicKey } = crypto.generateKeyPairSync("ec", { namedCurve: "prime256v1" })
+  return {
+    publicKey: publicKey.export({ type: "spki", format: "der" }),
+    privateKey: privateKey.export({ type: "pkcs8", format: "pem" }) as string,
+    sign: (data) => crypto.sign("sha256", data, privateKey)
+  }
+}

@@ -20,6 +20,27 @@ export const formatAddress = (address: Address): string =>
       ? `[${address.host}]:${address.port}`
       : `${address.host}:${address.port}`
 
+/** The address of a peer (`address:port`): IPv6 by its first 64 bits, which is what one network is given (RFC 4291, 2.5.4). */
+export const addressOf = (peer: string): string => {
+  const port = peer.lastIndexOf(":")
+  const address = (port < 0 ? peer : peer.slice(0, port)).toLowerCase()
+  if (!address.includes(":")) return address
+  const mapped = address.slice(address.lastIndexOf(":") + 1)
+  if (mapped.includes(".")) return mapped
+  const [head = "", tail] = address.split("%")[0]!.split("::")
+  const groups = head === "" ? [] : head.split(":")
+  if (tail !== undefined) {
+    const last = tail === "" ? [] : tail.split(":")
+    while (groups.length + last.length < 8) groups.push("0")
+    groups.push(...last)
+  }
+  const first = groups.slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16))
+  return first.every((group) => group === "0") ? address : `${first.join(":")}::/64`
+}
+
+export const isLoopback = (address: string): boolean =>
+  address.startsWith("127.") || address === "::1" || address === "unix"
+
 /** What the owner of a connection wants to hear. Never called after `onClose`. */
 export interface Handler {
   /** The chunk is the receiver's: the network does not reuse it. */
@@ -31,6 +52,11 @@ export interface Handler {
 
 export interface Connection {
   readonly peer: string
+  /**
+   * What both ends of a TLS 1.3 connection export and nobody between them can (`tls-exporter`, RFC 9266: 32 bytes).
+   * Undefined: no TLS, or a runtime that does not export it.
+   */
+  readonly channelBinding?: Uint8Array | undefined
   /** Hands over the bytes; they must not be changed afterwards. */
   readonly write: (bytes: Uint8Array) => void
   /** Written and not yet taken by the system. */
@@ -43,19 +69,44 @@ export interface Connection {
   readonly destroy: () => void
 }
 
+/** TLS 1.3 of a listener. All texts are PEM. */
+export interface ServerTls {
+  readonly certificate: string
+  readonly privateKey: string
+  /** Whom the certificates of clients come from, each of which must then have one. Default: none are asked for. */
+  readonly clientAuthorities?: string | undefined
+}
+
+/** TLS 1.3 of a client. All texts are PEM. */
+export interface ClientTls {
+  /** Whom the manager's certificate comes from. Default: the authorities that the runtime knows. */
+  readonly authorities?: string | undefined
+  /** SHA-256 of the manager's certificate (64 hexadecimal digits): that one is taken and no other, whoever signed it. */
+  readonly fingerprint?: string | undefined
+  /** This client's own certificate and key, for a manager that asks for one. */
+  readonly certificate?: string | undefined
+  readonly privateKey?: string | undefined
+}
+
 export class Network extends Context.Service<
   Network,
   {
-    /** Listens until the scope closes. Returns the address really bound (port 0 becomes a port). */
+    /**
+     * Listens until the scope closes. Returns the address really bound (port 0 becomes a port). With `tls` a connection
+     * is accepted when its TLS handshake is done; `failed` hears of those that do not get so far.
+     */
     readonly listen: (
       address: Address,
-      accept: (connection: Connection) => Handler
+      accept: (connection: Connection) => Handler,
+      tls?: ServerTls,
+      failed?: (peer: string, reason: string) => void
     ) => Effect.Effect<Address, ListenFailed, Scope.Scope>
-    /** Connects within `timeoutMs`. The handler hears nothing before this has succeeded. */
+    /** Connects within `timeoutMs`, TLS included. The handler hears nothing before this has succeeded. */
     readonly dial: (
       address: Address,
       timeoutMs: number,
-      handler: (connection: Connection) => Handler
+      handler: (connection: Connection) => Handler,
+      tls?: ClientTls
     ) => Effect.Effect<Connection, ConnectFailed>
   }
 >()("millrace/platform/Network") {}

@@ -3,7 +3,10 @@
  * descriptor that was opened, not the name.
  */
 import * as fs from "node:fs"
+import * as path from "node:path"
 import process from "node:process"
+import { randomBytes } from "./Crypto.ts"
+import { publishFile, syncFolder } from "./DataFolder.ts"
 
 /** Why a private file cannot be used: what is found, what to do. */
 export interface PrivateFileFault {
@@ -102,3 +105,27 @@ export const appendPrivateLine = (
     fs.fsyncSync(descriptor)
     return found
   })
+
+/**
+ * The text of `name` in `folder`, both made where they are not there (modes 0600 and 0700): `text` is written whole, and on
+ * the disk, before the file has its name. One that is there is read, and must be its owner's alone.
+ */
+export const createPrivateFile = (folder: string, name: string, text: string, bytesMax: number): PrivateText => {
+  const file = path.join(folder, name)
+  const found = readPrivateFile(file, bytesMax)
+  if (found._tag === "Read" || fs.existsSync(file)) return found
+  const temporary = `${file}.new-${Buffer.from(randomBytes(8)).toString("hex")}`
+  try {
+    fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
+    fs.writeFileSync(temporary, text, { mode: 0o600, flag: "wx", flush: true })
+    // Of two programs that begin in one folder the first gives the file its name, and the other reads it.
+    const published = publishFile(temporary, file)
+    fs.rmSync(temporary, { force: true })
+    if (!published) return readPrivateFile(file, bytesMax)
+    syncFolder(folder)
+    return { _tag: "Read", text }
+  } catch (error) {
+    fs.rmSync(temporary, { force: true })
+    return refused(`not to be made (${codeOf(error)})`, "check the disk and the rights of the folder")
+  }
+}

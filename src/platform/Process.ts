@@ -12,6 +12,12 @@ export const scriptPath = (moduleUrl: string): string => fileURLToPath(moduleUrl
 
 export const hostname = (): string => os.hostname()
 
+/** The first IPv4 address by which other machines may reach this one; undefined: it has none. */
+export const outsideAddress = (): string | undefined =>
+  Object.values(os.networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .find(({ family, internal }) => family === "IPv4" && !internal)?.address
+
 /** A variable of the environment; undefined when unset or empty. */
 export const environment = (name: string): string | undefined => process.env[name] || undefined
 

@@ -773,9 +773,10 @@ export const putItem = (w: Writer, payload: Uint8Array, options: TaskOptions | u
 
 /** A payload alone, or an item with options. */
 export const readItem = (r: Reader): { readonly payload: Uint8Array; readonly options: TaskOptions | undefined } => {
-  const length = r.atBin ? 0 : r.array(32)
+  if (r.atBin) return { payload: r.bin(Limits.payloadBytesCeiling), options: undefined }
+  const length = r.array(32)
   const payload = r.bin(Limits.payloadBytesCeiling)
-  return { payload, options: length === 0 ? undefined : taskOptions(r, length) }
+  return { payload, options: taskOptions(r, length) }
 }
 
 /** Assumes: the payload, the first of `length` elements, has been read. */
@@ -814,9 +815,7 @@ const decodeEffects = (r: Reader): CommitEffects => {
     const length = r.array(32)
     if (length < 2) throw new Malformed("a child put has a queue and an item")
     const queue = r.uint()
-    const size = r.atBin ? 0 : r.array(32)
-    const payload = r.bin(Limits.payloadBytesCeiling)
-    const options = size === 0 ? undefined : taskOptions(r, size)
+    const { options, payload } = readItem(r)
     const ifNew = length > 2 ? r.uintOrNil(Limits.commitEffectsMax) : undefined
     if (length > 3) r.skip(length - 3)
     return ifNew === undefined ? { queue, payload, options } : { queue, payload, options, ifNew }

@@ -2,11 +2,15 @@
  * Bytes to frames and back. A frame is a length (unsigned 32-bit, big-endian) and a body of that many bytes; a body is
  * one or more messages, one after the other.
  *
- * The reader keeps what has arrived and nothing more: a length over the limit is refused before a byte of its body is
- * kept, and an announced length never allocates. After the first fault it is dead and takes no more bytes.
+ * The reader keeps what has arrived and little more, whatever the pieces in which it comes: a length over the limit is
+ * refused before a byte of its body is kept, and an announced length allocates 4 KiB at most. After the first fault it is
+ * dead and takes no more bytes.
  */
 import * as Limits from "../Limits.ts"
 import { concat, Writer } from "./Bytes.ts"
+
+/** A piece of a body smaller than this is copied: a view of each costs more than a hundred bytes. */
+const gatheredBytes = 4_096
 
 export class FrameReader {
   /** Why the reader is dead. */
@@ -17,6 +21,9 @@ export class FrameReader {
   /** Body bytes still missing; -1 while a header is read. */
   #missing = -1
   #parts: Array<Uint8Array> = []
+  /** Small pieces one behind the other; they become a part when this is full or a large one follows. */
+  #gathered: Uint8Array | undefined = undefined
+  #gatheredSize = 0
 
   constructor(limit: number) {
     this.#limit = limit
@@ -49,8 +56,12 @@ export class FrameReader {
         continue
       }
       const end = Math.min(chunk.byteLength, at + this.#missing)
-      this.#parts.push(chunk.subarray(at, end))
       this.#missing -= end - at
+      if (this.#missing > 0 && end - at < gatheredBytes) this.#gather(chunk, at, end)
+      else {
+        this.#close()
+        this.#parts.push(chunk.subarray(at, end))
+      }
       at = end
       if (this.#missing === 0) {
         const body = this.#parts.length === 1 ? this.#parts[0]! : concat(this.#parts)
@@ -59,7 +70,21 @@ export class FrameReader {
         onFrame(body)
       }
     }
-    if (this.fault !== undefined) this.#parts = []
+  }
+
+  #gather(chunk: Uint8Array, from: number, to: number): void {
+    const size = to - from
+    if (this.#gathered !== undefined && this.#gatheredSize + size > this.#gathered.byteLength) this.#close()
+    this.#gathered ??= new Uint8Array(Math.min(gatheredBytes, size + this.#missing))
+    this.#gathered.set(chunk.subarray(from, to), this.#gatheredSize)
+    this.#gatheredSize += size
+  }
+
+  #close(): void {
+    if (this.#gathered === undefined) return
+    this.#parts.push(this.#gathered.subarray(0, this.#gatheredSize))
+    this.#gathered = undefined
+    this.#gatheredSize = 0
   }
 }
 

@@ -12,11 +12,13 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Tracer from "effect/Tracer"
 import type { ClientShape, OpenableQueue } from "../client/Client.ts"
 import { CodecFault } from "../client/Codec.ts"
 import { Collected, type Collecting } from "../client/CommitEffects.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
+import { isUntraced, spanOf } from "../client/Trace.ts"
 import { ConnectFailed, ConnectionLost, Draining, DurabilityMixed } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
@@ -289,7 +291,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       lost: false
     }
     // Suspended: a handler that throws before it has made its effect ends as a defect like any other.
-    const fiber = this.#run(Effect.suspend(() => this.#handler(this.#taskOf(item, payload.value, running))))
+    const handled = Effect.suspend(() => this.#handler(this.#taskOf(item, payload.value, running)))
+    const fiber = this.#run(item.trace === undefined ? handled : this.#traced(handled, item, item.trace))
     const exit = fiber.pollUnsafe()
     // Many handlers end without waiting for anything: they never show up among the running.
     if (exit !== undefined) return this.#end(this.#endOf(running, exit))
@@ -304,6 +307,24 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     this.#unannounced.push(running)
     this.#schedule()
     fiber.addObserver((exit) => this.#ended(running, exit))
+  }
+
+  /** As a span of the trace that its task came with; without a tracer what the handler puts belongs to that trace still. */
+  #traced<A, F, S>(handled: Effect.Effect<A, F, S>, item: Delivery, trace: string): Effect.Effect<A, F, S> {
+    const parent = spanOf(trace)
+    if (parent === undefined) return handled
+    const { name } = this.#queue.definition
+    return Effect.withFiber((fiber): Effect.Effect<A, F, S> => {
+      if (isUntraced(fiber)) return Effect.provideService(handled, Tracer.ParentSpan, parent)
+      const id = taskIdOf(this.#client.link.session?.prefix ?? "", item.task)
+      const message = { "messaging.destination.name": name, "messaging.message.id": id }
+      const attributes = { "messaging.system": "millrace", ...message, "millrace.attempt": item.attempt }
+      return Effect.withSpan(handled, `process ${name}`, { parent, kind: "consumer", attributes }) as Effect.Effect<
+        A,
+        F,
+        S
+      >
+    })
   }
 
   #taskOf(item: Delivery, payload: P, running: Running): Task<P> {

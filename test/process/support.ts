@@ -125,13 +125,16 @@ export class Program {
 const running = new Set<Program>()
 const folders = new Set<string>()
 
-export const start = (script: string, args: ReadonlyArray<string>, options: StartOptions = {}): Program => {
+export const start = (script: string, args: ReadonlyArray<string>, options?: StartOptions): Program =>
+  startCommand(process.execPath, [script, ...args], options)
+
+export const startCommand = (command: string, args: ReadonlyArray<string>, options: StartOptions = {}): Program => {
   const env: NodeJS.ProcessEnv = {}
   for (const [name, value] of Object.entries(process.env)) {
     if (!/^(MILLRACE|npm_|INIT_CWD|NODE_OPTIONS|VITEST|FORCE_COLOR)/.test(name)) env[name] = value
   }
   const program = new Program(
-    spawn(process.execPath, [script, ...args], {
+    spawn(command, args, {
       cwd: options.cwd ?? tmpdir(),
       env: { ...env, NO_COLOR: "1", NODE_COMPILE_CACHE: compileCache, MILLRACE_AUTHKEY: key, ...options.env },
       stdio: ["ignore", "pipe", "pipe"]

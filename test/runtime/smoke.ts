@@ -11,8 +11,11 @@ import { fileURLToPath } from "node:url"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer, Schema, Stream } from "effect"
 import { startSite } from "../../examples/sample-site/site.ts"
+import { fingerprintOf, makeCertificate } from "../../src/auth/Certificate.ts"
+import { encodeJoin } from "../../src/auth/Join.ts"
 import { runCrawl } from "../../src/cli/runCrawl.ts"
 import { Client, Manager, Store, TaskQueue, Worker } from "../../src/index.ts"
+import { makeSigningKey, randomBytes } from "../../src/platform/Crypto.ts"
 
 const key = "smoke-0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
 
@@ -28,6 +31,39 @@ const check = (name: string): void => {
   passed++
   console.log(`ok   ${name}`)
 }
+
+const own = makeCertificate({
+  key: makeSigningKey(),
+  hosts: ["localhost", "127.0.0.1"],
+  serial: randomBytes(16),
+  now: Date.now()
+})
+
+/** Deno exports no keying material: there the certificate alone protects. */
+const binds = !("Deno" in globalThis)
+
+const secure = Effect.gen(function* () {
+  const { address } = yield* Manager.Listening
+  const port = address._tag === "Tcp" ? address.port : 0
+  const letter = (fingerprint: string, options: Partial<Client.ConnectOptions> = {}) => {
+    const join = encodeJoin({ user: "default", host: "127.0.0.1", port, fingerprint })
+    const exchange = Effect.andThen(Hand.put("x"), Hand.get({ timeout: "5 seconds" }))
+    return Effect.result(Effect.provide(exchange, Client.layerTcp({ join, auth: { key }, ...options })))
+  }
+  const fingerprint = fingerprintOf(own.certificate)!
+  assert.equal((yield* letter(fingerprint))._tag, "Success")
+  assert.equal((yield* letter(fingerprint, { channelBinding: "required" }))._tag, binds ? "Success" : "Failure")
+  const other = yield* letter(fingerprint.replace(/^./, (digit) => (digit === "0" ? "1" : "0")))
+  assert.equal(other._tag === "Failure" && other.failure._tag, "ConnectFailed")
+  assert.equal((yield* letter(fingerprint, { tls: { authorities: own.certificate } }))._tag, "Success")
+}).pipe(
+  Effect.provide(
+    Manager.layerTcp({ port: 0, auth: { key }, tls: own }).pipe(
+      Layer.provide(Manager.layer({ queues: [Hand] })),
+      Layer.provide(Store.layerMemory)
+    )
+  )
+)
 
 const queues = Effect.gen(function* () {
   const { address } = yield* Manager.Listening
@@ -52,6 +88,8 @@ const queues = Effect.gen(function* () {
     assert.equal((yield* Effect.flip(Hand.get({ timeout: 0 })))._tag, "Empty")
     check("get, and Empty")
   }).pipe(Effect.provide(worker.pipe(Layer.provideMerge(client))))
+  yield* secure
+  check("TLS 1.3 by a join string, the login bound where the runtime can, and no other certificate")
   const wrong = Layer.build(Client.layerTcp({ port, auth: { key: `${key}x` } })).pipe(Effect.scoped, Effect.flip)
   assert.equal((yield* wrong)._tag, "AuthenticationFailed")
   check("a wrong key is refused")
@@ -84,4 +122,4 @@ const crawl = Effect.gen(function* () {
 
 await Effect.runPromise(Effect.andThen(queues, crawl))
 console.log(`${passed} checks passed`)
-process.exit(passed === 5 ? 0 : 1)
+process.exit(passed === 6 ? 0 : 1)

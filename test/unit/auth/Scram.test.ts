@@ -2,10 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { decodeBase64, deriveKeys, deriveVerifier, keyBytes, saltPassword } from "../../../src/auth/Credentials.ts"
 import {
   checkProof,
+  chooseMechanism,
   clientChallenge,
   clientFinal,
   clientFirst,
   clientVerify,
+  mechanism,
+  mechanismPlus,
   proofs,
   type ServerChallenge,
   type ServerVerdict,
@@ -112,6 +115,7 @@ describe("the example of RFC 7677", () => {
       bare: "n=user,r=rOprNGfwEbeRWgbNEkqO",
       nonce: "rOprNGfwEbeRWgbNEkqO",
       helloHash,
+      gs2: { flag: "n" },
       iterationsMin: 4_096
     } as const
     const derive = expectTag(clientChallenge(state, authMessage.split(",").slice(2, 5).join(",")), "Derive")
@@ -316,6 +320,62 @@ describe("a client", () => {
     for (const name of ["", "a,b", "a=b", "x".repeat(201)]) assert.throws(() => begin(name), RangeError)
     assert.throws(() => clientFirst({ name: "a", nonce: filled(17, 1), helloHash }), RangeError)
     assert.throws(() => clientFirst({ name: "a", nonce: clientNonce, helloHash: filled(0, 1) }), RangeError)
+  })
+})
+
+describe("a login bound to its TLS connection", () => {
+  const binding = filled(32, 5)
+  const login = (options: {
+    readonly offered?: ReadonlyArray<string>
+    readonly clientBinding?: Uint8Array | undefined
+    readonly serverBinding?: Uint8Array | undefined
+    readonly mechanism?: string
+  }): string => {
+    const choice = chooseMechanism(options.offered ?? [mechanismPlus, mechanism], options.clientBinding)
+    if (choice === undefined) return "NoMechanism"
+    const first = clientFirst({ name: "crawler", nonce: clientNonce, helloHash, gs2: choice.gs2 })
+    const challenged = serverFirst({
+      clientFirst: first.message,
+      lookup: (name) => verifiers.get(name),
+      mockSecret,
+      nonce: serverNonce,
+      helloHash,
+      mechanism: options.mechanism ?? choice.mechanism,
+      binding: options.serverBinding
+    })
+    if (challenged._tag === "Refused") return challenged.reason
+    const derive = expectTag(clientChallenge(first.state, challenged.message), "Derive")
+    const final = clientFinal(derive.state, salted)
+    const server = serverFinal(challenged.state, final.message)
+    return server._tag === "Refused" ? server.reason : verdict(clientVerify(final.state, server.message))
+  }
+
+  it("is accepted when both ends export the same bytes", () => {
+    assert.strictEqual(login({ clientBinding: binding, serverBinding: binding }), "Ok")
+  })
+
+  it("is refused when somebody ended TLS in between", () => {
+    const other = filled(32, 6)
+    assert.strictEqual(login({ clientBinding: binding, serverBinding: other }), "ChannelBindingMismatch")
+  })
+
+  it("is refused when the offer was taken away from a client that can", () => {
+    const stripped = { offered: [mechanism], clientBinding: binding, serverBinding: binding }
+    assert.strictEqual(login(stripped), "ChannelBindingStripped")
+  })
+
+  it("goes without where one end cannot, and where the manager does not offer it", () => {
+    assert.strictEqual(login({ serverBinding: binding }), "Ok")
+    assert.strictEqual(login({ offered: [mechanism], clientBinding: binding }), "Ok")
+    assert.strictEqual(login({ offered: ["SCRAM-SHA-1"] }), "NoMechanism")
+    assert.strictEqual(login({ offered: [mechanismPlus] }), "NoMechanism")
+  })
+
+  it("is refused when the flag does not fit the mechanism", () => {
+    const fits = { clientBinding: binding, serverBinding: binding }
+    assert.strictEqual(login({ ...fits, mechanism }), "ChannelBindingUnsupported")
+    assert.strictEqual(login({ serverBinding: binding, mechanism: mechanismPlus }), "ChannelBindingUnsupported")
+    assert.strictEqual(login({ clientBinding: binding }), "ChannelBindingUnsupported")
   })
 })
 

@@ -47,6 +47,8 @@ describe("Url.key", () => {
     { text: "http://site.test/%2F%62", expected: "http://site.test/%2Fb" },
     { text: "http://site.test/?b=%7e&a=%2f", expected: "http://site.test/?b=~&a=%2F" },
     { text: "http://site.test/%zz%4", expected: "http://site.test/%zz%4" },
+    { text: "http://site.test/%%41a%7e", expected: "http://site.test/%%41a%7E" },
+    { text: "http://site.test/%%34%31", expected: "http://site.test/%%34%31" },
     { text: "http://site.test:8080/", expected: "http://site.test:8080/" }
   ])("of $text", ({ expected, text }) => {
     const key = Url.key(Url.parse(text)!)

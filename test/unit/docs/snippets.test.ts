@@ -12,7 +12,7 @@ const blocks = (page: string, language: string) =>
     .filter(([, lang]) => lang === language)
     .map(([, , info, text]) => ({ file: /file=(\S+)/.exec(info ?? "")?.[1], text: text ?? "" }))
 
-const pages = ["README.md", "docs/guide.md"]
+const pages = ["README.md", "docs/guide.md", "docs/two-machines.md"]
 
 describe("snippets in README and docs", () => {
   it("type-check, every one", { timeout: 120_000 }, () => {

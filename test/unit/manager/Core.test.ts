@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Limits from "../../../src/Limits.ts"
 import { Core } from "../../../src/manager/Core.ts"
+import type { Gate } from "../../../src/manager/Peer.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import { Repeat } from "../../../src/model/Repeat.ts"
+import type { Connection } from "../../../src/platform/Network.ts"
 import { pair } from "../../../src/platform/Pair.ts"
 import * as Client from "../../../src/wire/ClientMessages.ts"
 import { frame } from "../../../src/wire/Frames.ts"
@@ -112,5 +115,121 @@ describe("a manager whose disk is slow", () => {
     await turns()
     assert.deepStrictEqual([q!.leased, q!.ready.size], [1, 1])
     assert.isAtLeast(q!.leaseHead!.at, 150_000)
+  })
+})
+
+/** A manager with connections of no network: each says whether it was closed, and how much was written to it. */
+const manager = () => {
+  const lines: Array<string> = []
+  const base = { now: () => 1_000, alarm: () => {}, store: undefined, durability: "memory", failed: () => {} } as const
+  const log = (_: string, text: string, details: object): void => void lines.push(`${text} ${JSON.stringify(details)}`)
+  const core = new Core({ queues: [], host: { ...base, log } })
+  const connect = (peer: string, gate: Gate | undefined) => {
+    const end = { closed: false, written: 0 }
+    const close = (): void => {
+      end.closed = true
+    }
+    const connection: Connection = {
+      peer,
+      write: (bytes) => {
+        end.written += bytes.byteLength
+      },
+      pendingBytes: () => 0,
+      pause: () => {},
+      resume: () => {},
+      close,
+      destroy: close
+    }
+    return { end, handler: core.accept(connection, gate) }
+  }
+  return { core, connect, lines }
+}
+
+const hello = frame((w) =>
+  Client.encode(w, {
+    ...{ type: C.hello, magic: "millrace", versionMin: 1, versionMax: 1, capabilities: 0, frameBytesMax: 1_024 },
+    ...{ role: "", namespace: "default", agent: "test" }
+  })
+)
+const sessionOpen = frame((w) => Client.encode(w, { type: C.sessionOpen, session: undefined, held: [] }))
+
+const settled = async (): Promise<void> => {
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe("a manager's places", () => {
+  const joined = (connect: ReturnType<typeof manager>["connect"], i: number) => {
+    const made = connect(`10.0.0.1:${i}`, undefined)
+    made.handler.onData(hello)
+    made.handler.onData(sessionOpen)
+    return made
+  }
+
+  it(`are for ${Limits.connectionsMax} connections, and one that goes makes room for one`, async () => {
+    const { connect, core } = manager()
+    const first = joined(connect, 0)
+    for (let i = 1; i < Limits.connectionsMax; i++) assert.isFalse(joined(connect, i).end.closed)
+    assert.isTrue(joined(connect, -1).end.closed)
+    assert.strictEqual(core.counters.refused, 1)
+    first.handler.onClose("gone")
+    await settled()
+    assert.isFalse(joined(connect, -2).end.closed)
+    assert.isTrue(joined(connect, -3).end.closed)
+  })
+
+  it(`are for ${Limits.sessionsMax} sessions; of those that nobody is connected to, the oldest makes room`, async () => {
+    const { connect, core } = manager()
+    const kept = joined(connect, 0)
+    for (let i = 1; i < Limits.sessionsMax; i++) {
+      joined(connect, i).handler.onClose("gone")
+      if (i % 1_000 === 0) await settled()
+    }
+    await settled()
+    for (let i = 0; i < 3; i++) assert.isFalse(joined(connect, -1 - i).end.closed)
+    assert.isFalse(kept.end.closed, "a session with a connection stays")
+    assert.strictEqual(core.counters.sessions, Limits.sessionsMax + 3)
+  })
+})
+
+describe("a door before the login", () => {
+  const gate: Gate = {
+    verifier: () => undefined,
+    grants: () => undefined,
+    iterations: [],
+    mockSecret: new Uint8Array(32)
+  }
+  const world = () => {
+    const { connect, core, lines } = manager()
+    return { core, lines, connect: (address: string, i: number) => connect(`${address}:${i}`, gate) }
+  }
+
+  for (const [address, max] of [
+    ["10.0.0.1", Limits.connectionsUnauthenticatedPerAddressMax],
+    ["2001:db8::9", Limits.connectionsUnauthenticatedPerAddressMax],
+    ["127.0.0.1", Limits.connectionsUnauthenticatedLoopbackMax]
+  ] as const) {
+    it(`takes ${max} strangers from ${address} at a time, and no more`, () => {
+      const { connect, core, lines } = world()
+      const taken = Array.from({ length: max }, (_, i) => connect(address, i))
+      assert.isTrue(taken.every(({ end }) => !end.closed))
+      const tooMany = Array.from({ length: 10 }, (_, i) => connect(address, max + i))
+      assert.isTrue(tooMany.every(({ end }) => end.closed && end.written > 0))
+      assert.strictEqual(core.counters.refused, 10)
+      assert.strictEqual(lines.length, 1, "ten of one burst are one line")
+      // Others are not held up by it, as far as the places of all go round.
+      const elsewhere = max < Limits.connectionsUnauthenticatedMax
+      assert.strictEqual(connect("10.9.9.9", 1).end.closed, !elsewhere)
+      // One that goes makes room for one.
+      taken[0]!.handler.onClose("gone")
+      assert.isFalse(connect(address, 2 * max).end.closed)
+      assert.isTrue(connect(address, 2 * max + 1).end.closed)
+    })
+  }
+
+  it("takes no more strangers than its places, wherever they are from", () => {
+    const { connect } = world()
+    const max = Limits.connectionsUnauthenticatedMax
+    for (let i = 0; i < max; i++) assert.isFalse(connect(`10.0.${i >> 8}.${i & 255}`, i).end.closed)
+    assert.isTrue(connect("10.9.9.9", 1).end.closed)
   })
 })

@@ -52,6 +52,8 @@ describe("the run before a release", () => {
     assert.deepStrictEqual(counts["model"], [1_000_000, 100])
     assert.deepStrictEqual(counts["simulation"], [200_000, 2])
     assert.deepStrictEqual(counts["chaos"], [1_000, 12])
+    assert.deepStrictEqual(counts["fuzz"], [100_000_000, 80_000])
+    assert.deepStrictEqual(counts["live-sequences"], [100_000, 200])
     assert.deepStrictEqual(counts["at-rest"], [100_000, 240])
     assert.deepStrictEqual(counts["commit"], [1, 1])
   })

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import * as Limits from "../../../src/Limits.ts"
 import { FrameReader, FrameWriter, frame } from "../../../src/wire/Frames.ts"
@@ -91,6 +93,39 @@ describe("the frame reader", () => {
     for (const reader of readers) bodiesOf(reader, [header(Limits.frameBytesMax), Uint8Array.of(1)])
     assert.isTrue(readers.every(({ fault, partial }) => fault === undefined && partial))
     assert.isBelow(process.memoryUsage().arrayBuffers - before, 64 * 1_048_576)
+  })
+
+  it("keeps a body that comes in single bytes as cheaply as one that comes whole", () => {
+    setFlagsFromString("--expose-gc")
+    const collect = runInNewContext("gc") as () => void
+    const held = (): number => {
+      collect()
+      const { arrayBuffers, heapUsed } = process.memoryUsage()
+      return arrayBuffers + heapUsed
+    }
+    const size = 300_000
+    const reader = new FrameReader(Limits.frameBytesMax)
+    const before = held()
+    reader.push(header(size), () => {})
+    for (let i = 0; i < size - 1; i++) reader.push(Uint8Array.of(i), () => {})
+    assert.isBelow(held() - before, 4 * size)
+    let body = new Uint8Array()
+    reader.push(Uint8Array.of(size - 1), (whole) => {
+      body = whole.slice()
+    })
+    assert.strictEqual(body.byteLength, size)
+    assert.isTrue(body.every((byte, i) => byte === (i & 255)))
+  })
+
+  it("puts pieces of every size together in their order", () => {
+    const random = new Random(10)
+    const body = random.bytes(100_000)
+    for (let seed = 0; seed < 100; seed++) {
+      const size = () => 1 + random.int(random.pick([3, 900, 4_095, 4_096, 4_097, 30_000]))
+      assert.deepStrictEqual(bodiesOf(new FrameReader(body.byteLength), split(framed(body), size)), [
+        Buffer.from(body).toString("hex")
+      ])
+    }
   })
 
   it("never does anything but read or die, on random bytes", () => {
