@@ -7,6 +7,7 @@ import * as Node from "./platform/Node.ts"
 import type { QueueStats } from "./wire/Vocabulary.ts"
 
 export type { Auth } from "./auth/Auth.ts"
+export type { AddressInput } from "./client/Addresses.ts"
 export { Client, type ClientShape, type ConnectOptions, type LoginError } from "./client/Client.ts"
 export type { ClientTls } from "./platform/Network.ts"
 

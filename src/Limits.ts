@@ -314,6 +314,8 @@ export const reconnectCapMsMax = 3_600_000
 export const resendMs = 30_000
 /** Time a peer has to take the last word on a connection, before it is cut. */
 export const closeMs = 2_000
+/** Addresses that one client tries. */
+export const addressesMax = 16
 /** Time to open one TCP connection. */
 export const dialMs = 5_000
 

@@ -18,7 +18,8 @@ import { type Address, type ClientTls, formatAddress, Network } from "../platfor
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import { ClientType as C, ManagerType as M, type QueueStats } from "../wire/Vocabulary.ts"
-import { Link, type LinkOptions, type LoginError, type Resident, type Settle } from "./Link.ts"
+import { type AddressInput, addressesOf } from "./Addresses.ts"
+import { type Door, Link, type LinkOptions, type LoginError, type Resident, type Settle } from "./Link.ts"
 
 /** What a client needs to know of a queue to open it. */
 export interface OpenableQueue {
@@ -252,6 +253,11 @@ export interface ConnectOptions {
   readonly port?: number | undefined
   /** A Unix socket instead of host and port. */
   readonly path?: string | undefined
+  /**
+   * Several managers, or several ways to one, instead of host, port and path: at most 16, tried in order. The one that let
+   * this client in is remembered and tried first. A session is with one manager: at another one it begins anew.
+   */
+  readonly addresses?: ReadonlyArray<AddressInput> | undefined
   readonly auth: Auth
   /**
    * The line that a manager on a network prints: host, port, name of the credential and the fingerprint of its
@@ -303,27 +309,22 @@ export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginErro
         return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: "join string", reason })))
       }
       const join = joined?.join
-      const address: Address =
-        options.path === undefined || join !== undefined
-          ? {
-              _tag: "Tcp",
-              host: join?.host ?? options.host ?? "127.0.0.1",
-              port: join?.port ?? options.port ?? 8001
-            }
-          : { _tag: "Unix", path: options.path }
       const tls = tlsOf(options, join)
-      if (address._tag === "Tcp" && !(address.port >= 1 && address.port <= 65_535)) {
-        const reason = "a port is a number from 1 to 65535"
-        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(address), reason })))
-      }
+      const addresses = addressesOf(options, join)
+      if (addresses instanceof Error) return Layer.effect(Client, Effect.fail(addresses))
+      const [first, ...others] = addresses
+      const doorOf = (address: Address): Door => ({
+        address: formatAddress(address),
+        dial: (handler) => network.dial(address, Limits.dialMs, handler, tls)
+      })
       const capMs = options.reconnectCap === undefined ? undefined : Duration.toMillis(options.reconnectCap)
       if (capMs !== undefined && !(capMs >= Limits.reconnectCapMsMin && capMs <= Limits.reconnectCapMsMax)) {
         const reason = `reconnectCap is from 10 ms to an hour, not ${capMs} ms`
-        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(address), reason })))
+        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(first), reason })))
       }
       return layerLink({
-        address: formatAddress(address),
-        dial: (handler) => network.dial(address, Limits.dialMs, handler, tls),
+        ...doorOf(first),
+        others: others.map(doorOf),
         auth: join === undefined ? options.auth : { user: join.user, ...options.auth },
         bound: options.channelBinding === "required",
         waitForManager: options.waitForManager ?? false,

@@ -45,6 +45,7 @@ import {
   versionMax,
   versionMin
 } from "../wire/Vocabulary.ts"
+import { Doors } from "./Addresses.ts"
 
 export type LoginError = ConnectFailed | AuthenticationFailed | VersionUnsupported | ProtocolViolated
 
@@ -74,10 +75,16 @@ export interface Resident {
   readonly up?: (resumed: boolean) => void
 }
 
-export interface LinkOptions {
+/** A way to a manager. */
+export interface Door {
   /** For messages. */
   readonly address: string
   readonly dial: (handler: (connection: Connection) => Handler) => Effect.Effect<Connection, ConnectFailed>
+}
+
+export interface LinkOptions extends Door {
+  /** Tried after this one, in order; the one that let us in is tried first from then on. */
+  readonly others?: ReadonlyArray<Door> | undefined
   /** Undefined: the other end is in this process and asks for nothing. */
   readonly auth: Auth | undefined
   /** Whether a login without channel binding is refused. Default: one without is taken where an end cannot. */
@@ -113,9 +120,11 @@ export class Link {
   connected = false
   /** Counts sessions that began anew; what was learned under an older one (queue numbers) is void. */
   generation = 0
-  readonly address: string
+  /** Where we are, or tried to be. */
+  address: string
   readonly residents = new Set<Resident>()
   readonly #options: LinkOptions
+  readonly #doors: Doors<Door>
   readonly #streams = new Map<number, StreamReceiver>()
   readonly #pending = new Map<number, Waiting>()
   /** In flight when the connection broke, in the order of their numbers; they wait for the session to resume. */
@@ -143,6 +152,7 @@ export class Link {
   constructor(options: LinkOptions) {
     this.#options = options
     this.address = options.address
+    this.#doors = new Doors<Door>([options, ...(options.others ?? [])])
   }
 
   // ---- asking
@@ -264,8 +274,7 @@ export class Link {
     let said = false
     let ever = false
     for (;;) {
-      const closed = yield* Deferred.make<string>()
-      const exit = yield* Effect.result(this.#login(closed))
+      const exit = yield* Effect.result(this.#doors.enter((door) => this.#login(door)))
       if (exit._tag === "Success") {
         if (said) yield* Effect.logInfo(`connected to the manager at ${this.address}${ever ? " again" : ""}`)
         ever = true
@@ -273,7 +282,7 @@ export class Link {
         said = false
         this.#lastError = undefined
         yield* Deferred.succeed(ready, undefined)
-        const reason = yield* Deferred.await(closed)
+        const reason = yield* Deferred.await(exit.success)
         if (this.#closing) return
         this.#lostAt = yield* Clock.currentTimeMillis
         said = true
@@ -312,14 +321,17 @@ export class Link {
 
   // ---- login
 
-  #login = Effect.fnUntraced({ self: this }, function* (closed: Deferred.Deferred<string>) {
+  /** Returns what tells that the connection is over. */
+  #login = Effect.fnUntraced({ self: this }, function* ({ address, dial }: Door) {
+    this.address = address
+    const closed = yield* Deferred.make<string>()
     const mailbox = new Mailbox()
     let open = false
     // An impostor must not fill our memory while we work out a proof for it.
     let proven = this.#options.auth === undefined
     let framesUnproven = 0
     const reader = new FrameReader(proven ? Limits.frameBytesMax : Limits.unprovenFrameBytesMax)
-    const connection = yield* this.#options.dial((made) => ({
+    const connection = yield* dial((made) => ({
       onData: (chunk) => {
         this.#heard = true
         reader.push(chunk, (body) => {
@@ -374,6 +386,7 @@ export class Link {
     if (!resumed) this.#settleLost(limbo, "the session is gone")
     // What arrived in the same read as the last word of the handshake.
     for (let body = mailbox.poll(); body !== undefined; body = mailbox.poll()) this.#frame(body, connection)
+    return closed
   })
 
   #handshake = Effect.fnUntraced(

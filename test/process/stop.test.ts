@@ -8,6 +8,7 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import { afterAll } from "vitest"
 import * as Client from "../../src/Client.ts"
 import * as Errors from "../../src/Errors.ts"
@@ -103,7 +104,8 @@ describe.concurrent("a manager", () => {
           const asked = yield* Effect.forkChild(Effect.result(Patient.put(job(3), { id: "three" })))
           yield* Effect.sleep(ms)
           program.kill("SIGCONT")
-          const kept = yield* Patient.outcome(patient.taskId).pipe(Effect.retry({ times: 100 }))
+          // Nothing is asked before it is connected again.
+          const kept = yield* Effect.retry(Patient.outcome(patient.taskId), Schedule.spaced("100 millis"))
           assert.deepStrictEqual([kept._tag, kept.attempts], ["Success", 1])
           const told = yield* Fiber.join(asked)
           const again = yield* Patient.put(job(3), { id: "three" })
