@@ -156,6 +156,8 @@ export class Core implements Out {
   /** Granted, and unreadable. */
   #damaged: Array<Task> = []
   #scheduled = false
+  /** When it last looked at the clock. */
+  #lookedAt: number
   #committing = false
   #unauthenticated = 0
   /** Connections that have not logged in, by address. */
@@ -173,6 +175,7 @@ export class Core implements Out {
   constructor(options: CoreOptions) {
     this.#options = options
     this.#host = options.host
+    this.#lookedAt = options.host.now()
     this.#bursts = new Bursts((text, details) => this.#host.log("warn", text, details))
     const { store } = options.host
     const random = randomBytes(4)
@@ -310,6 +313,8 @@ export class Core implements Out {
   /** Looks at deadlines that no message ends: handshakes, silent peers, peers that do not close, sessions left alone. */
   sweep(): void {
     const now = this.#host.now()
+    // A round that was stopped before it began must find out.
+    if (!this.#scheduled) this.#lookedAt = now
     this.#tellWall(now)
     this.#bursts.sweep(now)
     for (const peer of this.#peers) {
@@ -723,7 +728,8 @@ export class Core implements Out {
     for (const { body, peer } of arrived) this.#step(peer, body, now)
     // A connection that is lost gives its leases their grace before they end.
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
-    this.engine.expire(now)
+    if (this.#wasStopped(now)) this.wake()
+    else this.engine.expire(now)
     // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
     this.engine.dispatch(this.#host.now())
     this.#unreadable.clear()
@@ -745,6 +751,16 @@ export class Core implements Out {
       this.engine.shed()
       this.#fetch(store)
     })
+  }
+
+  /**
+   * Nobody has looked at the clock for long: this program was stopped, in the midst of something, and what came meanwhile
+   * may not be read yet. Leases are looked at in the next round, after that.
+   */
+  #wasStopped(now: number): boolean {
+    const stopped = now - this.#lookedAt >= 2 * Limits.silenceLookMs
+    this.#lookedAt = now
+    return stopped
   }
 
   /** What the round's answers need and only the store has. */
