@@ -718,6 +718,7 @@ export class Core implements Out {
 
   #runRound(): void {
     const now = this.#host.now()
+    if (this.#wasStopped(now)) return this.wake()
     this.counters.rounds++
     this.#recorder?.journal.begin(now)
     const dropBefore = this.#clean()
@@ -728,8 +729,7 @@ export class Core implements Out {
     for (const { body, peer } of arrived) this.#step(peer, body, now)
     // A connection that is lost gives its leases their grace before they end.
     for (const peer of this.#gone.splice(0)) this.#detach(peer, now)
-    if (this.#wasStopped(now)) this.wake()
-    else this.engine.expire(now)
+    this.engine.expire(now)
     // Read anew: what is granted counts from here, and a long round must not shorten the gap of a lane.
     this.engine.dispatch(this.#host.now())
     this.#unreadable.clear()
@@ -755,7 +755,7 @@ export class Core implements Out {
 
   /**
    * Nobody has looked at the clock for long: this program was stopped, in the midst of something, and what came meanwhile
-   * may not be read yet. Leases are looked at in the next round, after that.
+   * may not be read yet. The round, which ends leases, comes after that.
    */
   #wasStopped(now: number): boolean {
     const stopped = now - this.#lookedAt >= 2 * Limits.silenceLookMs
