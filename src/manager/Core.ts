@@ -156,6 +156,8 @@ export class Core implements Out {
   /** Granted, and unreadable. */
   #damaged: Array<Task> = []
   #scheduled = false
+  /** When it last looked at the clock. */
+  #lookedAt: number
   #committing = false
   #unauthenticated = 0
   /** Connections that have not logged in, by address. */
@@ -173,6 +175,7 @@ export class Core implements Out {
   constructor(options: CoreOptions) {
     this.#options = options
     this.#host = options.host
+    this.#lookedAt = options.host.now()
     this.#bursts = new Bursts((text, details) => this.#host.log("warn", text, details))
     const { store } = options.host
     const random = randomBytes(4)
@@ -310,6 +313,8 @@ export class Core implements Out {
   /** Looks at deadlines that no message ends: handshakes, silent peers, peers that do not close, sessions left alone. */
   sweep(): void {
     const now = this.#host.now()
+    // A round that was stopped before it began must find out.
+    if (!this.#scheduled) this.#lookedAt = now
     this.#tellWall(now)
     this.#bursts.sweep(now)
     for (const peer of this.#peers) {
@@ -713,6 +718,7 @@ export class Core implements Out {
 
   #runRound(): void {
     const now = this.#host.now()
+    if (this.#wasStopped(now)) return this.wake()
     this.counters.rounds++
     this.#recorder?.journal.begin(now)
     const dropBefore = this.#clean()
@@ -745,6 +751,16 @@ export class Core implements Out {
       this.engine.shed()
       this.#fetch(store)
     })
+  }
+
+  /**
+   * Nobody has looked at the clock for long: this program was stopped, in the midst of something, and what came meanwhile
+   * may not be read yet. The round, which ends leases, comes after that.
+   */
+  #wasStopped(now: number): boolean {
+    const stopped = now - this.#lookedAt >= 2 * Limits.silenceLookMs
+    this.#lookedAt = now
+    return stopped
   }
 
   /** What the round's answers need and only the store has. */

@@ -187,6 +187,8 @@ const healingMs = 180_000
 const patienceMs = 20_000
 /** For each queue of a worker: its longest grace, a second for interrupted handlers, two for the last reports. */
 const drainMs = 3_000 + 1_000 + 2_000 + 500
+/** Heartbeats that do not come, and programs that outstay a lease. */
+const foundOutMs = 40_000
 const reconnectMs = Limits.heartbeatDeadMs + Limits.silenceLookMs + Limits.dialMs + Limits.reconnectCapMs + 5_000
 
 class Simulation {
@@ -591,8 +593,8 @@ class Simulation {
     ) {
       this.violated("L5", `a program did not end within ${drainMs} ms per queue of being told`)
     }
-    // What has no other end any more is found out by heartbeats that do not come.
-    world.run(world.now + 2 * Limits.heartbeatDeadMs * ms, () => false)
+    // What has no other end any more is found out by heartbeats that do not come; who outstays a lease wakes up first.
+    world.run(world.now + foundOutMs * ms, () => false)
     const { engine } = this.#core!
     // Sessions of killed programs may be resumed for a day; they hold nothing.
     for (const session of engine.sessions) {

@@ -6,6 +6,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Schedule from "effect/Schedule"
 import { Client, Errors, Manager } from "millrace"
 import { SeededRandom } from "../../src/testing/Random.ts"
@@ -47,6 +48,9 @@ interface Line {
   indefinite: number
   reconnected: number
 }
+
+/** Every lost connection is a line, and there are hundreds. */
+const quiet = Logger.layer([])
 
 const portOf = Effect.map(Manager.Listening, ({ address }) => (address._tag === "Tcp" ? address.port : 0))
 
@@ -137,7 +141,7 @@ describe("every operation of a client", () => {
         console.log(tableOf(lines))
         assert.deepStrictEqual(failed, [])
         for (const [name, { fired }] of lines) assert.isAbove(fired, 0, name)
-      }).pipe(Effect.provide(Layer.fresh(connected.pipe(Layer.provideMerge(listening))))),
+      }).pipe(Effect.provide(Layer.fresh(connected.pipe(Layer.provideMerge(listening)))), Effect.provide(quiet)),
     120_000 * rounds
   )
 })
@@ -167,7 +171,7 @@ describe("a login", () => {
       console.log(`${cuts} logins, ${fired} cut: ${[...proxy.fired].map((each) => each.join(" ")).join(", ")}`)
       for (const name of ["reset up", "reset down", "end up", "end down"]) assert.isAbove(proxy.fired.get(name) ?? 0, 0)
       assert.strictEqual(yield* Effect.provide(room.counter.increment(), client), 1)
-    }).pipe(Effect.scoped, Effect.provide(Layer.fresh(listening)))
+    }).pipe(Effect.scoped, Effect.provide(Layer.fresh(listening)), Effect.provide(quiet))
   )
 })
 

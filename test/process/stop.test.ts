@@ -88,6 +88,36 @@ describe.concurrent("a worker", () => {
 })
 
 describe.concurrent("a manager", () => {
+  it("told to end ends in order, and clients and workers go on by themselves when it is back", async () => {
+    const data = join(temporaryFolder(), "data")
+    const { port, program } = await serve(["--data", data])
+    await asClient(
+      port,
+      Effect.gen(function* () {
+        const { taskId } = yield* Patient.put(job(1, 2_000))
+        const hands = worker(port)
+        yield* Effect.promise(() => hands.said(/start 1 1/))
+        const patient = yield* Effect.forkChild(Patient.outcome(taskId))
+        program.kill("SIGTERM")
+        const late = yield* Effect.forkChild(Effect.result(Patient.put(job(2), { id: "two" })))
+        const ended = yield* Effect.promise(() => program.ended())
+        assert.strictEqual(ended.code, 0, ended.stderr)
+        assert.strictEqual((yield* Effect.flip(Patient.put(job(3))))._tag, "ConnectFailed")
+        yield* Effect.promise(() => serve(["--data", data, "--port", String(port)]))
+        const outcome = yield* Fiber.join(patient)
+        assert.deepStrictEqual([outcome._tag, outcome.attempts], ["Success", 1])
+        // Refused, not there, just in time, or asked again by itself: never in doubt.
+        const put = yield* Fiber.join(late)
+        if (put._tag === "Failure") assert.strictEqual(Errors.facts[put.failure._tag].outcome, "definite")
+        const again = yield* Effect.retry(Patient.put(job(2), { id: "two" }), Schedule.spaced("100 millis"))
+        assert.strictEqual(again.duplicate, put._tag === "Success")
+        assert.strictEqual((yield* Patient.outcome(again.taskId))._tag, "Success")
+        const { done, puts } = yield* Patient.stats
+        assert.deepStrictEqual([done, puts], [2, 2])
+      })
+    )
+  }, 60_000)
+
   for (const ms of stopsMs) {
     it(`stopped for ${ms} ms takes no lease away from those who were there, and answers what was asked`, async () => {
       const { port, program } = await serve(["--data", join(temporaryFolder(), "data")])

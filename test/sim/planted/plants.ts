@@ -289,7 +289,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a put that has entered in part is refused",
-    from: 840,
+    from: 1225,
     edits: [
       {
         file: core,
@@ -344,7 +344,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a closed queue does not say what it took",
-    from: 1290,
+    from: 1015,
     edits: [
       {
         file: "client/TaskQueue.ts",

@@ -62,6 +62,42 @@ describe("a manager whose wall clock is moved", () => {
   })
 })
 
+describe("a manager that was stopped while it had a round to do", () => {
+  it("reads what came meanwhile before it looks whose lease is over", async () => {
+    let now = 100_000
+    const base = { alarm: () => {}, log: () => {}, failed: (text: string) => assert.fail(text) } as const
+    const host = { ...base, store: undefined, now: () => now, durability: "memory" } as const
+    const queue = { name: "q", fingerprint: new Uint8Array(32), schema: "", accepts: [], policy: defaults } as const
+    const core = new Core({ queues: [{ ...queue, durability: "memory" }], host })
+    const [, client] = pair(
+      (connection) => core.accept(connection, undefined),
+      () => ({ onData: () => {}, onDrain: () => {}, onClose: () => {} })
+    )
+    const say = async (message: Client.ClientMessage): Promise<void> => {
+      client.write(frame((w) => Client.encode(w, message)))
+      for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve))
+    }
+    const put = { queue: 0, atomic: false, waitMs: 0, payloads: [new Uint8Array([1])], options: undefined } as const
+    const hello = { magic: "millrace", versionMin: 1, versionMax: 1, capabilities: 0, frameBytesMax: 1_024 }
+    await say({ type: C.hello, ...hello, role: "", namespace: "default", agent: "test" })
+    await say({ type: C.sessionOpen, session: undefined, held: [] })
+    await say({ type: C.put, request: 1, ...put })
+    await say({ type: C.lease, request: 2, queue: 0, count: 1, waitMs: 0, get: false })
+    const [q] = core.engine.queues
+    const held = [q!.leaseHead!.n, core.engine.fence(q!.leaseHead!)]
+    // The round is due; the renewal, sent in time, is read after it.
+    core.wake()
+    now += 60_000
+    await say({ type: C.heartbeat, sequence: 1, held })
+    assert.deepStrictEqual([q!.leased, q!.leaseHead?.at], [1, now + defaults.leaseMs])
+    // Without one the lease is over: later, not never.
+    core.wake()
+    now += 60_000
+    await say({ type: C.heartbeat, sequence: 2, held: [] })
+    assert.deepStrictEqual([q!.leased, q!.ready.size], [0, 1])
+  })
+})
+
 describe("a manager whose disk is slow", () => {
   it("gives the leases of a connection that was lost meanwhile their grace, though they were over", async () => {
     let now = 100_000
