@@ -66,7 +66,8 @@ export class OutcomeReader {
             link.ask({ type: C.unsubscribe, request: link.nextRequest, stream: this.#stream }, () => {})
           })
         ),
-        this.#follow
+        // Lost while it was asked: the next `up` follows on.
+        Effect.catchTag(this.#follow, "ConnectionLost", () => Effect.void)
       )
     }
   )

@@ -49,6 +49,9 @@ interface Line {
   reconnected: number
 }
 
+/** Operations that were not asked again by themselves, with what they were told. */
+const endedInError = new Set<string>()
+
 /** Every lost connection is a line, and there are hundreds. */
 const quiet = Logger.layer([])
 
@@ -94,6 +97,7 @@ const oneCase = (operation: Operation, fault: Fault, seed: number, line: Line) =
     }
     if (fired === 0) throw new Error("the fault did not fire")
     line[outcome as "answered"]++
+    if (failure !== undefined) endedInError.add(`${operation.name} (${failure._tag}, ${outcome})`)
   }).pipe(
     Effect.scoped,
     Effect.catchCause((cause) => Effect.succeed(`${operation.name} under ${fault.name}, seed ${seed}: ${cause}`)),
@@ -138,7 +142,7 @@ describe("every operation of a client", () => {
             { concurrency: 2 }
           )
         }
-        console.log(tableOf(lines))
+        console.log(`${tableOf(lines)}\ntyped errors: ${[...endedInError].join(", ")}`)
         assert.deepStrictEqual(failed, [])
         for (const [name, { fired }] of lines) assert.isAbove(fired, 0, name)
       }).pipe(Effect.provide(Layer.fresh(connected.pipe(Layer.provideMerge(listening)))), Effect.provide(quiet)),
