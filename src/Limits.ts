@@ -54,8 +54,6 @@ export const namePatternsMax = 64
 /** Bytes of a file of credentials, and of one of its lines. */
 export const credentialsFileBytesMax = 4 * 1_024 * 1_024
 export const credentialsLineBytesMax = 256 * 1_024
-/** Refusals of one credential for want of a role are logged at most this often; those between are counted. */
-export const notPermittedLogMs = 10_000
 
 // ---- connections and sessions
 
@@ -77,7 +75,7 @@ export const loginFailuresForgottenMs = 600_000
 export const pemBytesMax = 1_024 * 1_024
 /** Addresses and names whose failures, and pairs of them whose successes, are remembered. */
 export const loginRecordsMax = 8_192
-/** What strangers cause is logged once, then as a count every so often; and so many kinds and addresses at a time. */
+/** What peers cause is logged once, then as a count every so often; and so many kinds and addresses at a time. */
 export const logBurstMs = 10_000
 export const logBurstsMax = 1_024
 /**

@@ -5,13 +5,11 @@
  * It is signed by its own key: nobody vouches for it, and nobody needs to. A client that was given the fingerprint takes
  * this certificate and no other, so its dates and names are for people and for other tools.
  */
-import { Base64 } from "effect/encoding"
+import { Base64, Hex } from "effect/encoding"
 import { type SigningKey, sha256 } from "../platform/Crypto.ts"
 
 /** A fingerprint as text: 64 hexadecimal digits. */
 export const isFingerprint = (text: string): boolean => /^[0-9a-fA-F]{64}$/.test(text)
-
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
 
 // ---- DER
 
@@ -118,5 +116,5 @@ export const makeCertificate = (options: {
 export const fingerprintOf = (pem: string): string | undefined => {
   const [, body = ""] = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/.exec(pem) ?? []
   const decoded = Base64.decode(body.replace(/\s/g, ""))
-  return decoded._tag === "Success" && decoded.success.byteLength > 0 ? hex(sha256(decoded.success)) : undefined
+  return decoded._tag === "Success" && decoded.success.byteLength > 0 ? Hex.encode(sha256(decoded.success)) : undefined
 }

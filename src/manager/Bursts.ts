@@ -1,19 +1,17 @@
 /**
- * What strangers cause is logged once a burst: the first of its kind from an address at once, the others as a count. What
- * a reason quotes, and its numbers, do not make another kind.
+ * What peers cause is logged once a burst: the first of its kind from one source at once, the others as a count. A source
+ * is an address or a credential; what a reason quotes, and its numbers, do not make another kind.
  *
- * Bounded: when too many addresses do something at a time, the rest share one entry without an address.
+ * Bounded: when too many sources do something at a time, the rest share one entry a text.
  */
 import * as Limits from "../Limits.ts"
 
 interface Burst {
   readonly text: string
-  readonly address: string
+  readonly source: string
   sinceAt: number
   more: number
 }
-
-export type Details = { readonly peer: string; readonly reason: string; readonly state?: string }
 
 export class Bursts {
   readonly #bursts = new Map<string, Burst>()
@@ -24,16 +22,17 @@ export class Bursts {
     this.#log = log
   }
 
-  add(text: string, address: string, details: Details, now: number): void {
-    const kind = `${text} ${details.reason.replace(/".*"|\d+/gs, "")}`
-    const whose = this.#bursts.size < Limits.logBurstsMax || this.#bursts.has(`${kind} ${address}`) ? address : "others"
-    const key = whose === address ? `${kind} ${whose}` : whose
+  add(text: string, source: string, details: Readonly<Record<string, unknown>>, now: number): void {
+    const reason = String(details["reason"] ?? "").replace(/".*"|\d+/gs, "")
+    const own = `${text} ${reason} ${source}`
+    const isOther = this.#bursts.size >= Limits.logBurstsMax && !this.#bursts.has(own)
+    const key = isOther ? text : own
     const burst = this.#bursts.get(key)
     if (burst !== undefined) {
       burst.more++
       return
     }
-    this.#bursts.set(key, { text, address: whose, sinceAt: now, more: 0 })
+    this.#bursts.set(key, { text, source: isOther ? "others" : source, sinceAt: now, more: 0 })
     this.#log(text, details)
   }
 
@@ -42,7 +41,7 @@ export class Bursts {
     for (const [key, burst] of this.#bursts) {
       if (now - burst.sinceAt < Limits.logBurstMs) continue
       if (burst.more === 0) this.#bursts.delete(key)
-      else this.#log(`${burst.text}, again and again`, { address: burst.address, times: burst.more })
+      else this.#log(`${burst.text}, again and again`, { from: burst.source, times: burst.more })
       burst.more = 0
       burst.sinceAt = now
     }

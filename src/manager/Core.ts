@@ -38,8 +38,9 @@ import {
 import { nextDues, statsOf } from "../model/Stats.ts"
 import { Reason, Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
-import { addressOf, type Connection, type Handler, isLoopback } from "../platform/Network.ts"
+import { type Connection, type Handler, sourceOf } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
+import { Strangers } from "../platform/Strangers.ts"
 import type { Batch } from "../store/Batch.ts"
 import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
@@ -159,9 +160,7 @@ export class Core implements Out {
   /** When it last looked at the clock. */
   #lookedAt: number
   #committing = false
-  #unauthenticated = 0
-  /** Connections that have not logged in, by address. */
-  readonly #strangers = new Map<string, number>()
+  readonly #strangers = new Strangers()
   readonly #logins = new Logins()
   readonly #bursts: Bursts
   #stopped = false
@@ -169,8 +168,6 @@ export class Core implements Out {
   readonly #drainingGates = new Set<Gate>()
   /** One per credential that may not do everything. */
   readonly #guards = new WeakMap<ReadonlyArray<Grant>, Guard>()
-  /** Those that have refused what is not logged yet, with the credential's name. */
-  readonly #unlogged = new Map<Guard, string>()
 
   constructor(options: CoreOptions) {
     this.#options = options
@@ -291,17 +288,13 @@ export class Core implements Out {
     const peer = new Peer(connection, gate, this.#host.now())
     if (this.#stopped || (gate !== undefined && this.#drainingGates.has(gate)))
       this.#refuseConnection(peer, Code.draining, "the manager is stopping")
-    else if (this.#unauthenticated >= Limits.connectionsUnauthenticatedMax) {
-      this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake")
-    } else if ((this.#strangers.get(peer.address) ?? 0) >= strangersMax(peer.address)) {
-      this.#refuseConnection(peer, Code.tooManyConnections, "too many connections in the handshake from this address")
-    } else if (this.#peers.size >= Limits.connectionsMax) {
-      this.#refuseConnection(peer, Code.tooManyConnections, "too many connections")
-    } else {
-      this.#peers.add(peer)
-      this.#unauthenticated++
-      this.#strangers.set(peer.address, (this.#strangers.get(peer.address) ?? 0) + 1)
-      this.counters.connections++
+    else {
+      const full =
+        this.#peers.size >= Limits.connectionsMax ? "too many connections" : this.#strangers.enter(peer.source)
+      if (full === undefined) {
+        this.#peers.add(peer)
+        this.counters.connections++
+      } else this.#refuseConnection(peer, Code.tooManyConnections, full)
     }
     return {
       onData: (chunk) => this.#data(peer, chunk, gate),
@@ -332,13 +325,6 @@ export class Core implements Out {
       if (session.peer === undefined && session.leased === 0 && now - session.detachedAt >= Limits.sessionIdleMs) {
         this.#endSession(session, now)
       }
-    }
-    for (const [guard, credential] of this.#unlogged) {
-      if (now - guard.loggedAt < Limits.notPermittedLogMs) continue
-      this.#unlogged.delete(guard)
-      this.#host.log("warn", "not permitted, again and again", { credential, times: guard.unlogged })
-      guard.unlogged = 0
-      guard.loggedAt = now
     }
   }
 
@@ -448,7 +434,7 @@ export class Core implements Out {
     peer.disconnected = true
     if (!this.#peers.delete(peer)) return
     if (peer.state !== "open") {
-      this.#known(peer)
+      this.#strangers.leave(peer.source)
       peer.state = "closed"
       return
     }
@@ -463,9 +449,9 @@ export class Core implements Out {
     // A login that failed has been told of, with the reason that the peer does not hear.
     if (code !== Code.draining && code !== Code.authentication) {
       const details = { peer: peer.connection.peer, state: peer.state, reason: text }
-      this.#bursts.add("connection closed by the manager", peer.address, details, this.#host.now())
+      this.#bursts.add("connection closed by the manager", peer.source, details, this.#host.now())
     }
-    if (peer.state !== "open") this.#known(peer)
+    if (peer.state !== "open") this.#strangers.leave(peer.source)
     peer.state = "closed"
     this.#peers.delete(peer)
     if (peer.session !== undefined) {
@@ -483,25 +469,17 @@ export class Core implements Out {
     this.counters.refused++
     if (code !== Code.draining) {
       const details = { peer: peer.connection.peer, reason: text }
-      this.#bursts.add("connection refused", peer.address, details, this.#host.now())
+      this.#bursts.add("connection refused", peer.source, details, this.#host.now())
     }
     peer.state = "closed"
     peer.connection.write(frame((w) => Wire.encode(w, { type: M.closing, code, text })))
     peer.connection.close()
   }
 
-  /** It is no stranger any more: it has logged in, or gone. */
-  #known(peer: Peer): void {
-    this.#unauthenticated--
-    const count = this.#strangers.get(peer.address) ?? 0
-    if (count > 1) this.#strangers.set(peer.address, count - 1)
-    else this.#strangers.delete(peer.address)
-  }
-
   /** A connection that a listener gave up before it could carry frames. */
   failedHandshake(from: string, reason: string): void {
     this.counters.refused++
-    this.#bursts.add("connection refused", addressOf(from), { peer: from, reason: printable(reason) }, this.#host.now())
+    this.#bursts.add("connection refused", sourceOf(from), { peer: from, reason: printable(reason) }, this.#host.now())
   }
 
   // ---- handshake
@@ -574,9 +552,9 @@ export class Core implements Out {
       peer.scram = step.state
       peer.state = "proof"
       const now = this.#host.now()
-      const at = this.#logins.answerAt(peer.address, step.state.verifier.name, now)
+      const at = this.#logins.answerAt(peer.source, step.state.verifier.name, now)
       if (at === undefined) return this.#fault(peer, Code.tooManyConnections, tooManyFailures)
-      peer.inTurn = !this.#logins.isFree(peer.address, step.state.verifier.name, now)
+      peer.inTurn = !this.#logins.isFree(peer.source, step.state.verifier.name, now)
       if (at > now) peer.held = { until: at, message: step.message }
       else this.#challenge(peer, step.message)
       return
@@ -585,16 +563,16 @@ export class Core implements Out {
       if (peer.held !== undefined) throw new Malformed("a proof before its challenge")
       const { name } = peer.scram!.verifier
       // Many challenges first and all proofs then is no way round the turns.
-      if (!peer.inTurn && !this.#logins.isFree(peer.address, name, this.#host.now())) {
+      if (!peer.inTurn && !this.#logins.isFree(peer.source, name, this.#host.now())) {
         return this.#fault(peer, Code.tooManyConnections, tooManyFailures)
       }
       const verdict = Scram.serverFinal(peer.scram!, message.message)
       peer.scram = undefined
       if (verdict._tag === "Refused") {
-        this.#logins.failed(peer.address, name, this.#host.now())
+        this.#logins.failed(peer.source, name, this.#host.now())
         return this.#loginFailed(peer, verdict.reason)
       }
-      this.#logins.accepted(peer.address, name)
+      this.#logins.accepted(peer.source, name)
       peer.principal = verdict.name
       peer.grants = gate?.grants(verdict.name)
       peer.state = "session"
@@ -614,7 +592,7 @@ export class Core implements Out {
   /** The reason is for the log; the peer hears one generic word. */
   #loginFailed(peer: Peer, reason: string): void {
     this.counters.authenticationFailures++
-    this.#bursts.add("login refused", peer.address, { peer: peer.connection.peer, reason }, this.#host.now())
+    this.#bursts.add("login refused", peer.source, { peer: peer.connection.peer, reason }, this.#host.now())
     this.#fault(peer, Code.authentication, "authentication failed")
   }
 
@@ -661,7 +639,7 @@ export class Core implements Out {
     session.peer = peer
     peer.session = session
     peer.state = "open"
-    this.#known(peer)
+    this.#strangers.leave(peer.source)
     peer.send({
       type: M.sessionOpened,
       session: session.token,
@@ -687,18 +665,11 @@ export class Core implements Out {
     session.forbids = (effects) => guard.effects(session, effects)
   }
 
-  /** Logs the first of a burst at once, and counts the others: a peer that tries everything does not fill the log. */
-  readonly #denied: Denied = (session, guard, action) => {
+  readonly #denied: Denied = (session, action) => {
     this.counters.notPermitted++
-    const now = this.#host.now()
     const credential = session.principal
-    if (now - guard.loggedAt < Limits.notPermittedLogMs) {
-      guard.unlogged++
-      this.#unlogged.set(guard, credential)
-      return
-    }
-    guard.loggedAt = now
-    this.#host.log("warn", "not permitted", { peer: session.peer?.connection.peer, credential, action })
+    const details = { peer: session.peer?.connection.peer, credential, action }
+    this.#bursts.add("not permitted", credential, details, this.#host.now())
   }
 
   // ---- rounds
@@ -1604,11 +1575,6 @@ export class Core implements Out {
 
 /** The one message that each state before `open` waits for: nothing else is parsed. */
 const tooManyFailures = "too many failed logins; try again in a few seconds"
-
-const strangersMax = (address: string): number =>
-  isLoopback(address) || address === "in-process"
-    ? Limits.connectionsUnauthenticatedLoopbackMax
-    : Limits.connectionsUnauthenticatedPerAddressMax
 
 /** The login is bound to its TLS connection where this end can. */
 const mechanismsOf = ({ connection }: Peer): ReadonlyArray<string> =>

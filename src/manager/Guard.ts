@@ -24,15 +24,12 @@ import { ClientType as C } from "../wire/Vocabulary.ts"
 import type { PeerSession } from "./Peer.ts"
 
 /** Called for everything that is refused, or answered as not there, for want of a role. */
-export type Denied = (session: PeerSession, guard: Guard, action: string) => void
+export type Denied = (session: PeerSession, action: string) => void
 
 /** No task has it. */
 const noTask = 0
 
 export class Guard {
-  /** Refusals since the last one that was logged, and when that was. */
-  unlogged = 0
-  loggedAt = Number.NEGATIVE_INFINITY
   readonly #grants: ReadonlyArray<Grant>
   readonly #engine: Engine
   readonly #denied: Denied
@@ -205,7 +202,7 @@ export class Guard {
     if ((bits & QueueBit[action]) !== 0) return undefined
     const queue = this.#engine.queues[id]
     if (bits === 0) {
-      if (queue !== undefined) this.#denied(session, this, `${what} on queue "${queue.definition.name}"`)
+      if (queue !== undefined) this.#denied(session, `${what} on queue "${queue.definition.name}"`)
       return refusal(Code.queueNotFound, `#${id}`, id)
     }
     return this.#refuse(session, `${what} on queue "${queue!.definition.name}"`, rolesForQueue(action))
@@ -214,7 +211,7 @@ export class Guard {
   #onObject(session: PeerSession, id: number): Refusal | undefined {
     if ((this.#object(id) & ObjectBit.use) !== 0) return undefined
     const object = this.#engine.objects.all[id]
-    if (object !== undefined) this.#denied(session, this, `use of object "${object.name}"`)
+    if (object !== undefined) this.#denied(session, `use of object "${object.name}"`)
     return refusal(Code.objectNotFound, `#${id}`, id)
   }
 
@@ -234,7 +231,7 @@ export class Guard {
   }
 
   #refuse(session: PeerSession, what: string, roles: ReadonlyArray<string>): Refusal {
-    this.#denied(session, this, what)
+    this.#denied(session, what)
     const words = roles.length < 2 ? roles.join() : `${roles.slice(0, -1).join(", ")} or ${roles.at(-1)}`
     return refusal(Code.notPermitted, `${what}; a credential needs the role ${words} for that name`)
   }
@@ -246,7 +243,7 @@ export class Guard {
   /** False for a task that is not there, too: both are answered alike. */
   #sees(session: PeerSession, n: number): boolean {
     if (this.#isLeasable(n)) return true
-    if (this.#engine.tasks.owner(n) !== undefined) this.#denied(session, this, `a lease of task ${n}`)
+    if (this.#engine.tasks.owner(n) !== undefined) this.#denied(session, `a lease of task ${n}`)
     return false
   }
 

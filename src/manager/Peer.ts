@@ -12,7 +12,7 @@ import type { ServerState } from "../auth/Scram.ts"
 import * as Limits from "../Limits.ts"
 import type { LeaseStream } from "../model/Session.ts"
 import { Session } from "../model/Session.ts"
-import { addressOf, type Connection } from "../platform/Network.ts"
+import { type Connection, sourceOf } from "../platform/Network.ts"
 import type { Writer } from "../wire/Bytes.ts"
 import { FrameReader, FrameWriter } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
@@ -73,8 +73,8 @@ export class Peer {
   closingAt = 0
   readonly acceptedAt: number
   readonly connection: Connection
-  /** Without the port. */
-  readonly address: string
+  /** Where it is: its address without the port. */
+  readonly source: string
   /** The door it came through; an in-process peer has none, and has proven itself by being here. */
   readonly gate: Gate | undefined
   /** Its door is closing: no new work. */
@@ -88,7 +88,7 @@ export class Peer {
 
   constructor(connection: Connection, gate: Gate | undefined, now: number) {
     this.connection = connection
-    this.address = addressOf(connection.peer)
+    this.source = sourceOf(connection.peer)
     this.gate = gate
     this.acceptedAt = now
   }

@@ -20,8 +20,8 @@ export const formatAddress = (address: Address): string =>
       ? `[${address.host}]:${address.port}`
       : `${address.host}:${address.port}`
 
-/** The address of a peer (`address:port`): IPv6 by its first 64 bits, which is what one network is given (RFC 4291, 2.5.4). */
-export const addressOf = (peer: string): string => {
+/** Where a peer (`address:port`) is: its address, of IPv6 the first 64 bits, which one network has (RFC 4291, 2.5.4). */
+export const sourceOf = (peer: string): string => {
   const port = peer.lastIndexOf(":")
   const address = (port < 0 ? peer : peer.slice(0, port)).toLowerCase()
   if (!address.includes(":")) return address
@@ -38,8 +38,8 @@ export const addressOf = (peer: string): string => {
   return first.every((group) => group === "0") ? address : `${first.join(":")}::/64`
 }
 
-export const isLoopback = (address: string): boolean =>
-  address.startsWith("127.") || address === "::1" || address === "unix"
+export const isOfThisMachine = (source: string): boolean =>
+  source.startsWith("127.") || source === "::1" || source === "unix" || source === "in-process"
 
 /** What the owner of a connection wants to hear. Never called after `onClose`. */
 export interface Handler {

@@ -12,7 +12,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ConnectFailed, ListenFailed } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
-import { Handshakes } from "./Handshakes.ts"
 import {
   type Address,
   type ClientTls,
@@ -20,8 +19,10 @@ import {
   formatAddress,
   type Handler,
   Network,
-  type ServerTls
+  type ServerTls,
+  sourceOf
 } from "./Network.ts"
+import { Strangers } from "./Strangers.ts"
 import { certificateFault, channelBinding, clientOptions, serverOptions } from "./Tls.ts"
 
 const closeReasons: Readonly<Record<string, string>> = {
@@ -95,11 +96,15 @@ const serverOf = (
 ): net.Server => {
   const options = { noDelay: true, keepAlive: true, allowHalfOpen: false }
   if (secure === undefined) return net.createServer(options, accept)
-  const handshakes = new Handshakes()
+  const strangers = new Strangers()
+  const handshakes = new Set<string>()
+  const end = (peer: string): void => {
+    if (handshakes.delete(peer)) strangers.leave(sourceOf(peer))
+  }
   const server = tls.createServer(
     { ...options, ...serverOptions(secure), handshakeTimeout: Limits.handshakeMs },
     (socket) => {
-      handshakes.end(peerOf(socket))
+      end(peerOf(socket))
       accept(socket)
     }
   )
@@ -108,14 +113,15 @@ const serverOf = (
   server.removeAllListeners("connection")
   server.on("connection", (socket: net.Socket) => {
     const peer = peerOf(socket)
-    const full = handshakes.begin(peer)
+    const full = strangers.enter(sourceOf(peer))
     socket.on("error", () => {})
     if (full !== undefined) {
       failed(peer, full)
       socket.destroy()
       return
     }
-    socket.once("close", () => handshakes.end(peer))
+    handshakes.add(peer)
+    socket.once("close", () => end(peer))
     peers.set(socket, peer)
     for (const listener of begin) listener.call(server, socket)
   })

@@ -5,6 +5,7 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 import process from "node:process"
+import { Hex } from "effect/encoding"
 import { randomBytes } from "./Crypto.ts"
 import { publishFile, syncFolder } from "./DataFolder.ts"
 
@@ -114,7 +115,7 @@ export const createPrivateFile = (folder: string, name: string, text: string, by
   const file = path.join(folder, name)
   const found = readPrivateFile(file, bytesMax)
   if (found._tag === "Read" || fs.existsSync(file)) return found
-  const temporary = `${file}.new-${Buffer.from(randomBytes(8)).toString("hex")}`
+  const temporary = `${file}.new-${Hex.encode(randomBytes(8))}`
   try {
     fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
     fs.writeFileSync(temporary, text, { mode: 0o600, flag: "wx", flush: true })

@@ -4,6 +4,7 @@
  */
 import * as net from "node:net"
 import * as tls from "node:tls"
+import { Hex } from "effect/encoding"
 import { sha256 } from "./Crypto.ts"
 import type { ClientTls, ServerTls } from "./Network.ts"
 
@@ -60,6 +61,6 @@ export const certificateFault = (socket: tls.TLSSocket, { fingerprint }: ClientT
   if (fingerprint === undefined) return undefined
   const { raw } = socket.getPeerCertificate()
   if (raw === undefined) return "its certificate cannot be seen on this runtime, so it cannot be compared"
-  const found = Buffer.from(sha256(raw)).toString("hex")
+  const found = Hex.encode(sha256(raw))
   return found === fingerprint.toLowerCase() ? undefined : `its certificate is another one (sha256 ${found})`
 }

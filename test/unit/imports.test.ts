@@ -5,7 +5,14 @@ import { assert, describe, it } from "@effect/vitest"
 
 const root = fileURLToPath(new URL("../../src", import.meta.url))
 
-const ports = ["platform/Network", "platform/Tls", "platform/Pair", "platform/Schedule", "platform/Crypto"]
+const ports = [
+  "platform/Network",
+  "platform/Strangers",
+  "platform/Tls",
+  "platform/Pair",
+  "platform/Schedule",
+  "platform/Crypto"
+]
 const common = ["Errors", "Limits"]
 
 /** What each room may import, besides itself: rooms, or single files. Design §2. */

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Limits from "../../../src/Limits.ts"
 import { Bursts } from "../../../src/manager/Bursts.ts"
 import { Logins } from "../../../src/manager/Logins.ts"
-import { addressOf, isLoopback } from "../../../src/platform/Network.ts"
+import { isOfThisMachine, sourceOf } from "../../../src/platform/Network.ts"
 
 describe("an address", () => {
   it("is the peer without its port; an IPv6 one is its network", () => {
@@ -17,12 +17,14 @@ describe("an address", () => {
       ["unix:0", "unix"],
       ["in-process", "in-process"]
     ]
-    for (const [peer, address] of cases) assert.strictEqual(addressOf(peer), address, peer)
+    for (const [peer, address] of cases) assert.strictEqual(sourceOf(peer), address, peer)
   })
 
   it("of this machine is told from others", () => {
-    for (const address of ["127.0.0.1", "127.9.9.9", "::1", "unix"]) assert.isTrue(isLoopback(address), address)
-    for (const address of ["10.0.0.1", "128.0.0.1", "2001:db8:0:0::/64"]) assert.isFalse(isLoopback(address), address)
+    for (const address of ["127.0.0.1", "127.9.9.9", "::1", "unix", "in-process"])
+      assert.isTrue(isOfThisMachine(address), address)
+    for (const address of ["10.0.0.1", "128.0.0.1", "2001:db8:0:0::/64"])
+      assert.isFalse(isOfThisMachine(address), address)
   })
 })
 
@@ -110,7 +112,7 @@ describe("what strangers cause", () => {
   it("is logged once, then as a count, and is over when it stops", () => {
     const lines: Array<string> = []
     const bursts = new Bursts((text, details) =>
-      lines.push(`${text} ${details["peer"] ?? `${details["address"]} ${details["times"]}`}`)
+      lines.push(`${text} ${details["peer"] ?? `${details["from"]} ${details["times"]}`}`)
     )
     for (let i = 0; i < 500; i++) bursts.add("login refused", "a", { peer: `a:${i}`, reason: `try ${i}` }, i)
     bursts.add("login refused", "b", { peer: "b:1", reason: "r" }, 500)
