@@ -121,6 +121,15 @@ export const acceptedFingerprintsMax = 64
 /** Bytes of a trace context header. */
 export const traceBytesMax = 256
 
+// ---- progress of a task
+
+/** What a progress of 100 % travels as. */
+export const progressWhole = 10_000
+/** Steps and signals of one task, bytes of a name, and of all names and values together. */
+export const entriesPerTaskMax = 1_024
+export const entryNameBytesMax = 512
+export const entryBytesPerTaskMax = 2 * 1_024 * 1_024
+
 // ---- payloads and batches
 
 /** Bytes of a payload, a result, an error or a checkpoint. */

@@ -26,6 +26,10 @@ const queueTable = {
   declare: ["producer", "worker", "admin"],
   put: ["producer", "admin"],
   outcomes: ["producer", "admin"],
+  /** Telling a task what its handler waits for. */
+  signal: ["producer", "worker", "admin"],
+  /** Which task has a dedupe id, and where it stands. */
+  find: ["producer", "worker", "observer", "admin"],
   join: ["producer", "admin"],
   lease: ["worker", "admin"],
   /** Being the queue that a commit puts a child on. */

@@ -36,7 +36,7 @@ import {
   type Session
 } from "../model/Session.ts"
 import { nextDues, statsOf } from "../model/Stats.ts"
-import { Reason, Task, type TaskOptions } from "../model/Task.ts"
+import { progressBytesOf, Reason, Task, type TaskOptions } from "../model/Task.ts"
 import { randomBytes, sha256, timingSafeEqual } from "../platform/Crypto.ts"
 import { type Connection, type Handler, sourceOf } from "../platform/Network.ts"
 import { soon } from "../platform/Schedule.ts"
@@ -47,6 +47,7 @@ import * as Client from "../wire/ClientMessages.ts"
 import { frame } from "../wire/Frames.ts"
 import * as Wire from "../wire/ManagerMessages.ts"
 import type * as Operations from "../wire/Operations.ts"
+import type * as Progress from "../wire/ProgressMessages.ts"
 import * as Vocabulary from "../wire/Vocabulary.ts"
 import { Bursts } from "./Bursts.ts"
 import { nextCron } from "./Calendar.ts"
@@ -344,7 +345,7 @@ export class Core implements Out {
     // nothing of it.
     if (peer.quietLooks * Limits.silenceLookMs < Limits.quietMs || peer.connection.pendingBytes() > 0) return
     peer.said = true
-    const alive: Wire.ManagerMessage = { type: M.heartbeat, sequence: 0, lost: [], cancelled: [] }
+    const alive: Wire.ManagerMessage = { ...heartbeat, draining: peer.draining }
     peer.connection.write(frame((w) => Wire.encode(w, alive)))
   }
 
@@ -961,7 +962,9 @@ export class Core implements Out {
         const cancelled: Array<number> = []
         const ask = (held: ReadonlyArray<number>) => engine.heartbeat(session, held, now, cancelled)
         const lost = guard === undefined ? ask(m.held) : guard.lost(session, m.held, ask)
-        peer.send({ type: M.heartbeat, sequence: m.sequence, lost, cancelled })
+        const unsaved = m.reports === undefined ? noTasks : this.#report(session, m.reports)
+        const { draining } = peer
+        peer.send({ ...heartbeat, sequence: m.sequence, lost, cancelled, draining, unsaved })
         return this.#touch(peer)
       }
       case C.goodbye:
@@ -978,6 +981,22 @@ export class Core implements Out {
       default:
         return this.#request(peer, session, m, now)
     }
+  }
+
+  /** Takes what a heartbeat says of leased tasks. Returns those whose checkpoint does not fit on the disk. */
+  #report(session: PeerSession, reports: ReadonlyArray<Progress.Report>): ReadonlyArray<number> {
+    const full = this.#host.store?.low() === true
+    const isUnsaved = ({ checkpoint, task }: Progress.Report): boolean =>
+      full && checkpoint !== undefined && this.#keepsTask(task)
+    this.engine.progress.report(
+      session,
+      reports.map((report) => ({
+        ...report,
+        // Copied: the frame that brought it would live as long as the task.
+        checkpoint: isUnsaved(report) ? undefined : report.checkpoint?.slice()
+      }))
+    )
+    return full ? reports.filter(isUnsaved).map(({ task }) => task) : noTasks
   }
 
   #request(peer: Peer, session: PeerSession, m: Client.Request, now: number): void {
@@ -1053,7 +1072,7 @@ export class Core implements Out {
         return this.#answerTasks(session, withheld ? [] : tasks, () => {
           const items = tasks.map((task) =>
             withheld
-              ? { ...this.#delivery(task, noBytes), checkpoint: undefined }
+              ? { ...this.#delivery(task, noBytes), checkpoint: undefined, entries: undefined }
               : this.#delivery(task, this.#payload(task) ?? noBytes)
           )
           this.#answer(session, { type: M.peeked, request: m.request, items })
@@ -1122,7 +1141,13 @@ export class Core implements Out {
     }
   }
 
-  #operate(session: PeerSession, m: Operations.Request, now: number): void {
+  /** Whether that task is on a stored queue. */
+  #keepsTask(n: number): boolean {
+    const task = this.engine.tasks.owner(n)
+    return task instanceof Task && task.queue.level !== Level.memory
+  }
+
+  #operate(session: PeerSession, m: Operations.Request | Progress.Request, now: number): void {
     const { operations, queues } = this.engine
     switch (m.type) {
       case C.cancel:
@@ -1135,14 +1160,31 @@ export class Core implements Out {
         if (this.#isStored(m.queue) && this.#isFull(session, m.request, [])) return
         return operations.redrive(session, m.request, m.queue, m.tasks, m.filter, m.after, m.upTo, now)
       case C.checkpoint: {
-        const stored = m.tasks.some((n) => {
-          const task = this.engine.tasks.owner(n)
-          return task instanceof Task && task.queue.level !== Level.memory
-        })
-        if (stored && this.#isFull(session, m.request, m.values)) return
+        if (m.tasks.some((n) => this.#keepsTask(n)) && this.#isFull(session, m.request, m.values)) return
         // Copied: the frame that brought it would live as long as the task.
         const values = m.values.map((value) => value.slice())
-        return operations.checkpoint(session, m.request, m.tasks, m.fences, values)
+        return this.engine.progress.checkpoint(session, m.request, m.tasks, m.fences, values)
+      }
+      case C.step: {
+        if (m.items.some(({ task }) => this.#keepsTask(task))) {
+          const values = m.items.map(({ value }) => value)
+          if (this.#isFull(session, m.request, values)) return
+        }
+        return this.engine.progress.step(session, m.request, m.items.map(ownValue))
+      }
+      case C.suspend:
+        return this.engine.progress.suspend(session, m.request, m.items, now)
+      case C.signal: {
+        if (this.#isStored(m.queue) && this.#isFull(session, m.request, [m.value])) return
+        const { name, queue, request, value } = m
+        return this.engine.progress.signal(session, request, queue, m.task ?? m.id!, name, value.slice(), now)
+      }
+      case C.find: {
+        const queue = queues[m.queue]
+        if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
+        const task = this.engine.progress.find(queue, m.id)
+        const standing = task === undefined ? Standing.gone : operations.standing(queue, task)
+        return this.#answer(session, { type: M.found, request: m.request, task, standing })
       }
       case C.browse: {
         const queue = queues[m.queue]
@@ -1321,10 +1363,7 @@ export class Core implements Out {
   /** Keeps an answer until the client says that it has it, here and in the log. */
   #remember(session: PeerSession, answer: Wire.Answer): void {
     // Only what identifies a lease: its payload is with the task.
-    const kept: Wire.Answer =
-      answer.type === M.leased
-        ? { ...answer, items: answer.items.map((item) => ({ ...item, payload: noBytes, checkpoint: undefined })) }
-        : answer
+    const kept: Wire.Answer = answer.type === M.leased ? { ...answer, items: answer.items.map(leaseOnly) } : answer
     const remembered = new Remembered(kept)
     session.answers.set(answer.request, remembered)
     if (this.#recorder !== undefined && this.#recorder.level > Level.memory) {
@@ -1370,7 +1409,8 @@ export class Core implements Out {
       payload,
       key: task.options?.key,
       trace: task.options?.trace,
-      checkpoint: task.checkpoint
+      checkpoint: task.checkpoint,
+      entries: task.entries === undefined ? undefined : [...task.entries]
     }
   }
 
@@ -1522,7 +1562,8 @@ export class Core implements Out {
     const { options } = task
     const w = peer.delivery(stream)
     const fence = this.engine.fence(task)
-    Wire.delivery(w, task.n, fence, task.attempt, payload, options?.key, options?.trace, task.checkpoint)
+    const { attempt, checkpoint, entries, n } = task
+    Wire.delivery(w, n, fence, attempt, payload, options?.key, options?.trace, checkpoint, entries)
   }
 
   outcomes = (stream: OutcomeStream, from: number, count: number): number => {
@@ -1644,7 +1685,8 @@ const repeatItem = (repeat: Repeat): Vocabulary.Repeat => {
 }
 
 const browsed = (task: Task, diedAt: number | undefined, payload: Uint8Array | undefined): Vocabulary.Browsed => {
-  const { attempt, checkpoint, holder, n, options, origin, priority, putAt, reasons } = task
+  const { attempt, checkpoint, entries, holder, n, options, origin, priority, progress, putAt, reasons, suspended } =
+    task
   const state = diedAt === undefined ? standingOf(task) : Standing.dead
   return {
     task: n,
@@ -1660,15 +1702,42 @@ const browsed = (task: Task, diedAt: number | undefined, payload: Uint8Array | u
     key: options?.key,
     labels: options?.labels ?? [],
     reasons: reasons ?? [],
-    checkpointBytes: checkpoint?.byteLength ?? 0
+    checkpointBytes: checkpoint?.byteLength ?? 0,
+    progress,
+    entries: entries?.size ?? 0,
+    suspended
   }
 }
+
+/** What a remembered answer keeps of a lease: its payload and its progress are with the task. */
+const leaseOnly = (item: Vocabulary.Delivery): Vocabulary.Delivery => ({
+  ...item,
+  payload: noBytes,
+  checkpoint: undefined,
+  entries: undefined
+})
+
+/** Copied: the frame that brought it would live as long as the task. */
+const ownValue = <A extends { readonly value: Uint8Array }>(item: A): A => ({ ...item, value: item.value.slice() })
+
+const noTasks: ReadonlyArray<number> = []
+
+const heartbeat = {
+  type: M.heartbeat,
+  sequence: 0,
+  lost: noTasks,
+  cancelled: noTasks,
+  draining: false,
+  heartbeatMs: Limits.heartbeatMs,
+  requestsInFlightMax: Limits.requestsInFlightMax,
+  unsaved: noTasks
+} as const
 
 /** The first tasks that fit into one answer. */
 const within = (tasks: ReadonlyArray<Task>): ReadonlyArray<Task> => {
   let bytes = 0
   for (let i = 0; i < tasks.length; i++) {
-    bytes += tasks[i]!.payloadBytes
+    bytes += tasks[i]!.payloadBytes + progressBytesOf(tasks[i]!)
     if (i > 0 && bytes > Limits.batchBytesMax) return tasks.slice(0, i)
   }
   return tasks

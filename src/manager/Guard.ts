@@ -91,6 +91,10 @@ export class Guard {
         return this.#onQueue(session, m.queue, "redrive", "redrive")
       case C.close:
         return this.#onQueue(session, m.queue, "close", "close")
+      case C.signal:
+        return this.#onQueue(session, m.queue, "signal", "signal")
+      case C.find:
+        return this.#onQueue(session, m.queue, "find", "find")
       case C.lane:
         return this.#onQueue(session, m.queue, "lane", "lane")
       case C.openObject:
@@ -113,6 +117,8 @@ export class Guard {
       case C.fail:
       case C.renew:
       case C.checkpoint:
+      case C.step:
+      case C.suspend:
       case C.unsubscribe:
         return undefined
     }
@@ -131,6 +137,15 @@ export class Guard {
       case C.fail:
       case C.checkpoint:
         return { ...m, tasks: this.#seen(session, m.tasks) }
+      case C.step:
+        return { ...m, items: this.#visibleItems(session, m.items) }
+      case C.suspend:
+        return { ...m, items: this.#visibleItems(session, m.items) }
+      case C.heartbeat: {
+        const { reports } = m
+        if (reports === undefined) return m
+        return { ...m, reports: this.#visibleItems(session, reports) }
+      }
       case C.commit:
         return m.together === true ? m : { ...m, tasks: this.#seen(session, m.tasks) }
       default:
@@ -237,7 +252,15 @@ export class Guard {
   }
 
   #seen(session: PeerSession, tasks: ReadonlyArray<number>): ReadonlyArray<number> {
-    return tasks.map((n) => (this.#sees(session, n) ? n : noTask))
+    return tasks.map((n) => this.#visible(session, n))
+  }
+
+  #visible(session: PeerSession, n: number): number {
+    return this.#sees(session, n) ? n : noTask
+  }
+
+  #visibleItems<A extends { readonly task: number }>(session: PeerSession, items: ReadonlyArray<A>): ReadonlyArray<A> {
+    return items.map((item) => ({ ...item, task: this.#visible(session, item.task) }))
   }
 
   /** False for a task that is not there, too: both are answered alike. */

@@ -6,7 +6,7 @@
  */
 import * as Limits from "../Limits.ts"
 import { Roster } from "./Roster.ts"
-import type { Task } from "./Task.ts"
+import { progressBytesOf, type Task } from "./Task.ts"
 
 /** A task that will not be retried, kept with what happened. */
 export interface DeadLetter {
@@ -61,4 +61,4 @@ export class DeadLetters {
   }
 }
 
-const bytesOf = ({ checkpoint, payloadBytes }: Task): number => payloadBytes + (checkpoint?.byteLength ?? 0)
+const bytesOf = (task: Task): number => task.payloadBytes + progressBytesOf(task)

@@ -17,6 +17,7 @@ import type { Standing } from "./Life.ts"
 import { type ObjectEffects, Objects, type ObjectsOut } from "./Objects.ts"
 import { type Inside, Operations } from "./Operations.ts"
 import { backoffMs } from "./Policy.ts"
+import { Progress } from "./Progress.ts"
 import { Level, Queue, type QueueDefinition } from "./Queue.ts"
 import { RateKind } from "./Rates.ts"
 import { Code, type Refusal, refusal } from "./Refusal.ts"
@@ -36,8 +37,12 @@ export type Change =
   | "acknowledged"
   /** Removed by command, without an outcome. */
   | "purged"
+  /** Delayed, and a signal ends that; its attempt is given back. */
+  | "suspended"
   /** `task.checkpoint` is another one. */
   | "checkpoint"
+  /** The last one of `task.entries` is new. */
+  | "entry"
   /** The ended task is no dead letter any more: it was put again, as the task of the "put" before. */
   | "redriven"
 
@@ -133,6 +138,7 @@ export class Engine {
   readonly sessions = new Set<Session>()
   readonly repeats: Repeats
   readonly operations: Operations
+  readonly progress: Progress
   readonly objects: Objects
   readonly #byName = new Map<string, Queue>()
   readonly #touched = new Set<Queue>()
@@ -168,6 +174,7 @@ export class Engine {
       changed: (repeat, removed) => this.#out.repeatChanged(repeat, removed)
     })
     this.operations = new Operations(this.#inside())
+    this.progress = new Progress(this.#inside())
     const key = options.objectsKey ?? new Uint8Array(16)
     this.objects = new Objects({ key, keepTexts: options.keepTexts ?? true, out: options.out })
   }
@@ -256,6 +263,8 @@ export class Engine {
       unlist: (task) => this.#unlistTask(task),
       end: (task, outcome, body, now) => this.#end(task, outcome, body, now),
       vanish: (task, now) => this.#vanish(task, now),
+      suspend: (task, at, now) => this.#suspend(task, at, now),
+      wake: (task, now) => this.#wake(task, now),
       touch: (queue) => this.#touched.add(queue)
     }
   }
@@ -1038,6 +1047,7 @@ export class Engine {
     task.attempt++
     task.leases++
     task.started = false
+    task.progress = undefined
     task.holder = session
     task.at = now + queue.policy.leaseMs
     session.leased++
@@ -1250,6 +1260,26 @@ export class Engine {
     this.#uncounted(task, now)
   }
 
+  /** A handler that only waits holds no lease. Its place is its own still, and nothing is counted. */
+  #suspend(task: Task, at: number, now: number): void {
+    const { queue } = task
+    this.#takeLease(task)
+    task.attempt--
+    if (task.expired) return this.#expire(task, now)
+    if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
+    task.suspended = true
+    this.#delay(task, at)
+    queue.overflow?.add(task)
+    this.#out.changed("suspended", task)
+    this.#touched.add(queue)
+  }
+
+  /** Assumes: the task is delayed. */
+  #wake(task: Task, now: number): void {
+    this.#undelay(task)
+    this.#giveBack(task, now)
+  }
+
   /** Gives the attempt back and the task too, but not for ever. */
   #uncounted(task: Task, now: number): void {
     task.attempt--
@@ -1282,6 +1312,7 @@ export class Engine {
   /** Puts a task back where it waited, unless its time is over or its queue takes nothing back. */
   #giveBack(task: Task, now: number): void {
     const { queue } = task
+    task.suspended = false
     if (task.expired) return this.#expire(task, now)
     if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
     queue.ready.giveBack(task)

@@ -11,7 +11,7 @@ import { checkLanes } from "./LaneInvariants.ts"
 import { Standing, standingOf } from "./Life.ts"
 import type { Queue } from "./Queue.ts"
 import type { Waiter } from "./Session.ts"
-import { State, Task } from "./Task.ts"
+import { entryBytesOf, progressBytesOf, State, Task } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
 
 /** Assumes: `dispatch` has run since the last command. Ensures: nothing is changed. */
@@ -112,7 +112,7 @@ const leasedTasks = (engine: Engine, queue: Queue, say: Say): void => {
 /** The table has every living task once, in put order, and the bytes are theirs. */
 const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
   const { leasedBytes, livingBytes, unfinished } = queue
-  let [ready, delayed, held, bytes, leased, count, before] = [0, 0, 0, 0, 0, 0, 0]
+  let [ready, delayed, held, bytes, leased, progress, count, before] = [0, 0, 0, 0, 0, 0, 0, 0]
   for (let after: number | undefined = 0; after !== undefined; ) {
     const walked = engine.tasks.after(queue, after, 100)
     for (const task of walked.tasks) {
@@ -130,6 +130,11 @@ const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
         leased += payloadBytes
       }
       bytes += payloadBytes
+      progress += progressBytesOf(task)
+      let entryBytes = 0
+      for (const [name, value] of task.entries ?? []) entryBytes += entryBytesOf(name, value)
+      if (entryBytes !== task.entryBytes) say(`task ${n} counts ${task.entryBytes} bytes of entries, not ${entryBytes}`)
+      if (task.suspended && state !== State.delayed) say(`task ${n} is suspended and not delayed`)
     }
     after = walked.last
   }
@@ -139,13 +144,15 @@ const livingTasks = (engine: Engine, queue: Queue, say: Say): void => {
     say(`${nameOf(queue)}: ${found} are listed as living of ${wanted}`)
   }
   if (bytes !== livingBytes) say(`${nameOf(queue)}: livingBytes is ${livingBytes}, living tasks have ${bytes}`)
+  if (progress !== queue.progressBytes)
+    say(`${nameOf(queue)}: progressBytes is ${queue.progressBytes}, not ${progress}`)
   if (leased !== leasedBytes) say(`${nameOf(queue)}: leasedBytes is ${leasedBytes}, leased tasks have ${leased}`)
 }
 
 const deadLetters = (queue: Queue, say: Say): void => {
   const letters = queue.deadLetters.all()
   let bytes = 0
-  for (const { task } of letters) bytes += task.payloadBytes + (task.checkpoint?.byteLength ?? 0)
+  for (const { task } of letters) bytes += task.payloadBytes + progressBytesOf(task)
   if (bytes !== queue.deadLetters.bytes) say(`${nameOf(queue)}: dead letters count ${queue.deadLetters.bytes} bytes`)
   const listed = queue.deadLetters.after(0, letters.length + 1)
   if (listed.length !== letters.length || !letters.every((letter, i) => listed[i] === letter)) {

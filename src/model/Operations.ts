@@ -1,5 +1,5 @@
 /**
- * What people and programs do to a queue besides working on it: pause, cancel, purge, redrive, checkpoint.
+ * What people and programs do to a queue besides working on it: pause, cancel, purge, redrive.
  *
  * Commands over the engine's own steps (`Inside`), so that every list, count and timer has one owner. Each looks at a
  * bounded number of tasks; what goes on longer is asked for again, from the place that the answer names.
@@ -32,6 +32,10 @@ export interface Inside {
   readonly end: (task: Task, outcome: Outcome, body: Uint8Array | undefined, now: number) => void
   /** Removes a task that is in no list, without an outcome. */
   readonly vanish: (task: Task, now: number) => void
+  /** Gives a leased task back, uncounted, until that time. */
+  readonly suspend: (task: Task, at: number, now: number) => void
+  /** Ends the wait of a delayed task. */
+  readonly wake: (task: Task, now: number) => void
   /** The queue is to be looked at when the round ends. */
   readonly touch: (queue: Queue) => void
 }
@@ -117,7 +121,7 @@ export class Operations {
   }
 
   /**
-   * Puts dead letters again, each as a new task that knows its `origin` and has its checkpoint: those named, or those
+   * Puts dead letters again, each as a new task that knows its `origin` and has its checkpoint and its steps: those named, or those
    * that fit among the ones that died after place `after` and up to place `upTo` (undefined: the last one so far).
    *
    * They always enter, whatever the capacity. A dedupe id stays with the task that died.
@@ -156,39 +160,18 @@ export class Operations {
     out.redriven(session, request, pairs, next, end)
   }
 
-  /** Keeps the last durable progress of a leased task for its next attempt. An old fence changes nothing. */
-  checkpoint(
-    session: Session,
-    request: number,
-    numbers: ReadonlyArray<number>,
-    fences: ReadonlyArray<number>,
-    values: ReadonlyArray<Uint8Array>
-  ): void {
-    const { out } = this.#inside
-    const codes = numbers.map((n, i) => {
-      const task = this.#inside.held(session, n, fences[i]!)
-      if (typeof task === "number") return task
-      const value = values[i]!
-      if (value.byteLength > Limits.payloadBytesMax) return Code.payloadTooLarge
-      task.checkpoint = value
-      out.changed("checkpoint", task)
-      return 0
-    })
-    if (codes.every((code) => code === 0)) out.done(session, request)
-    else out.items(session, request, codes)
-  }
-
   /** The number of the new task; 0 if there is no such dead letter. */
   #again(queue: Queue, n: number, now: number): number {
     const letter = queue.deadLetters.get(n)
     // One whose payload the store has lost stays where it is.
     if (letter?.task.payload === undefined) return 0
-    const { checkpoint, options, payload } = letter.task
+    const { checkpoint, entries, options, payload } = letter.task
     // It is due at once, and its time to live begins anew.
     const again = options === undefined ? undefined : { ...options, id: undefined, delayMs: undefined }
     const task = new Task(this.#inside.nextTask(), queue, payload, again, now)
     task.origin = n
     task.checkpoint = checkpoint
+    if (entries !== undefined) for (const [name, value] of entries) task.addEntry(name, value)
     queue.deadLetters.remove(n)
     queue.redriven++
     this.#inside.take(task, now)

@@ -13,7 +13,7 @@ import { Overflow } from "./Overflow.ts"
 import { type Durability, overflows, type Policy } from "./Policy.ts"
 import { Rates } from "./Rates.ts"
 import type { LeaseStream, OutcomeStream, Waiter } from "./Session.ts"
-import { State, type Task } from "./Task.ts"
+import { progressBytesOf, State, type Task } from "./Task.ts"
 import type { Timer } from "./Timers.ts"
 
 export interface QueueDefinition {
@@ -83,6 +83,8 @@ export class Queue {
   /** Payload bytes of living tasks, and of the leased ones among them. */
   livingBytes = 0
   leasedBytes = 0
+  /** Bytes of checkpoints, steps and signals of living tasks. */
+  progressBytes = 0
   puts = 0
   duplicates = 0
   done = 0
@@ -139,12 +141,14 @@ export class Queue {
   /** A task begins to live here. */
   enter(task: Task): void {
     this.livingBytes += task.payloadBytes
+    this.progressBytes += progressBytesOf(task)
     this.overflow?.add(task)
   }
 
   /** A task is over, or gone. Assumes: it is in no list of waiting or leased tasks. */
   leave(task: Task): void {
     this.livingBytes -= task.payloadBytes
+    this.progressBytes -= progressBytesOf(task)
     this.overflow?.ended(task)
   }
 
@@ -185,7 +189,7 @@ export class Queue {
   /** Bytes that the log needs for what lives here, about: bodies and a record each. */
   get storedBytes(): number {
     const records = this.unfinished + this.deadLetters.size + this.ids.size + (this.log.next - this.log.first)
-    return this.livingBytes + this.deadLetters.bytes + this.log.bytes + 48 * records
+    return this.livingBytes + this.progressBytes + this.deadLetters.bytes + this.log.bytes + 48 * records
   }
 
   get unfinished(): number {

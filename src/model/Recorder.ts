@@ -108,8 +108,12 @@ export class Recorder {
         return this.#gone(Kind.purged, task)
       case "redriven":
         return this.#gone(Kind.redriven, task)
+      case "suspended":
+        return this.#suspended(task)
       case "checkpoint":
         return this.checkpoint(task)
+      case "entry":
+        return this.#lastEntry(task)
     }
   }
 
@@ -129,6 +133,7 @@ export class Recorder {
     w.bin(payload!)
     this.#owe(queue.level)
     this.#settle(task, w)
+    this.#entries(task)
   }
 
   /** All there is to know of a living task, with its fence if it is leased, or of a dead letter. */
@@ -157,6 +162,8 @@ export class Recorder {
     this.#checkpoints.delete(task)
     this.#owe(task.queue.level)
     this.#settle(task, w)
+    if (task.suspended) this.#suspended(task)
+    this.#entries(task)
   }
 
   leased(task: Task): void {
@@ -228,6 +235,40 @@ export class Recorder {
     w.uint(task.n)
     w.bin(task.checkpoint ?? noBytes)
     this.#checkpoints.set(task, this.journal.seq)
+    this.#owe(task.queue.level)
+  }
+
+  #suspended(task: Task): void {
+    if (task.queue.level === Level.memory) return
+    const w = this.#record(Kind.suspended)
+    w.uint(task.n)
+    w.uint(task.at)
+    w.uint(task.attempt)
+    this.#owe(task.queue.level)
+  }
+
+  /**
+   * All entries of a task, behind its full record. The cleaner meets that one first, whatever entries came later: so those
+   * need no home of their own.
+   */
+  #entries({ entries, n }: Task): void {
+    if (entries === undefined) return
+    const w = this.#record(Kind.entries)
+    w.uint(n)
+    writeList(w, [...entries], ([name, value]) => {
+      w.str(name)
+      w.bin(value)
+    })
+  }
+
+  #lastEntry(task: Task): void {
+    if (task.queue.level === Level.memory) return
+    const w = this.#record(Kind.entries)
+    w.uint(task.n)
+    writeList(w, [[...task.entries!].at(-1)!], ([name, value]) => {
+      w.str(name)
+      w.bin(value)
+    })
     this.#owe(task.queue.level)
   }
 

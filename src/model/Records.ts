@@ -47,7 +47,9 @@ export const Kind = {
   counter: 25,
   dictEntry: 26,
   dictDeleted: 27,
-  lane: 28
+  lane: 28,
+  suspended: 29,
+  entries: 30
 } as const
 
 /** Bytes that stay in the row: where they begin, and how many. */
@@ -143,6 +145,19 @@ export interface CheckpointRecord {
   readonly kind: typeof Kind.checkpoint
   readonly n: number
   readonly bytes: Uint8Array
+}
+/** Delayed until `at`, and a signal ends that. */
+export interface SuspendedRecord {
+  readonly kind: typeof Kind.suspended
+  readonly n: number
+  readonly at: number
+  readonly attempt: number
+}
+/** Steps and signals that a task, or a dead letter, has from now on besides those it had. */
+export interface EntriesRecord {
+  readonly kind: typeof Kind.entries
+  readonly n: number
+  readonly entries: ReadonlyArray<readonly [name: string, value: Uint8Array]>
 }
 export interface OutcomeRecord {
   readonly kind: typeof Kind.outcome
@@ -279,6 +294,8 @@ export type Record =
   | EndedRecord
   | AcknowledgedRecord
   | CheckpointRecord
+  | SuspendedRecord
+  | EntriesRecord
   | OutcomeRecord
   | DedupeRecord
   | SessionRecord
@@ -537,6 +554,10 @@ const decode = (r: Reader): Record => {
       return { kind, nextTask: r.uint(), nextSession: r.uint(), objectsKey: copy(r) }
     case Kind.checkpoint:
       return { kind, n: r.uint(), bytes: copy(r) }
+    case Kind.suspended:
+      return { kind, n: r.uint(), at: r.uint(), attempt: r.uint() }
+    case Kind.entries:
+      return { kind, n: r.uint(), entries: list(r, () => [r.str(bytesMax), copy(r)] as const) }
     case Kind.repeat:
       return {
         kind,

@@ -166,6 +166,7 @@ export class Restorer implements Visitor {
         const task = tasks.owner(record.n)
         if (!(task instanceof Task)) return
         task.state = State.leased
+        task.suspended = false
         task.attempt++
         task.leases++
         this.#holders.set(record.n, record.session)
@@ -180,6 +181,7 @@ export class Restorer implements Visitor {
         this.#holders.delete(record.n)
         task.at = record.at
         task.place = record.place
+        task.suspended = false
         task.attempt = record.attempt
         task.releases = record.releases
         task.lossesWhileStarted = record.losses
@@ -199,6 +201,23 @@ export class Restorer implements Visitor {
         if (!(task instanceof Task)) return
         task.checkpoint = record.bytes
         this.checkpointHomes.set(task, this.#seq)
+        return
+      }
+      case Kind.suspended: {
+        const task = tasks.owner(record.n)
+        if (!(task instanceof Task)) return
+        task.state = State.delayed
+        task.suspended = true
+        task.at = record.at
+        task.attempt = record.attempt
+        this.#fences.delete(record.n)
+        this.#holders.delete(record.n)
+        return
+      }
+      case Kind.entries: {
+        const owner = tasks.owner(record.n)
+        const task = owner instanceof Task ? owner : this.#letters.get(record.n)?.task
+        for (const [name, value] of record.entries) task?.addEntry(name, value)
         return
       }
       case Kind.acknowledged:

@@ -60,6 +60,12 @@ export interface TaskOptions {
 
 export const priorityDefault = 128
 
+/** What a step or a signal counts for in `entryBytesPerTaskMax`: at least what it takes on the wire. */
+export const entryBytesOf = (name: string, value: Uint8Array): number => 3 * name.length + value.byteLength + 8
+
+/** Bytes of its checkpoint, its steps and its signals. */
+export const progressBytesOf = ({ checkpoint, entryBytes }: Task): number => (checkpoint?.byteLength ?? 0) + entryBytes
+
 /** What most tasks never have: an object of its own costs them one field instead of six. */
 class Rare {
   releases = 0
@@ -68,6 +74,10 @@ class Rare {
   reasons: Array<AttemptReason> | undefined = undefined
   checkpoint: Uint8Array | undefined = undefined
   origin = 0
+  entries: Map<string, Uint8Array> | undefined = undefined
+  entryBytes = 0
+  suspended = false
+  progress: number | undefined = undefined
 }
 
 /** Where the small numbers of a task lie in its `#bits`. 28 bits: an integer that V8 keeps in the field itself. */
@@ -197,6 +207,37 @@ export class Task {
   }
   set reasons(reasons: Array<AttemptReason> | undefined) {
     if (this.#rare !== undefined || reasons !== undefined) this.#unusual().reasons = reasons
+  }
+
+  /** Steps and signals, in the order in which they were recorded; see `addEntry`. */
+  get entries(): ReadonlyMap<string, Uint8Array> | undefined {
+    return this.#rare?.entries
+  }
+  /** Bytes of their names and values. */
+  get entryBytes(): number {
+    return this.#rare === undefined ? 0 : this.#rare.entryBytes
+  }
+  addEntry(name: string, value: Uint8Array): void {
+    const rare = this.#unusual()
+    rare.entries ??= new Map()
+    rare.entries.set(name, value)
+    rare.entryBytes += entryBytesOf(name, value)
+  }
+
+  /** Delayed because its handler waits: a signal ends that. */
+  get suspended(): boolean {
+    return this.#rare?.suspended === true
+  }
+  set suspended(suspended: boolean) {
+    if (this.#rare !== undefined || suspended) this.#unusual().suspended = suspended
+  }
+
+  /** Of 10,000, as its attempt has said; not durable. */
+  get progress(): number | undefined {
+    return this.#rare?.progress
+  }
+  set progress(progress: number | undefined) {
+    if (this.#rare !== undefined || progress !== undefined) this.#unusual().progress = progress
   }
 
   get checkpoint(): Uint8Array | undefined {

@@ -29,7 +29,7 @@ export interface Decision {
   readonly fence: number
   readonly holder: number
   readonly priority: number
-  /** put, delayed: when it may be leased; 0 for at once. */
+  /** put, delayed, suspended: when it may be leased; 0 for at once. */
   readonly dueAt: number
   /** ended: the outcome, and its place in the log of the queue. */
   readonly outcome: number
@@ -43,6 +43,8 @@ export interface Decision {
   readonly origin: number
   /** put, checkpoint: what it has of an earlier attempt from now on. */
   readonly checkpoint: Uint8Array | undefined
+  /** put, entry: its steps and signals from now on, in their order. */
+  readonly entries: ReadonlyArray<Entry>
   /** How long it may wait. */
   readonly ttlMs: number | undefined
   /** ended: why its last attempt, or the task itself, came to nothing. */
@@ -51,9 +53,9 @@ export interface Decision {
 
 /** What the engine was asked: what may end a lease, or lengthen it. */
 export type Cause =
-  | { readonly _tag: "tick" | "dispatch" | "put" | "damaged" | "other" }
+  | { readonly _tag: "tick" | "dispatch" | "put" | "damaged" | "signal" | "other" }
   | {
-      readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint"
+      readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint" | "step" | "suspend"
       readonly session: number
       /** task, fence, task, fence, ... */
       readonly held: ReadonlyArray<number>
@@ -61,6 +63,8 @@ export type Cause =
   | { readonly _tag: "resume" | "goodbye" | "close"; readonly session: number; readonly held: ReadonlyArray<number> }
 
 type Other = LaneDecision | ObjectDecision | RepeatDecision
+
+export type Entry = readonly [name: string, value: Uint8Array]
 
 export interface LedgerTask {
   readonly task: number
@@ -72,6 +76,9 @@ export interface LedgerTask {
   readonly putAt: number
   readonly ttlMs: number | undefined
   checkpoint: Uint8Array | undefined
+  entries: ReadonlyArray<Entry>
+  /** Delayed, and a signal ends that. */
+  suspended: boolean
   state: "ready" | "delayed" | "leased" | "ended" | "acknowledged" | "purged"
   /** Put again, as another task. */
   redriven: boolean
@@ -203,6 +210,8 @@ export class Ledger {
         this.#say("S16", `task ${task.task} has another priority, or is on another queue`)
       }
       if (!same(owner.checkpoint, task.checkpoint)) this.#say("S16", `task ${task.task} has another checkpoint`)
+      if (!sameEntries([...(owner.entries ?? [])], task.entries)) this.#say("S19", `task ${task.task} has other steps`)
+      if (owner.suspended !== task.suspended) this.#say("S16", `task ${task.task} was suspended: ${task.suspended}`)
       if (state === "delayed" && owner.at !== task.dueAt) {
         this.#say("S16", `task ${task.task} was due at ${task.dueAt} and is at ${owner.at}`)
       }
@@ -227,6 +236,7 @@ export class Ledger {
       known.checkpoint = d.checkpoint
       return
     }
+    if (d.change === "entry") return this.#recorded(d, known)
     if (d.change === "redriven") {
       const dead = known.state === "ended" && (known.outcome === Outcome.dead || known.outcome === Outcome.failure)
       if (!dead || known.redriven) this.#say("S8", `task ${d.task} was redriven and is no dead letter`)
@@ -244,6 +254,8 @@ export class Ledger {
         return this.#madeReady(d, known)
       case "delayed":
         return this.#delayed(d, known)
+      case "suspended":
+        return this.#suspended(d, known)
       case "ended":
         return this.#ended(d, known)
       case "purged":
@@ -263,6 +275,9 @@ export class Ledger {
     }
     this.#lastTask = Math.max(this.#lastTask, d.task)
     if (d.delayMs > 0 && d.dueAt < d.now + d.delayMs) this.#say("S13", `task ${d.task} is delayed too little`)
+    if (!sameEntries(d.entries, this.tasks.get(d.origin)?.entries ?? [])) {
+      this.#say("S19", `task ${d.task} has other steps than task ${d.origin}, which it comes from`)
+    }
     if (!same(d.checkpoint, this.tasks.get(d.origin)?.checkpoint)) {
       this.#say("S1", `task ${d.task} has another checkpoint than task ${d.origin}, which it comes from`)
     }
@@ -276,6 +291,8 @@ export class Ledger {
       putAt: d.now,
       ttlMs: d.ttlMs,
       checkpoint: d.checkpoint,
+      entries: d.entries,
+      suspended: false,
       state: "ended",
       redriven: false,
       attempt: 0,
@@ -348,7 +365,8 @@ export class Ledger {
 
   #madeReady(d: Decision, task: LedgerTask): void {
     if (task.state === "delayed") {
-      if (d.now < task.dueAt) this.#say("S13", `task ${d.task} is due ${task.dueAt - d.now} ms early`)
+      const signalled = task.suspended && this.cause._tag === "signal"
+      if (d.now < task.dueAt && !signalled) this.#say("S13", `task ${d.task} is due ${task.dueAt - d.now} ms early`)
     } else if (task.state === "leased") {
       const uncounted = this.#lostOrReleased(d, task)
       const expected = task.attempt - (uncounted ? 1 : 0)
@@ -356,6 +374,7 @@ export class Ledger {
         this.#say("S11", `task ${d.task} came back with attempt ${d.attempt}, not ${expected}`)
     } else this.#say("S6", `task ${d.task} became ready out of ${task.state}`)
     task.attempt = d.attempt
+    task.suspended = false
     this.#move(task, "ready")
   }
 
@@ -378,6 +397,28 @@ export class Ledger {
     this.#move(task, "delayed")
   }
 
+  /** A handler that waits: by its holder, its attempt is given back. */
+  #suspended(d: Decision, task: LedgerTask): void {
+    this.#mayEnd(d, task, ["suspend"])
+    if (d.attempt !== task.attempt - 1)
+      this.#say("S11", `task ${d.task} waits, and attempt ${task.attempt} was counted`)
+    task.attempt = d.attempt
+    task.dueAt = d.dueAt
+    task.suspended = true
+    this.#move(task, "delayed")
+  }
+
+  /** S19: one more entry, behind those that there were; a step by its holder, a signal by anyone. */
+  #recorded(d: Decision, task: LedgerTask): void {
+    const [name] = d.entries.at(-1) ?? [""]
+    if (!name.startsWith("!")) this.#mayEnd(d, task, ["step"])
+    else if (this.cause._tag !== "signal") this.#say("S19", `task ${d.task} has a signal of nobody`)
+    if (over(task)) this.#say("S7", `task ${d.task} was ${d.change} after it had ended`)
+    if (task.entries.some(([known]) => known === name)) this.#say("S19", `task ${d.task}: "${name}" was recorded twice`)
+    if (!sameEntries(d.entries.slice(0, -1), task.entries)) this.#say("S19", `task ${d.task} has lost steps`)
+    task.entries = d.entries
+  }
+
   #ended(d: Decision, task: LedgerTask): void {
     const { cause } = this
     if (d.outcome === Outcome.success) this.#mayEnd(d, task, ["commit"])
@@ -387,7 +428,7 @@ export class Ledger {
       if (!this.damage()) this.#say("S6", `task ${d.task} is called damaged, and nothing was`)
     } else if (task.state === "leased" && cause._tag === "tick") {
       if (task.deadline > d.now) this.#say("S10", `the lease of task ${d.task} ended ${task.deadline - d.now} ms early`)
-    } else if (task.state === "leased") this.#mayEnd(d, task, ["fail", "release", "resume", "goodbye"])
+    } else if (task.state === "leased") this.#mayEnd(d, task, ["fail", "release", "suspend", "resume", "goodbye"])
     if (d.outcome === Outcome.dead) this.room.died(task, d.reason, this.#byClient, d.now)
     task.reason = d.reason
     task.outcome = d.outcome
@@ -585,7 +626,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       fence: engine.fence(task),
       holder: task.holder?.id ?? 0,
       priority: task.priority,
-      dueAt: change === "delayed" || (change === "put" && task.due !== undefined) ? task.at : 0,
+      dueAt:
+        change === "delayed" || change === "suspended" || (change === "put" && task.due !== undefined) ? task.at : 0,
       outcome: change === "ended" ? task.queue.log.outcome(cursor) : -1,
       cursor,
       delayMs: task.options?.delayMs ?? 0,
@@ -594,6 +636,7 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
       key: task.options?.key,
       origin: change === "put" ? task.origin : 0,
       checkpoint: change === "put" || change === "checkpoint" ? task.checkpoint : undefined,
+      entries: change === "put" || change === "entry" ? [...(task.entries ?? [])] : [],
       ttlMs: task.options?.ttlMs,
       reason: change === "ended" ? task.reasons?.at(-1)?.reason : undefined
     })
@@ -749,11 +792,28 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
     slow = { tasks, fences, slowDowns: failures.map(({ slowDownMs }) => slowDownMs) }
     because({ _tag: "fail", session: session.id, held: pairs(tasks, fences) }, at, () => inner.fail(...args))
   }
-  const save = engine.operations.checkpoint.bind(engine.operations)
-  engine.operations.checkpoint = (...args) => {
+  const { progress } = engine
+  const { checkpoint, report, signal, step, suspend } = progress
+  const heldOf = (items: ReadonlyArray<{ readonly task: number; readonly fence: number }>): ReadonlyArray<number> =>
+    items.flatMap(({ fence, task }) => [task, fence])
+  progress.checkpoint = (...args) => {
     const [session, , tasks, fences] = args
-    because({ _tag: "checkpoint", session: session.id, held: pairs(tasks, fences) }, now, () => save(...args))
+    const cause: Cause = { _tag: "checkpoint", session: session.id, held: pairs(tasks, fences) }
+    because(cause, now, () => checkpoint.apply(progress, args))
   }
+  progress.report = (...args) => {
+    const [session, reports] = args
+    because({ _tag: "checkpoint", session: session.id, held: heldOf(reports) }, now, () => report.apply(progress, args))
+  }
+  progress.step = (...args) => {
+    const [session, , items] = args
+    because({ _tag: "step", session: session.id, held: heldOf(items) }, now, () => step.apply(progress, args))
+  }
+  progress.suspend = (...args) => {
+    const [session, , items, at] = args
+    because({ _tag: "suspend", session: session.id, held: heldOf(items) }, at, () => suspend.apply(progress, args))
+  }
+  progress.signal = (...args) => because({ _tag: "signal" }, args[6], () => signal.apply(progress, args))
   on.acknowledge = (...args) => {
     const [session, held, at] = args
     because({ _tag: "acknowledge", session: session.id, held }, at, () => inner.acknowledge(...args))
@@ -798,6 +858,9 @@ interface Slow {
 const laneChanges = Object.keys(LaneChange) as ReadonlyArray<LaneDecision["change"]>
 
 const nothing = new Uint8Array()
+
+const sameEntries = (a: ReadonlyArray<Entry>, b: ReadonlyArray<Entry>): boolean =>
+  a.length === b.length && a.every(([name, value], i) => name === b[i]![0] && same(value, b[i]![1]))
 
 /** The engine's own methods, as they are before they are hooked. */
 const bound = (engine: Engine): Pick<Engine, (typeof hooked)[number]> =>

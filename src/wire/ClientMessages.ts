@@ -9,6 +9,7 @@ import { Malformed, Reader, type Writer } from "./Bytes.ts"
 
 import * as Objects from "./ObjectMessages.ts"
 import * as Operations from "./Operations.ts"
+import * as Progress from "./ProgressMessages.ts"
 import { head, isName, list, uints } from "./pieces.ts"
 import { type LaneChange, type LaneLimits, ClientType as T, type TaskOptions } from "./Vocabulary.ts"
 
@@ -42,6 +43,7 @@ export interface Heartbeat {
   readonly type: typeof T.heartbeat
   readonly sequence: number
   readonly held: ReadonlyArray<number>
+  readonly reports?: ReadonlyArray<Progress.Report> | undefined
 }
 export interface Goodbye {
   readonly type: typeof T.goodbye
@@ -257,6 +259,7 @@ export type Request =
   | Repeats
   | RemoveRepeat
   | Operations.Request
+  | Progress.Request
   | Objects.ObjectRequest
 export type ClientMessage =
   | HandshakeMessage
@@ -295,9 +298,10 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.binOrNil(m.session)
       return uints(w, m.held)
     case T.heartbeat:
-      head(w, 3, m.type)
+      head(w, m.reports === undefined ? 3 : 4, m.type)
       w.uint(m.sequence)
-      return uints(w, m.held)
+      uints(w, m.held)
+      return m.reports === undefined ? undefined : Progress.encodeReports(w, m.reports)
     case T.goodbye:
       return head(w, 1, m.type)
     case T.open:
@@ -446,6 +450,11 @@ export const encode = (w: Writer, m: ClientMessage): void => {
     case T.redrive:
     case T.checkpoint:
       return Operations.encodeRequest(w, m)
+    case T.step:
+    case T.suspend:
+    case T.signal:
+    case T.find:
+      return Progress.encodeRequest(w, m)
     case T.explain:
       head(w, 4, m.type)
       w.uint(m.request)
@@ -510,6 +519,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.repeats]: 3,
   [T.removeRepeat]: 4,
   ...Operations.requestSizes,
+  ...Progress.requestSizes,
   ...Objects.requestSizes
 }
 
@@ -527,7 +537,13 @@ export const decode = (r: Reader): ClientMessage => {
   if (size === undefined) throw new Malformed(`unknown message type ${type}`)
   if (length < size) throw new Malformed(`message ${type} has ${length} elements, not ${size}`)
   const message = body(r, type)
-  if (length > size) r.skip(length - size)
+  if (length === size) return message
+  if (message.type !== T.heartbeat) r.skip(length - size)
+  else {
+    const reports = Progress.decodeReports(r)
+    r.skip(length - size - 1)
+    return { ...message, reports }
+  }
   return message
 }
 
@@ -713,6 +729,7 @@ const body = (r: Reader, type: number): ClientMessage => {
     case T.removeRepeat:
       return { type, request: r.uint(), queue: r.uint(), id: r.str(Limits.repeatIdBytesMax) }
     default:
+      if (type in Progress.requestSizes) return Progress.decodeRequest(r, type)
       return type < 0x60 ? Operations.decodeRequest(r, type) : Objects.decodeRequest(r, type)
   }
 }

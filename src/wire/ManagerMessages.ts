@@ -9,6 +9,7 @@ import { Malformed, type Reader, type Writer } from "./Bytes.ts"
 import { putItem, readItem } from "./ClientMessages.ts"
 import * as Objects from "./ObjectMessages.ts"
 import * as Operations from "./Operations.ts"
+import * as Progress from "./ProgressMessages.ts"
 import { head, list, uintList, uints } from "./pieces.ts"
 import {
   type Delivery,
@@ -57,6 +58,13 @@ export interface Heartbeat {
   readonly lost: ReadonlyArray<number>
   /** Tasks whose handlers must be interrupted. */
   readonly cancelled: ReadonlyArray<number>
+  /** The manager is about to stop: nothing new is taken. */
+  readonly draining: boolean
+  /** As in `sessionOpened`; they may have changed. */
+  readonly heartbeatMs: number
+  readonly requestsInFlightMax: number
+  /** Tasks whose checkpoint was not taken, because the disk is full: to be said again. */
+  readonly unsaved: ReadonlyArray<number>
 }
 /** Unsolicited, a `ControlKind`. Others are reserved; a client passes over what it does not know. */
 export interface Control {
@@ -182,6 +190,7 @@ export type Answer =
   | Explained
   | Repeats
   | Operations.Answer
+  | Progress.Answer
   | Objects.ObjectAnswer
 export type ManagerMessage =
   | Hello
@@ -225,10 +234,14 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       w.str(m.durability)
       return uints(w, m.lost)
     case T.heartbeat:
-      head(w, 4, m.type)
+      head(w, 8, m.type)
       w.uint(m.sequence)
       uints(w, m.lost)
-      return uints(w, m.cancelled)
+      uints(w, m.cancelled)
+      w.bool(m.draining)
+      w.uint(m.heartbeatMs)
+      w.uint(m.requestsInFlightMax)
+      return uints(w, m.unsaved)
     case T.control:
       head(w, 3, m.type)
       w.uint(m.kind)
@@ -270,7 +283,7 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       head(w, 3, m.type)
       w.uint(m.request)
       w.array(m.items.length)
-      for (const d of m.items) delivery(w, d.task, d.fence, d.attempt, d.payload, d.key, d.trace, d.checkpoint)
+      for (const d of m.items) encodeDelivery(w, d)
       return
     case T.streaming:
       head(w, 3, m.type)
@@ -292,7 +305,7 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
       return outcome(w, m.outcome)
     case T.deliver: {
       const at = openDeliver(w, m.stream)
-      for (const d of m.items) delivery(w, d.task, d.fence, d.attempt, d.payload, d.key, d.trace, d.checkpoint)
+      for (const d of m.items) encodeDelivery(w, d)
       return closeDeliver(w, at, m.items.length)
     }
     case T.outcomes:
@@ -309,6 +322,8 @@ export const encode = (w: Writer, m: ManagerMessage): void => {
     case T.redriven:
     case T.standings:
       return Operations.encodeAnswer(w, m)
+    case T.found:
+      return Progress.encodeAnswer(w, m)
     case T.explained:
       head(w, 3, m.type)
       w.uint(m.request)
@@ -351,10 +366,11 @@ export const delivery = (
   payload: Uint8Array,
   key: string | undefined,
   trace: string | undefined,
-  checkpoint: Uint8Array | undefined
+  checkpoint: Uint8Array | undefined,
+  entries?: ReadonlyMap<string, Uint8Array> | undefined
 ): void => {
-  const plain = key === undefined && trace === undefined && checkpoint === undefined
-  w.array(plain ? 4 : 7)
+  const plain = key === undefined && trace === undefined && checkpoint === undefined && entries === undefined
+  w.array(plain ? 4 : entries === undefined ? 7 : 8)
   w.uint(task)
   w.uint(fence)
   w.uint(attempt)
@@ -363,6 +379,12 @@ export const delivery = (
   w.strOrNil(key)
   w.strOrNil(trace)
   w.binOrNil(checkpoint)
+  if (entries !== undefined) Progress.encodeEntries(w, entries, entries.size)
+}
+
+const encodeDelivery = (w: Writer, d: Delivery): void => {
+  const entries = d.entries === undefined ? undefined : new Map(d.entries)
+  delivery(w, d.task, d.fence, d.attempt, d.payload, d.key, d.trace, d.checkpoint, entries)
 }
 
 export const openOutcomes = (w: Writer, stream: number, next: number, count: number): void => {
@@ -409,7 +431,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.authChallenge]: 2,
   [T.authOk]: 2,
   [T.sessionOpened]: 8,
-  [T.heartbeat]: 4,
+  [T.heartbeat]: 8,
   [T.control]: 3,
   [T.closing]: 3,
   [T.done]: 2,
@@ -429,6 +451,7 @@ const sizes: Readonly<Record<number, number>> = {
   [T.explained]: 3,
   [T.repeats]: 3,
   ...Operations.answerSizes,
+  ...Progress.answerSizes,
   ...Objects.answerSizes
 }
 
@@ -476,7 +499,11 @@ const body = (r: Reader, type: number): ManagerMessage => {
         type,
         sequence: r.uint(),
         lost: uintList(r, Limits.creditMax),
-        cancelled: uintList(r, Limits.creditMax)
+        cancelled: uintList(r, Limits.creditMax),
+        draining: r.bool(),
+        heartbeatMs: r.uint(),
+        requestsInFlightMax: r.uint(),
+        unsaved: uintList(r, Limits.batchItemsMax)
       }
     case T.control:
       return { type, kind: r.uint(), tasks: uintList(r, Limits.creditMax) }
@@ -534,6 +561,7 @@ const body = (r: Reader, type: number): ManagerMessage => {
     case T.repeats:
       return { type, request: r.uint(), items: list(r, Limits.repeatsPerQueueMax, () => decodeRepeat(r)) }
     default:
+      if (type === T.found) return Progress.decodeAnswer(r, type)
       return type < 0x60 ? Operations.decodeAnswer(r, type) : Objects.decodeAnswer(r, type)
   }
 }
@@ -550,8 +578,10 @@ const decodeDelivery = (r: Reader): Delivery => {
   const key = length > 4 ? r.strOrNil(Limits.taskKeyBytesMax) : undefined
   const trace = length > 5 ? r.strOrNil(Limits.traceBytesMax) : undefined
   const checkpoint = length > 6 ? r.binOrNil(Limits.payloadBytesMax) : undefined
-  if (length > 7) r.skip(length - 7)
-  return { task, fence, attempt, payload, key, trace, checkpoint }
+  const entries = length > 7 ? Progress.decodeEntries(r) : undefined
+  if (length > 8) r.skip(length - 8)
+  const delivery = { task, fence, attempt, payload, key, trace, checkpoint }
+  return entries === undefined ? delivery : { ...delivery, entries }
 }
 
 const noReasons: ReadonlyArray<Reason> = []

@@ -279,7 +279,7 @@ const decodeFilter = (r: Reader): Filter => {
 }
 
 const encodeItem = (w: Writer, item: BrowsedItem): void => {
-  w.array(14)
+  w.array(17)
   w.uint(item.task)
   w.uint(item.state)
   w.uint(item.attempt)
@@ -301,11 +301,14 @@ const encodeItem = (w: Writer, item: BrowsedItem): void => {
     w.str(reason.text)
   }
   w.uint(item.checkpointBytes)
+  w.uintOrNil(item.progress)
+  w.uint(item.entries)
+  w.bool(item.suspended)
 }
 
 const decodeItem = (r: Reader): BrowsedItem => {
   const length = r.array(32)
-  if (length < 14) throw new Malformed("a browsed task has fourteen elements")
+  if (length < 17) throw new Malformed("a browsed task has seventeen elements")
   const item: BrowsedItem = {
     task: r.uint(),
     state: r.uint(15),
@@ -326,8 +329,11 @@ const decodeItem = (r: Reader): BrowsedItem => {
       r.skip(size - 3)
       return reason
     }),
-    checkpointBytes: r.uint()
+    checkpointBytes: r.uint(),
+    progress: r.uintOrNil(Limits.progressWhole),
+    entries: r.uint(),
+    suspended: r.bool()
   }
-  r.skip(length - 14)
+  r.skip(length - 17)
   return item
 }

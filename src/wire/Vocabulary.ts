@@ -42,11 +42,15 @@ export const ClientType = {
   browse: 0x26,
   redrive: 0x27,
   checkpoint: 0x28,
+  step: 0x29,
+  suspend: 0x2a,
+  signal: 0x2b,
   explain: 0x2c,
   repeat: 0x2d,
   repeats: 0x2e,
   removeRepeat: 0x2f,
   lane: 0x30,
+  find: 0x31,
   answered: 0x34,
   openObject: 0x60,
   setKeys: 0x61,
@@ -85,6 +89,7 @@ export const ManagerType = {
   standings: 0x58,
   explained: 0x59,
   repeats: 0x5a,
+  found: 0x5b,
   objectOpened: 0x68,
   bits: 0x69,
   counter: 0x6a,
@@ -145,6 +150,9 @@ export interface LaneLimits {
   readonly weight?: number | undefined
 }
 
+/** A step, or a signal: its name then begins with `!`. */
+export type Entry = readonly [name: string, value: Uint8Array]
+
 /** A task as a worker receives it. */
 export interface Delivery {
   readonly task: number
@@ -154,6 +162,8 @@ export interface Delivery {
   readonly key: string | undefined
   readonly trace: string | undefined
   readonly checkpoint: Uint8Array | undefined
+  /** Steps and signals of its earlier attempts, in the order of recording. */
+  readonly entries?: ReadonlyArray<Entry> | undefined
 }
 
 export interface Reason {
@@ -194,6 +204,12 @@ export interface Browsed {
   readonly labels: ReadonlyArray<string>
   readonly reasons: ReadonlyArray<Reason>
   readonly checkpointBytes: number
+  /** Of 10,000, as its attempt has said. */
+  readonly progress: number | undefined
+  /** Steps and signals that are recorded. */
+  readonly entries: number
+  /** Delayed, and a signal ends that. */
+  readonly suspended: boolean
 }
 
 /** What became of a task, as it travels. */
