@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { sha256 } from "../platform/Crypto.ts"
+import { parseJson } from "../platform/Json.ts"
 import { decodeUtf8, TextSlab } from "../platform/Text.ts"
 
 /** A Schema that encodes and decodes without services. */
@@ -69,7 +70,7 @@ const jsonCodec = <A>(schema: Plain<A>): Codec<A> => {
       }
       let parsed: unknown
       try {
-        parsed = JSON.parse(decodeUtf8(bytes, 1))
+        parsed = parseJson(decodeUtf8(bytes, 1))
       } catch (error) {
         return Exit.fail(new CodecFault("the value itself", `not JSON: ${String(error)}`))
       }
