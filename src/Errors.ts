@@ -40,7 +40,7 @@ export class DefinitionInvalid extends Schema.TaggedError<DefinitionInvalid>()("
 /** A value does not fit its Schema; `path` says where. It was not sent. */
 export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>()("PayloadInvalid", {
   queue: Schema.String,
-  what: Schema.Literals(["payload", "result", "error", "checkpoint", "value"]),
+  what: Schema.Literals(["payload", "result", "error", "checkpoint", "value", "signal"]),
   path: Schema.String,
   reason: Schema.String
 }) {
@@ -157,6 +157,29 @@ export class TaskDead extends Schema.TaggedError<TaskDead>()("TaskDead", {
 export class TaskCancelled extends Schema.TaggedError<TaskCancelled>()("TaskCancelled", { taskId: Schema.String }) {
   override get message(): string {
     return `Task ${this.taskId} was cancelled.`
+  }
+}
+
+/**
+ * What is recorded of a task does not fit the steps of the handler that runs it now. Nothing was recorded; the attempt fails
+ * unless the handler knows better.
+ */
+export class StepChanged extends Schema.TaggedError<StepChanged>()("StepChanged", {
+  step: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `Step "${this.step}": ${this.reason}. The handler has changed since the task began: deploy the one that it began with, or accept its version with Step.version.`
+  }
+}
+
+/** A step cannot be recorded: its name, its value or their number. Nothing was recorded. */
+export class StepInvalid extends Schema.TaggedError<StepInvalid>()("StepInvalid", {
+  step: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `Step "${this.step}": ${this.reason}.`
   }
 }
 

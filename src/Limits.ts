@@ -84,6 +84,8 @@ export const logBurstsMax = 1_024
  * `quietMs`, because its store or a long request keeps the answers back, says that it is there.
  */
 export const heartbeatMs = 5_000
+/** The shortest that a client lets a manager ask for. */
+export const heartbeatMsMin = 1_000
 export const heartbeatDeadMs = 9_000
 export const silenceLookMs = 1_000
 export const quietMs = 6_000
@@ -125,9 +127,11 @@ export const traceBytesMax = 256
 
 /** What a progress of 100 % travels as. */
 export const progressWhole = 10_000
+/** Characters of the name of a step or a signal, as a program gives it. */
+export const stepNameCharsMax = 200
 /** Steps and signals of one task, bytes of a name, and of all names and values together. */
 export const entriesPerTaskMax = 1_024
-export const entryNameBytesMax = 512
+export const entryNameBytesMax = 1_024
 export const entryBytesPerTaskMax = 2 * 1_024 * 1_024
 
 // ---- payloads and batches

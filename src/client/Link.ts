@@ -34,6 +34,7 @@ import { concat, Malformed, Reader, toHex } from "../wire/Bytes.ts"
 import * as Client from "../wire/ClientMessages.ts"
 import { FrameReader, FrameWriter, frame } from "../wire/Frames.ts"
 import * as Manager from "../wire/ManagerMessages.ts"
+import type { Report } from "../wire/ProgressMessages.ts"
 import {
   ClientType as C,
   ControlKind,
@@ -65,8 +66,13 @@ export interface Resident {
   readonly held?: (into: Array<number>) => void
   /** Adds leases that a resumed session still has, and that only their owner renews. */
   readonly kept?: (into: Array<number>) => void
-  /** The manager has heard all that was said before the heartbeat of this number. */
-  readonly heard?: (sequence: number) => void
+  /** Adds what the next heartbeat says of its tasks. */
+  readonly reports?: (into: Array<Report>, sequence: number) => void
+  /**
+   * The manager has heard all that was said before the heartbeat of this number, and stored what rode on it, except the
+   * checkpoints of the tasks in `unsaved`.
+   */
+  readonly heard?: (sequence: number, unsaved: ReadonlyArray<number>) => void
   /** These tasks are no longer leased to us. */
   readonly lost?: (tasks: ReadonlySet<number>) => void
   /** The connection is gone: streams are closed and will not deliver. */
@@ -138,6 +144,9 @@ export class Link {
   #lastError: LoginError | undefined = undefined
   #nextRequest = 1
   #nextHeartbeat = 1
+  /** As the manager has last said, within our own bounds. */
+  heartbeatMs = Limits.heartbeatMs
+  #requestsInFlightMax = Limits.requestsInFlightMax
   #heard = false
   /** Looks since the manager was last heard, and since our last heartbeat. */
   #silentLooks = 0
@@ -168,7 +177,7 @@ export class Link {
   ask(message: Client.Request, settle: Settle, again = false): void {
     if (!this.connected) return settle(this.#unavailable())
     const waiting: Waiting = { message, settle, again }
-    if (this.#pending.size >= Limits.requestsInFlightMax || this.#congested()) this.#backlog.push(waiting)
+    if (this.#pending.size >= this.#requestsInFlightMax || this.#congested()) this.#backlog.push(waiting)
     else this.#send(waiting)
   }
 
@@ -234,9 +243,19 @@ export class Link {
     let from = 0
     do {
       const part = held.length <= heldMax ? held : held.slice(from, from + heldMax)
-      this.tell({ type: C.heartbeat, sequence: this.#nextHeartbeat++, held: part })
+      const sequence = this.#nextHeartbeat++
+      const reports: Array<Report> = []
+      for (const resident of this.residents) resident.reports?.(reports, sequence)
+      this.tell({ type: C.heartbeat, sequence, held: part, reports: reports.length === 0 ? undefined : reports })
       from += heldMax
     } while (from < held.length)
+  }
+
+  /** Sends this with the next write, as a heartbeat of its own: what must be heard before what follows. */
+  report(reports: ReadonlyArray<Report>): number {
+    const sequence = this.#nextHeartbeat++
+    this.tell({ type: C.heartbeat, sequence, held: [], reports })
+    return sequence
   }
 
   // ---- life
@@ -369,6 +388,7 @@ export class Link {
       prefix: toHex(opened.instance),
       durability: opened.durability
     }
+    this.#limits(opened.heartbeatMs, opened.requestsInFlightMax)
     this.#connection = connection
     this.#out = new FrameWriter()
     this.#silentLooks = 0
@@ -527,7 +547,8 @@ export class Link {
         return receiver?.gap?.(m.cursor, m.oldest)
       }
       case M.heartbeat:
-        for (const resident of [...this.residents]) resident.heard?.(m.sequence)
+        if (m.sequence > 0) for (const resident of [...this.residents]) resident.heard?.(m.sequence, m.unsaved)
+        this.#limits(m.heartbeatMs, m.requestsInFlightMax)
         return m.lost.length + m.cancelled.length > 0 ? this.#lost([...m.lost, ...m.cancelled]) : undefined
       case M.control:
         // A manager that drains has closed our streams of tasks; what is under way is taken until it closes.
@@ -585,7 +606,7 @@ export class Link {
     while (
       this.#backlogFrom < backlog.length &&
       this.connected &&
-      this.#pending.size < Limits.requestsInFlightMax &&
+      this.#pending.size < this.#requestsInFlightMax &&
       !this.#congested()
     ) {
       this.#send(backlog[this.#backlogFrom++]!)
@@ -620,6 +641,12 @@ export class Link {
     if (!this.#out.empty) this.#connection?.write(this.#out.flush())
   }
 
+  /** What the manager asks for, as far as it makes sense: it may ask for less than we would do, and not for nothing. */
+  #limits(heartbeatMs: number, requestsInFlightMax: number): void {
+    this.heartbeatMs = Math.min(Limits.heartbeatMs, Math.max(Limits.heartbeatMsMin, heartbeatMs))
+    this.#requestsInFlightMax = Math.min(Limits.requestsInFlightMax, Math.max(1, requestsInFlightMax))
+  }
+
   /** Finds a manager that has fallen silent, and lets it hear of us. */
   #look(): void {
     if (!this.connected) return
@@ -629,7 +656,7 @@ export class Link {
     if (this.#options.auth !== undefined && this.#silentLooks * Limits.silenceLookMs >= Limits.heartbeatDeadMs) {
       return this.redial(`nothing was heard for ${Limits.heartbeatDeadMs} ms`)
     }
-    if (++this.#quietLooks * Limits.silenceLookMs < Limits.heartbeatMs) return
+    if (++this.#quietLooks * Limits.silenceLookMs < this.heartbeatMs) return
     this.#quietLooks = 0
     this.heartbeat()
   }

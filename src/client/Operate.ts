@@ -82,6 +82,12 @@ export interface BrowsedTask<P> {
   /** What happened to its attempts, oldest first. */
   readonly reasons: ReadonlyArray<string>
   readonly checkpointBytes: number
+  /** Leased: how far its handler has come, as it has said; from 0 to 1. */
+  readonly progress: number | undefined
+  /** Steps and signals that are recorded. */
+  readonly entries: number
+  /** Delayed because its handler waits: a signal ends that. */
+  readonly suspended: boolean
 }
 
 /** `cursor` undefined: that was all. A page may be empty and still have a cursor. */

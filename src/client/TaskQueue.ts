@@ -38,6 +38,7 @@ import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
 import { type WriteError, writeErrorOf } from "./SharedObject.ts"
+import * as Signal from "./Signal.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 import { traceOf } from "./Trace.ts"
 
@@ -101,6 +102,11 @@ export interface Lease<P, C = unknown> {
 }
 
 type Held = Pick<Lease<unknown>, "taskId" | "handle">
+
+export interface FoundTask {
+  readonly taskId: string
+  readonly state: Operate.Standing
+}
 
 export type OutcomeStream<R, E, P> = Stream.Stream<
   Outcome<R, E, P>,
@@ -286,7 +292,7 @@ export class TaskQueue<P, R = void, E = never, C = void> {
               payload: payload.value,
               attempt: item.attempt,
               key: item.key,
-              checkpoint: this.#checkpointOf(item.checkpoint),
+              checkpoint: this.decodeCheckpoint(item.checkpoint),
               leaseMs: queue.policy.leaseMs,
               handle: { task: item.task, fence: item.fence }
             })
@@ -446,11 +452,40 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   ): Effect.Effect<void, LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge, Client> {
     type Failure = LeaseError | Errors.PayloadInvalid | Errors.PayloadTooLarge
     return Effect.flatMap(Client, (client): Effect.Effect<void, Failure> => {
-      const bytes = this.#encode("checkpoint", this.checkpointCodec, value)
+      const bytes = this.encodeCheckpoint(value)
       if (bytes instanceof Error) return Effect.fail(bytes)
-      if (bytes.byteLength > Limits.payloadBytesMax) return Effect.fail(this.#tooLarge(bytes.byteLength))
       return Operate.checkpoint(client, lease.taskId, lease.handle, bytes)
     })
+  }
+
+  /**
+   * Tells a task what its handler waits for, or will. The first value of a signal counts. The answer means that it is as
+   * durable as the queue.
+   */
+  signal<A>(task: Signal.Named, signal: Signal.Signal<A>, value: A): Effect.Effect<void, Signal.SignalError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), ({ id }) => {
+        const number = typeof task === "string" ? taskNumberOf(client.link.session?.prefix, task) : undefined
+        return Signal.send(client, { name: this.name, number: id }, task, number, signal, value)
+      })
+    )
+  }
+
+  /** The task that was put under this dedupe id, and where it stands; undefined: the manager remembers none. */
+  find(id: string): Effect.Effect<FoundTask | undefined, Errors.RequestError, Client> {
+    return Effect.flatMap(Client, (client) =>
+      Effect.flatMap(client.open(this), (queue) =>
+        client.ask((request) => ({ type: C.find, request, queue: queue.id, id }))
+      ).pipe(
+        Effect.catchTag("Refusal", (refusal) => Effect.fail(requestErrorOf(refusal))),
+        Effect.flatMap((answer) => {
+          if (answer.type !== M.found) return Effect.fail(unexpected(answer))
+          const { standing, task } = answer
+          if (task === undefined) return Effect.undefined
+          return Effect.succeed({ taskId: this.#taskId(client, task), state: Operate.standingOf(standing) })
+        })
+      )
+    )
   }
 
   // ---- operators
@@ -806,14 +841,22 @@ export class TaskQueue<P, R = void, E = never, C = void> {
   }
 
   /** What does not decode is another program's: the attempt begins without it. */
-  #checkpointOf(bytes: Uint8Array | undefined): C | undefined {
+  /** @internal */
+  encodeCheckpoint(value: C): Uint8Array | Errors.PayloadInvalid | Errors.PayloadTooLarge {
+    const bytes = this.#encode("checkpoint", this.checkpointCodec, value)
+    if (bytes instanceof Error) return bytes
+    return bytes.byteLength > Limits.payloadBytesMax ? this.#tooLarge(bytes.byteLength) : bytes
+  }
+
+  /** @internal What does not decode counts as not saved. */
+  decodeCheckpoint(bytes: Uint8Array | undefined): C | undefined {
     if (bytes === undefined) return undefined
     const value = this.checkpointCodec.decode(bytes)
     return Exit.isSuccess(value) ? value.value : undefined
   }
 
   #browsedOf(prefix: string, item: Wire.Browsed): Operate.BrowsedTask<P> {
-    const { origin, payload: bytes, reasons, state, task, ...rest } = item
+    const { origin, payload: bytes, progress, reasons, state, task, ...rest } = item
     const payload = bytes === undefined ? undefined : this.payload.decode(bytes)
     return {
       ...rest,
@@ -821,7 +864,8 @@ export class TaskQueue<P, R = void, E = never, C = void> {
       state: Operate.standingOf(state),
       origin: origin === undefined ? undefined : taskIdOf(prefix, origin),
       payload: payload !== undefined && Exit.isSuccess(payload) ? payload.value : undefined,
-      reasons: reasons.map(reasonText)
+      reasons: reasons.map(reasonText),
+      progress: progress === undefined ? undefined : progress / Limits.progressWhole
     }
   }
 

@@ -7,7 +7,7 @@
  * lost connection left unanswered is sent again when the session resumes; its fence makes the second one harmless.
  */
 import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -19,16 +19,28 @@ import { Collected, type Collecting } from "../client/CommitEffects.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
 import { isUntraced, spanOf } from "../client/Trace.ts"
-import { ConnectFailed, ConnectionLost, Draining, DurabilityMixed } from "../Errors.ts"
+import {
+  ConnectFailed,
+  ConnectionLost,
+  Draining,
+  DurabilityMixed,
+  type PayloadInvalid,
+  type PayloadTooLarge,
+  StepChanged
+} from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
 import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
-import type { Delivery } from "../wire/Vocabulary.ts"
+import type { Report } from "../wire/ProgressMessages.ts"
+import type { Delivery, Entry } from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { CurrentTask, isStep, Steps, type Suspension } from "./Steps.ts"
 import { boundedMs, type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
 
-export type Handler<P, R, E, Env> = (task: Task<P>) => Effect.Effect<R, E | Control | PutChildError, Env>
+export type Handler<P, R, E, Env, C = unknown> = (
+  task: Task<P, C>
+) => Effect.Effect<R, E | Control | PutChildError, Env>
 
 export interface RunnerOptions {
   readonly concurrency: number
@@ -43,12 +55,27 @@ interface Running {
   /** What the handler asked for its lane. */
   slowDownMs: number | undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** What earlier attempts have recorded. */
+  readonly entries: ReadonlyArray<Entry> | undefined
+  /** Made by its first use. */
+  steps: Steps | undefined
+  /** The handler only waits: its interruption ends the attempt so. */
+  suspension: Suspension | undefined
+  /** What the next heartbeat says of it, and the heartbeat that has said it last. */
+  progress: number | undefined
+  checkpoint: Uint8Array | undefined
+  reportedBy: number
   /** The lease is lost: whatever the handler ends with is not reported. */
   lost: boolean
 }
 
 /** How a task ended, until the manager has answered. */
-type End = { readonly task: number; readonly fence: number } & (
+type End = {
+  readonly task: number
+  readonly fence: number
+  /** A checkpoint that no heartbeat has carried yet: it goes first. */
+  checkpoint?: Uint8Array | undefined
+} & (
   | {
       readonly _tag: "Commit"
       readonly result: Uint8Array
@@ -58,16 +85,15 @@ type End = { readonly task: number; readonly fence: number } & (
     }
   | { readonly _tag: "Fail"; readonly failure: Failure }
   | { readonly _tag: "Release" }
+  | { readonly _tag: "Suspend"; readonly suspension: Suspension }
 )
 
 export class Runner<P, R, E, QC, Env> implements Resident {
   readonly #client: ClientShape
   readonly #queue: TaskQueue<P, R, E, QC>
-  readonly #handler: Handler<P, R, E, Env>
+  readonly #handler: Handler<P, R, E, Env, QC>
   readonly #options: RunnerOptions
-  readonly #run: (
-    effect: Effect.Effect<R, E | Control | PutChildError, Env>
-  ) => Fiber.Fiber<R, E | Control | PutChildError>
+  readonly #context: Context.Context<Env>
   readonly #log: (text: string) => void
   readonly #running = new Map<number, Running>()
   /** Ends that wait to be written, and ends that wait for their answer. */
@@ -85,11 +111,13 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   /** Deliveries so far, and how many there were when the stream was last found to be there. */
   #deliveries = 0
   #deliveriesSeen = 0
+  /** Those that have something to say with the next heartbeat. */
+  readonly #reporting = new Set<Running>()
 
   constructor(
     client: ClientShape,
     queue: TaskQueue<P, R, E, QC>,
-    handler: Handler<P, R, E, Env>,
+    handler: Handler<P, R, E, Env, QC>,
     options: RunnerOptions,
     context: Context.Context<Env>,
     log: (text: string) => void
@@ -98,7 +126,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     this.#queue = queue
     this.#handler = handler
     this.#options = options
-    this.#run = Effect.runForkWith(context)
+    this.#context = context
     this.#log = log
   }
 
@@ -198,12 +226,47 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     for (const ends of this.#reported) for (const { fence, task } of ends) into.push(task, fence)
   }
 
+  reports(into: Array<Report>, sequence: number): void {
+    let bytes = 0
+    for (const running of this.#reporting) {
+      const { checkpoint, fence, lost, progress, task } = running
+      if (lost) {
+        this.#reporting.delete(running)
+        continue
+      }
+      bytes += checkpoint?.byteLength ?? 0
+      // What does not fit waits for the next one.
+      if (into.length >= Limits.batchItemsMax || (bytes > Limits.batchBytesMax && into.length > 0)) return
+      running.reportedBy = sequence
+      into.push({ task, fence, progress, checkpoint })
+    }
+  }
+
+  heard(sequence: number, unsaved: ReadonlyArray<number>): void {
+    for (const running of this.#reporting) {
+      // Something newer may have been said since: then it is said again.
+      if (running.reportedBy !== sequence) continue
+      running.progress = undefined
+      if (unsaved.includes(running.task)) continue
+      running.checkpoint = undefined
+      this.#reporting.delete(running)
+    }
+  }
+
+  /** A part of what a handler has done for itself. */
+  report(running: Running, progress: number | undefined, checkpoint: Uint8Array | undefined): void {
+    if (progress !== undefined) running.progress = progress
+    if (checkpoint !== undefined) running.checkpoint = checkpoint
+    running.reportedBy = 0
+    // To the end: whoever saves often does not go before the others.
+    this.#reporting.delete(running)
+    this.#reporting.add(running)
+  }
+
   lost(tasks: ReadonlySet<number>): void {
     for (const task of tasks) {
       const running = this.#running.get(task)
-      if (running === undefined) continue
-      running.lost = true
-      running.fiber?.interruptUnsafe()
+      if (running !== undefined) this.lose(running)
     }
     if (this.#buffered > 0) {
       const kept = this.#buffer.slice(this.#bufferFrom).filter(({ task }) => !tasks.has(task))
@@ -212,6 +275,18 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       this.#bufferFrom = 0
     }
     this.#ends = this.#ends.filter(({ task }) => !tasks.has(task))
+  }
+
+  /** Its handler is interrupted, and whatever it ends with is not reported. */
+  lose(running: Running): void {
+    running.lost = true
+    running.fiber?.interruptUnsafe()
+  }
+
+  suspend(running: Running, suspension: Suspension): void {
+    if (running.lost || running.suspension !== undefined) return
+    running.suspension = suspension
+    running.fiber?.interruptUnsafe()
   }
 
   down(): void {
@@ -288,21 +363,26 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       collected: undefined,
       slowDownMs: undefined,
       fiber: undefined,
+      entries: item.entries,
+      steps: undefined,
+      suspension: undefined,
+      progress: undefined,
+      checkpoint: undefined,
+      reportedBy: 0,
       lost: false
     }
     // Suspended: a handler that throws before it has made its effect ends as a defect like any other.
-    const handled = Effect.suspend(() => this.#handler(this.#taskOf(item, payload.value, running)))
-    const fiber = this.#run(item.trace === undefined ? handled : this.#traced(handled, item, item.trace))
+    const current = new RunningTask(this, this.#client, this.#queue, item, payload.value, running)
+    const handled = Effect.suspend(() => this.#handler(current))
+    const run = Effect.runForkWith(Context.add(this.#context, CurrentTask, current))
+    const fiber = run(item.trace === undefined ? handled : this.#traced(handled, item, item.trace))
     const exit = fiber.pollUnsafe()
     // Many handlers end without waiting for anything: they never show up among the running.
     if (exit !== undefined) return this.#end(this.#endOf(running, exit))
     running.fiber = fiber
     // We outstayed an earlier lease of the same task (a blocked event loop) and have it again: only this one counts.
     const outstayed = this.#running.get(task)
-    if (outstayed !== undefined) {
-      outstayed.lost = true
-      outstayed.fiber?.interruptUnsafe()
-    }
+    if (outstayed !== undefined) this.lose(outstayed)
     this.#running.set(task, running)
     this.#unannounced.push(running)
     this.#schedule()
@@ -327,10 +407,6 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     })
   }
 
-  #taskOf(item: Delivery, payload: P, running: Running): Task<P> {
-    return new RunningTask(this.#client, this.#queue, item, payload, running)
-  }
-
   #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
     if (this.#running.get(running.task) === running) this.#running.delete(running.task)
     if (running.lost) {
@@ -343,16 +419,26 @@ export class Runner<P, R, E, QC, Env> implements Resident {
 
   #endOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
     const end = this.#endingOf(running, exit)
-    const { slowDownMs } = running
-    if (slowDownMs === undefined || end._tag === "Release") return end
+    const { checkpoint, slowDownMs } = running
+    this.#reporting.delete(running)
+    if (checkpoint !== undefined && end._tag !== "Commit") end.checkpoint = checkpoint
+    if (slowDownMs === undefined || end._tag === "Release" || end._tag === "Suspend") return end
     if (end._tag === "Commit") return { ...end, slowDownMs }
     const longest = Math.max(slowDownMs, end.failure.slowDownMs ?? 0)
     return { ...end, failure: { ...end.failure, slowDownMs: longest } }
   }
 
   #endingOf(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): End {
-    const { collected, fence, task } = running
+    const { collected, entries, fence, steps, suspension, task } = running
     if (Exit.isSuccess(exit)) {
+      const unreached = steps === undefined ? entries?.find(([name]) => isStep(name))?.[0] : steps.unreached
+      if (unreached !== undefined) {
+        const changed = new StepChanged({
+          step: unreached,
+          reason: "it is recorded, and the handler did not come to it"
+        })
+        return failureOf(running, Reason.defect, changed.message)
+      }
       const result = this.#queue.result.encode(exit.value)
       if (result instanceof CodecFault) {
         return failureOf(
@@ -380,7 +466,9 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     const { cause } = exit
     const failed = cause.reasons.find(Cause.isFailReason)
     if (failed !== undefined) return this.#failedEnd(running, failed.error)
-    if (Cause.hasInterruptsOnly(cause)) return { _tag: "Release", task, fence }
+    if (Cause.hasInterruptsOnly(cause)) {
+      return suspension === undefined ? { _tag: "Release", task, fence } : { _tag: "Suspend", task, fence, suspension }
+    }
     return failureOf(running, Reason.defect, Cause.pretty(cause))
   }
 
@@ -436,13 +524,16 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     if (started.length > 0) link.tell({ type: C.started, held: started })
     const ends = this.#ends
     this.#ends = []
+    this.#saveLast(ends)
     let commits: Array<Extract<End, { _tag: "Commit" }>> = []
     let bytes = 0
     const fails: Array<Extract<End, { _tag: "Fail" }>> = []
     const releases: Array<End> = []
+    const suspends: Array<Extract<End, { _tag: "Suspend" }>> = []
     for (const end of ends) {
       if (end._tag === "Fail") fails.push(end)
       else if (end._tag === "Release") releases.push(end)
+      else if (end._tag === "Suspend") suspends.push(end)
       else {
         const size = end.result.byteLength + end.effectBytes
         if (commits.length > 0 && (commits.length >= Limits.batchItemsMax || bytes + size > Limits.batchBytesMax)) {
@@ -470,6 +561,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     if (failing.length > 0) this.#fail(failing)
     for (let i = 0; i < releases.length; i += Limits.batchItemsMax)
       this.#release(releases.slice(i, i + Limits.batchItemsMax))
+    for (let i = 0; i < suspends.length; i += Limits.batchItemsMax)
+      this.#suspend(suspends.slice(i, i + Limits.batchItemsMax))
     if (this.#creditDue > 0 && this.#stream >= 0) {
       link.tell({ type: C.credit, stream: this.#stream, credit: this.#creditDue })
       this.#creditDue = 0
@@ -512,6 +605,28 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     const { link } = this.#client
     const held = ends.flatMap(({ fence, task }) => [task, fence])
     link.ask({ type: C.release, request: link.nextRequest, held }, this.#settling(ends))
+  }
+
+  #suspend(ends: ReadonlyArray<Extract<End, { _tag: "Suspend" }>>): void {
+    const { link } = this.#client
+    const items = ends.map(({ fence, suspension, task }) => ({ task, fence, ...suspension }))
+    link.ask({ type: C.suspend, request: link.nextRequest, items }, this.#settling(ends))
+  }
+
+  /** Checkpoints that no heartbeat has carried yet go before the ends of their attempts. */
+  #saveLast(ends: ReadonlyArray<End>): void {
+    let reports: Array<Report> = []
+    let bytes = 0
+    for (const { checkpoint, fence, task } of ends) {
+      if (checkpoint === undefined) continue
+      reports.push({ task, fence, progress: undefined, checkpoint })
+      bytes += checkpoint.byteLength
+      if (reports.length < Limits.batchItemsMax && bytes < Limits.batchBytesMax) continue
+      this.#client.link.report(reports)
+      reports = []
+      bytes = 0
+    }
+    if (reports.length > 0) this.#client.link.report(reports)
   }
 
   #settling(ends: ReadonlyArray<End>): Settle {
@@ -569,24 +684,80 @@ const failureOf = (
 const isLostContact = (error: unknown): boolean =>
   error instanceof ConnectionLost || error instanceof ConnectFailed || error instanceof Draining
 
+/** What a running task needs of its queue. */
+type Checkpointed<C> = OpenableQueue & Pick<TaskQueue<never, never, never, C>, "decodeCheckpoint" | "encodeCheckpoint">
+
 /** The handler's view; a class, so that a task costs one object and no closures. */
-class RunningTask<P> implements Task<P> {
+class RunningTask<P, QC> implements Task<P, QC> {
   readonly payload: P
   readonly attempt: number
   readonly key: string | undefined
   readonly trace: string | undefined
-  readonly #queue: OpenableQueue
+  readonly #runner: Pick<Runner<P, never, never, QC, never>, "report" | "lose" | "suspend">
+  readonly #queue: Checkpointed<QC>
   readonly #client: ClientShape
+  readonly #checkpoint: Uint8Array | undefined
   readonly #running: Running
 
-  constructor(client: ClientShape, queue: OpenableQueue, item: Delivery, payload: P, running: Running) {
+  constructor(
+    runner: Pick<Runner<P, never, never, QC, never>, "report" | "lose" | "suspend">,
+    client: ClientShape,
+    queue: Checkpointed<QC>,
+    item: Delivery,
+    payload: P,
+    running: Running
+  ) {
+    this.#runner = runner
     this.#queue = queue
     this.payload = payload
     this.attempt = item.attempt
     this.key = item.key
     this.trace = item.trace
     this.#client = client
+    this.#checkpoint = item.checkpoint
     this.#running = running
+  }
+
+  get deadline(): number | undefined {
+    return undefined
+  }
+
+  get checkpoint(): QC | undefined {
+    return this.#queue.decodeCheckpoint(this.#checkpoint)
+  }
+
+  /** @internal For `Step`. */
+  get steps(): Steps {
+    const running = this.#running
+    const { fence, task } = running
+    running.steps ??= new Steps(
+      {
+        client: this.#client,
+        task,
+        fence,
+        suspend: (suspension) => this.#runner.suspend(running, suspension),
+        lost: () => this.#runner.lose(running)
+      },
+      running.entries
+    )
+    return running.steps
+  }
+
+  progress(fraction: number): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const part = Number.isNaN(fraction) ? 0 : Math.min(1, Math.max(0, fraction))
+      this.#runner.report(this.#running, Math.round(part * Limits.progressWhole), undefined)
+    })
+  }
+
+  saveCheckpoint(checkpoint: QC): Effect.Effect<void, PayloadInvalid | PayloadTooLarge> {
+    return Effect.suspend(() => {
+      const bytes = this.#queue.encodeCheckpoint(checkpoint)
+      if (bytes instanceof Error) return Effect.fail(bytes)
+      // Of its own: it may wait for long.
+      this.#runner.report(this.#running, undefined, bytes.slice())
+      return Effect.void
+    })
   }
 
   get id(): string {

@@ -8,9 +8,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { CollectError, Collecting } from "../client/CommitEffects.ts"
+import type { PayloadInvalid, PayloadTooLarge } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import type { StepError } from "./Step.ts"
 
-export interface Task<P> extends Collecting {
+export interface Task<P, C = unknown> extends Collecting {
   readonly id: string
   readonly payload: P
   /** Counts from 1. */
@@ -19,6 +21,18 @@ export interface Task<P> extends Collecting {
   readonly key: string | undefined
   /** W3C traceparent of whoever put the task. */
   readonly trace: string | undefined
+  /** What an earlier attempt has saved; undefined if none did, or if it does not decode. */
+  readonly checkpoint: C | undefined
+  /** When this attempt is interrupted, in milliseconds since 1970 by the worker's clock; undefined: never. */
+  readonly deadline: number | undefined
+  /** How far this attempt has come, from 0 to 1: for whoever looks at the queue. Rides on the next heartbeat. */
+  progress(fraction: number): Effect.Effect<void>
+  /**
+   * Saves the progress of the task for its next attempt. The last one counts: it rides on the next heartbeat, within 5
+   * seconds or a third of the lease, and goes before the report of an attempt that fails or is released. A commit needs
+   * none. At most 1 MiB.
+   */
+  saveCheckpoint(checkpoint: C): Effect.Effect<void, PayloadInvalid | PayloadTooLarge>
   /**
    * Nothing more of this task's lane is leased for `duration`, counted from when this attempt is committed or has
    * failed: what a server's `Retry-After` asks for. Not reported if the task is released. Without a key it does nothing.
@@ -30,7 +44,7 @@ export interface Task<P> extends Collecting {
  * What `task.put` and its like may fail with. A handler may let it pass: a lost connection gives the task back, the others are
  * mistakes of the program and fail the attempt as a defect does.
  */
-export type PutChildError = CollectError
+export type PutChildError = CollectError | StepError
 
 /** Ends a task as dead, at once; with an error of the queue's Schema the outcome is a failure with that error. */
 export class Kill extends Schema.TaggedError<Kill>()("millrace/Kill", {

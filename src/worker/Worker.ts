@@ -6,6 +6,7 @@
  * SIGTERM under `runMain`), the worker takes nothing new, lets handlers end within the grace period, interrupts the rest,
  * reports every end, and only then lets go.
  */
+import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,8 +16,10 @@ import { Client, type ClientShape, requestErrorOf, unexpected } from "../client/
 import type { TaskQueue } from "../client/TaskQueue.ts"
 import { LimitExceeded, type RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
+import type { Report } from "../wire/ProgressMessages.ts"
 import { ManagerType as M } from "../wire/Vocabulary.ts"
 import { type Handler, Runner } from "./Runner.ts"
+import type { CurrentTask } from "./Steps.ts"
 
 export type { Handler } from "./Runner.ts"
 
@@ -41,9 +44,9 @@ export interface WorkerOptions {
 /** Runs the worker in the current scope; returns when it has subscribed. */
 export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
   queue: TaskQueue<P, R, E, C>,
-  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env>,
+  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env, NoInfer<C>>,
   options: WorkerOptions = {}
-): Effect.fn.Return<void, RequestError, Client | Env | Scope.Scope> {
+): Effect.fn.Return<void, RequestError, Client | Exclude<Env, CurrentTask> | Scope.Scope> {
   const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
   const prefetch = yield* bounded("prefetch", options.prefetch ?? concurrency, 0, Limits.creditMax)
   const watchdogMs = yield* bounded(
@@ -53,7 +56,8 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
     Limits.watchdogMsMax
   )
   const client = yield* Client
-  const context = yield* Effect.context<Env>()
+  // The worker itself provides every handler with its own task.
+  const context = (yield* Effect.context<Exclude<Env, CurrentTask>>()) as Context.Context<Env>
   const run = Effect.runForkWith(context)
   const runner = new Runner(client, queue, handler, { concurrency, prefetch }, context, (text) => {
     run(Effect.logWarning(text).pipe(Effect.annotateLogs({ room: "worker", queue: queue.name })))
@@ -80,13 +84,15 @@ export const start = Effect.fnUntraced(function* <P, R, E, C, Env>(
   }
   const resident = {
     held: (into: Array<number>) => runner.held(into),
+    reports: (into: Array<Report>, sequence: number) => runner.reports(into, sequence),
+    heard: (sequence: number, unsaved: ReadonlyArray<number>) => runner.heard(sequence, unsaved),
     lost: (tasks: ReadonlySet<number>) => runner.lost(tasks),
     down: () => runner.down(),
     up
   }
   // A third of the term: two renewals may be lost before the lease is.
   const { policy } = (yield* unlessLost(client.open(queue))) ?? queue.definition
-  const every = Math.max(100, Math.min(Limits.heartbeatMs, Math.floor(policy.leaseMs / 3)))
+  const every = Math.max(100, Math.min(link.heartbeatMs, Math.floor(policy.leaseMs / 3)))
   // Before the finalizer, hence interrupted after it: a handler that ends during the drain still has its lease.
   yield* Effect.forkScoped(
     Effect.forever(
@@ -143,25 +149,25 @@ const unlessLost = <A, R>(effect: Effect.Effect<A, RequestError, R>): Effect.Eff
 /** A worker as a layer: it works as long as the layer lives. */
 export const layer = <P, R, E, C, Env>(
   queue: TaskQueue<P, R, E, C>,
-  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env>,
+  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env, NoInfer<C>>,
   options?: WorkerOptions
-): Layer.Layer<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
+): Layer.Layer<never, RequestError, Client | Exclude<Env, Scope.Scope | CurrentTask>> =>
   Layer.effectDiscard(start(queue, handler, options)) as Layer.Layer<
     never,
     RequestError,
-    Client | Exclude<Env, Scope.Scope>
+    Client | Exclude<Env, Scope.Scope | CurrentTask>
   >
 
 /** A worker as an effect that never ends by itself. */
 export const run = <P, R, E, C, Env>(
   queue: TaskQueue<P, R, E, C>,
-  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env>,
+  handler: Handler<P, NoInfer<R>, NoInfer<E>, Env, NoInfer<C>>,
   options?: WorkerOptions
-): Effect.Effect<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
+): Effect.Effect<never, RequestError, Client | Exclude<Env, Scope.Scope | CurrentTask>> =>
   Effect.scoped(Effect.andThen(start(queue, handler, options), Effect.never)) as Effect.Effect<
     never,
     RequestError,
-    Client | Exclude<Env, Scope.Scope>
+    Client | Exclude<Env, Scope.Scope | CurrentTask>
   >
 
 const stop = Effect.fnUntraced(function* <P, R, E, C, Env>(runner: Runner<P, R, E, C, Env>, grace: Duration.Input) {
