@@ -306,6 +306,22 @@ export const lanesForgottenAtOnce = 1_000
 
 /** Concurrency of one worker. */
 export const concurrencyMax = 65_536
+/**
+ * Tasks that a worker leases ahead by itself, at most; the time that they should last; how often it looks at its rate; and a
+ * longer time between two looks says little.
+ */
+export const prefetchMax = 4_096
+export const prefetchCoverMs = 100
+export const prefetchLookMs = 100
+export const prefetchTrustMs = 2_000
+/** Times that a worker's loop is begun anew within a time, default, and the pauses before: base and cap. */
+export const workerRestartsDefault = 5
+export const workerRestartsWithinMs = 60_000
+export const workerRestartBaseMs = 200
+export const workerRestartCapMs = 5_000
+/** Queues of one worker, and the weight of one. */
+export const workerQueuesMax = 256
+export const workerWeightMax = 1_000
 /** Time a draining worker gives its running handlers, default. */
 export const graceMsDefault = 10_000
 /**

@@ -8,12 +8,14 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Cause from "effect/Cause"
 import * as CliError from "effect/cli/CliError"
 import * as Command from "effect/cli/Command"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
-import { scriptPath } from "../platform/Process.ts"
+import { onStopAgain, scriptPath } from "../platform/Process.ts"
+import { Hurry } from "../worker/Worker.ts"
 import { makeCrawl } from "./crawl.ts"
 import { explain } from "./explain.ts"
 import { key } from "./key.ts"
@@ -91,7 +93,12 @@ const explanationOf = (cause: Cause.Cause<unknown>): string => {
 
 const isUsage = (error: unknown): boolean => CliError.isCliError(error)
 
+/** Whoever asks twice to stop does not want to wait. */
+const hurry = Deferred.makeUnsafe<void>()
+onStopAgain(() => Deferred.doneUnsafe(hurry, Effect.void))
+
 const program = Command.runWith(millrace, { version })(args).pipe(
+  Effect.provideService(Hurry, Deferred.await(hurry)),
   Effect.tapCause((cause) =>
     Effect.sync(() => {
       // Usage errors have been shown with the help; an interruption is no error.

@@ -9,6 +9,7 @@ import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -27,6 +28,7 @@ import * as Manager from "../Manager.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import type { Address, ServerTls } from "../platform/Network.ts"
 import { type Child, spawnScript } from "../platform/Process.ts"
+import { Hurry } from "../worker/Worker.ts"
 import * as CrawlData from "./crawlData.ts"
 import * as Network from "./network.ts"
 import { inRange, keyVariable, portOf } from "./options.ts"
@@ -236,7 +238,17 @@ const superviseWorkers = Effect.fnUntraced(function* (start: Effect.Effect<Child
       const running = [...children]
       for (const child of running) child.kill("SIGTERM")
       const all = Effect.promise(() => Promise.all(running.map(({ exited }) => exited)))
+      const hurry = yield* Hurry
+      const hurried = yield* Effect.forkChild(
+        Effect.andThen(
+          hurry,
+          Effect.sync(() => {
+            for (const child of children) child.kill("SIGTERM")
+          })
+        )
+      )
       const ended = yield* Effect.timeoutOption(all, Limits.graceMsDefault + 4_000)
+      yield* Fiber.interrupt(hurried)
       if (ended._tag === "None") for (const child of children) child.kill("SIGKILL")
       // A worker that was killed could not tidy up; nobody writes here any more.
       yield* Effect.ignore(sweep(directory, 0))

@@ -950,7 +950,7 @@ export class Core implements Out {
       case C.abandon:
         return engine.abandon(session, m.request)
       case C.credit:
-        return engine.credit(session, m.stream, m.credit)
+        return engine.credit(session, m.stream, m.credit, m.prefetch)
       case C.answered:
         session.seen(m.ranges)
         return this.#recorder?.answersSeen(session, m.ranges)

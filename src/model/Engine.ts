@@ -477,9 +477,14 @@ export class Engine {
     return stream
   }
 
-  /** Credit for a stream that is not (or no longer) open is ignored: the peer's message crossed ours. */
-  credit(session: Session, streamId: number, credit: number): void {
-    const stream = session.leaseStreams.get(streamId) ?? session.outcomeStreams.get(streamId)
+  /**
+   * More credit; and how much of all of it is prefetch from now on, if that is said. Of a stream that is not (or no longer)
+   * open it is ignored: the peer's message crossed ours.
+   */
+  credit(session: Session, streamId: number, credit: number, prefetch?: number | undefined): void {
+    const leases = session.leaseStreams.get(streamId)
+    if (leases !== undefined && prefetch !== undefined) leases.prefetch = Math.min(Limits.creditMax, prefetch)
+    const stream = leases ?? session.outcomeStreams.get(streamId)
     if (stream === undefined) return
     stream.credit = Math.min(Limits.creditMax, stream.credit + credit)
     this.#touched.add(stream.queue)

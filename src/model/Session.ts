@@ -88,7 +88,7 @@ export class LeaseStream {
   readonly queue: Queue
   credit: number
   /** The part of the credit that is no free handler: tasks of lanes with limits are not delivered on it. */
-  readonly prefetch: number
+  prefetch: number
 
   constructor(id: number, session: Session, queue: Queue, credit: number, prefetch: number) {
     this.id = id

@@ -32,6 +32,20 @@ export const terminalColumns = (): number => process.stdout.columns || 80
 export const readableByOthers = (mode: number): boolean | undefined =>
   process.platform === "win32" ? undefined : (mode & 0o077) !== 0
 
+/**
+ * Calls `again` when SIGINT or SIGTERM comes for the second time; the third ends the process at once, with 130. Each kind is
+ * counted for itself: a child that is told to stop by its parent, and by the terminal too, was told once.
+ */
+export const onStopAgain = (again: () => void): void => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    let count = 0
+    process.on(signal, () => {
+      if (++count === 2) again()
+      else if (count > 2) process.exit(130)
+    })
+  }
+}
+
 /** A child of this program. */
 export interface Child {
   readonly pid: number

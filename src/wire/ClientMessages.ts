@@ -86,7 +86,10 @@ export interface Subscribe {
 export interface Credit {
   readonly type: typeof T.credit
   readonly stream: number
+  /** More. */
   readonly credit: number
+  /** Of a stream of tasks: the part of all its credit that is no free handler, from now on. */
+  readonly prefetch?: number | undefined
 }
 /** No answer of its own: the request it names is answered, if it still waits. */
 export interface Abandon {
@@ -337,9 +340,10 @@ export const encode = (w: Writer, m: ClientMessage): void => {
       w.uint(m.credit)
       return w.uint(m.prefetch)
     case T.credit:
-      head(w, 3, m.type)
+      head(w, m.prefetch === undefined ? 3 : 4, m.type)
       w.uint(m.stream)
-      return w.uint(m.credit)
+      w.uint(m.credit)
+      return m.prefetch === undefined ? undefined : w.uint(m.prefetch)
     case T.abandon:
       head(w, 2, m.type)
       return w.uint(m.request)
@@ -538,13 +542,16 @@ export const decode = (r: Reader): ClientMessage => {
   if (length < size) throw new Malformed(`message ${type} has ${length} elements, not ${size}`)
   const message = body(r, type)
   if (length === size) return message
-  if (message.type !== T.heartbeat) r.skip(length - size)
-  else {
-    const reports = Progress.decodeReports(r)
-    r.skip(length - size - 1)
-    return { ...message, reports }
-  }
-  return message
+  const grown = added(r, message)
+  r.skip(length - size - (grown === undefined ? 0 : 1))
+  return grown ?? message
+}
+
+/** The message with what may follow its elements; undefined: nothing that this version knows. */
+const added = (r: Reader, message: ClientMessage): ClientMessage | undefined => {
+  if (message.type === T.heartbeat) return { ...message, reports: Progress.decodeReports(r) }
+  if (message.type === T.credit) return { ...message, prefetch: r.uint(Limits.creditMax) }
+  return undefined
 }
 
 const body = (r: Reader, type: number): ClientMessage => {

@@ -7,6 +7,7 @@
  * lost connection left unanswered is sent again when the session resumes; its fence makes the second one harmless.
  */
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -35,16 +36,35 @@ import type { CommitEffects, Failure } from "../wire/ClientMessages.ts"
 import type { Report } from "../wire/ProgressMessages.ts"
 import type { Delivery, Entry } from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { Prefetch } from "./Prefetch.ts"
+import type { Member, Slots } from "./Slots.ts"
 import { CurrentTask, isStep, Steps, type Suspension } from "./Steps.ts"
-import { boundedMs, type Control, Kill, type PutChildError, Release, RetryAfter, type Task } from "./Task.ts"
+import {
+  AttemptTimedOut,
+  boundedMs,
+  type Control,
+  Kill,
+  type PutChildError,
+  Release,
+  RetryAfter,
+  type Task
+} from "./Task.ts"
 
 export type Handler<P, R, E, Env, C = unknown> = (
   task: Task<P, C>
 ) => Effect.Effect<R, E | Control | PutChildError, Env>
 
 export interface RunnerOptions {
-  readonly concurrency: number
-  readonly prefetch: number
+  readonly slots: Slots
+  /** Share of the slots when other queues want them too. */
+  readonly weight: number
+  /** Undefined: it adapts. */
+  readonly prefetch: number | undefined
+  /** Of one attempt. */
+  readonly timeoutMs: number | undefined
+  /** Wraps every handler. */
+  readonly around: <A, E, R>(handled: Effect.Effect<A, E, R>, attempt: number) => Effect.Effect<A, E, R>
+  readonly clock: Clock.Clock
 }
 
 interface Running {
@@ -88,7 +108,7 @@ type End = {
   | { readonly _tag: "Suspend"; readonly suspension: Suspension }
 )
 
-export class Runner<P, R, E, QC, Env> implements Resident {
+export class Runner<P, R, E, QC, Env> implements Resident, Member {
   readonly #client: ClientShape
   readonly #queue: TaskQueue<P, R, E, QC>
   readonly #handler: Handler<P, R, E, Env, QC>
@@ -103,11 +123,15 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   #bufferFrom = 0
   #unannounced: Array<Running> = []
   #stream = -1
+  /** Credit that was freed and is not said yet; negative: so much is to be kept back. */
   #creditDue = 0
+  readonly #prefetch: Prefetch
+  /** What the manager was told last. */
+  #prefetchTold = 0
+  #endedSince = 0
   #writing = false
   #draining = false
   #idle: (() => void) | undefined = undefined
-  #pumping = false
   /** Deliveries so far, and how many there were when the stream was last found to be there. */
   #deliveries = 0
   #deliveriesSeen = 0
@@ -127,6 +151,8 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     this.#handler = handler
     this.#options = options
     this.#context = context
+    this.#prefetch = new Prefetch(options.prefetch, options.slots.total)
+    options.slots.add(this)
     this.#log = log
   }
 
@@ -135,12 +161,16 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   /** Subscribes with all the credit that is free. `settled` hears how it went. */
   subscribe(queueId: number, settled: Settle): void {
     const { link } = this.#client
-    const free = this.#options.concurrency + this.#options.prefetch - this.#running.size - this.#buffered
+    const concurrency = this.#options.slots.total
+    const { target } = this.#prefetch
+    const free = concurrency + target - this.#running.size - this.#buffered
     const credit = Math.max(0, Math.min(Limits.creditMax, free))
     // What becomes free from here on, be it before the answer, is credit that this subscription has not counted.
-    this.#creditDue = 0
     // Of the credit this much is no free handler: a task of a lane with limits would only wait in the buffer.
-    const prefetch = Math.max(0, Math.min(this.#options.prefetch, Limits.creditMax - this.#options.concurrency))
+    const prefetch = Math.max(0, Math.min(target, Limits.creditMax - concurrency))
+    this.#prefetchTold = prefetch
+    // What does not fit now is kept back from what ends.
+    this.#creditDue = Math.min(0, free)
     link.ask({ type: C.subscribe, request: link.nextRequest, queue: queueId, credit, prefetch }, (answer) => {
       if (!(answer instanceof Error) && answer.type === M.streaming) {
         this.#stream = answer.stream
@@ -150,6 +180,13 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       }
       settled(answer)
     })
+  }
+
+  /** Lets go of the slots: for good. */
+  leave(): void {
+    this.#options.slots.remove(this)
+    // What it held is free for the others.
+    this.#options.slots.fill()
   }
 
   /** Takes nothing new, gives back what has not begun, and calls `idle` when every handler has ended. */
@@ -177,6 +214,10 @@ export class Runner<P, R, E, QC, Env> implements Resident {
     return !this.#client.link.connected || (this.#ends.length === 0 && this.#reported.size === 0)
   }
 
+  get subscribed(): boolean {
+    return this.#stream >= 0
+  }
+
   get active(): number {
     return this.#running.size
   }
@@ -188,9 +229,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   get unfed(): boolean {
     const fed = this.#deliveries > this.#deliveriesSeen
     this.#deliveriesSeen = this.#deliveries
-    return (
-      !fed && this.#stream >= 0 && !this.#draining && this.#buffered + this.#running.size < this.#options.concurrency
-    )
+    return !fed && this.#stream >= 0 && !this.#draining && this.#buffered < this.#options.slots.free
   }
 
   /**
@@ -307,6 +346,23 @@ export class Runner<P, R, E, QC, Env> implements Resident {
 
   // ---- running
 
+  get weight(): number {
+    return this.#options.weight
+  }
+
+  get waiting(): boolean {
+    return this.#bufferFrom < this.#buffer.length && !this.#draining
+  }
+
+  startNext(): void {
+    const item = this.#buffer[this.#bufferFrom++]!
+    if (this.#bufferFrom === this.#buffer.length) {
+      this.#buffer = []
+      this.#bufferFrom = 0
+    }
+    this.#start(item)
+  }
+
   get #buffered(): number {
     return this.#buffer.length - this.#bufferFrom
   }
@@ -321,32 +377,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       this.#buffer = items.slice()
       this.#bufferFrom = 0
     } else for (const item of items) this.#buffer.push(item)
-    this.#pump()
-  }
-
-  #pump(): void {
-    // A handler that ends at once comes back here; one loop runs them all without growing the stack.
-    if (this.#pumping) return
-    this.#pumping = true
-    try {
-      this.#startAll()
-    } finally {
-      this.#pumping = false
-    }
-  }
-
-  #startAll(): void {
-    while (
-      this.#bufferFrom < this.#buffer.length &&
-      this.#running.size < this.#options.concurrency &&
-      !this.#draining
-    ) {
-      this.#start(this.#buffer[this.#bufferFrom++]!)
-    }
-    if (this.#bufferFrom === this.#buffer.length) {
-      this.#buffer = []
-      this.#bufferFrom = 0
-    }
+    this.#options.slots.fill()
   }
 
   #start(item: Delivery): void {
@@ -372,8 +403,13 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       lost: false
     }
     // Suspended: a handler that throws before it has made its effect ends as a defect like any other.
-    const current = new RunningTask(this, this.#client, this.#queue, item, payload.value, running)
-    const handled = Effect.suspend(() => this.#handler(current))
+    const { clock, timeoutMs } = this.#options
+    const deadline = timeoutMs === undefined ? undefined : clock.currentTimeMillisUnsafe() + timeoutMs
+    const current = new RunningTask(this, this.#client, this.#queue, item, payload.value, running, deadline)
+    const handled = this.#options.around(
+      Effect.suspend(() => this.#handler(current)),
+      item.attempt
+    )
     const run = Effect.runForkWith(Context.add(this.#context, CurrentTask, current))
     const fiber = run(item.trace === undefined ? handled : this.#traced(handled, item, item.trace))
     const exit = fiber.pollUnsafe()
@@ -413,7 +449,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       this.#creditDue++
       this.#schedule()
     } else this.#end(this.#endOf(running, exit))
-    this.#pump()
+    this.#options.slots.fill()
     this.#checkIdle()
   }
 
@@ -474,6 +510,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
 
   #failedEnd(running: Running, error: E | Control | PutChildError): End {
     const { fence, task } = running
+    if (error instanceof AttemptTimedOut) return failureOf(running, Reason.timeout, error.message)
     if (error instanceof Kill) return failureOf(running, Reason.killed, error.reason, this.#typed(error.error))
     if (error instanceof Release) return { _tag: "Release", task, fence }
     if (error instanceof RetryAfter) {
@@ -503,6 +540,7 @@ export class Runner<P, R, E, QC, Env> implements Resident {
   #end(end: End): void {
     this.#ends.push(end)
     this.#creditDue++
+    this.#endedSince++
     this.#schedule()
   }
 
@@ -563,10 +601,24 @@ export class Runner<P, R, E, QC, Env> implements Resident {
       this.#release(releases.slice(i, i + Limits.batchItemsMax))
     for (let i = 0; i < suspends.length; i += Limits.batchItemsMax)
       this.#suspend(suspends.slice(i, i + Limits.batchItemsMax))
-    if (this.#creditDue > 0 && this.#stream >= 0) {
-      link.tell({ type: C.credit, stream: this.#stream, credit: this.#creditDue })
-      this.#creditDue = 0
-    }
+    if (this.#stream >= 0) this.#giveCredit()
+  }
+
+  #giveCredit(): void {
+    const before = this.#prefetch.target
+    this.#prefetch.look(this.#options.clock.currentTimeMillisUnsafe(), this.#endedSince)
+    this.#endedSince = 0
+    const { target } = this.#prefetch
+    this.#creditDue += target - before
+    const credit = Math.max(0, this.#creditDue)
+    // What is still to be kept back is ahead of the handlers, too.
+    const ahead = target + credit - this.#creditDue
+    const prefetch = Math.min(ahead, Math.max(0, Limits.creditMax - this.#options.slots.total))
+    if (credit === 0 && prefetch === this.#prefetchTold) return
+    const said = prefetch === this.#prefetchTold ? undefined : prefetch
+    this.#client.link.tell({ type: C.credit, stream: this.#stream, credit, prefetch: said })
+    this.#prefetchTold = prefetch
+    this.#creditDue -= credit
   }
 
   #commit(ends: ReadonlyArray<Extract<End, { _tag: "Commit" }>>): void {
@@ -693,6 +745,7 @@ class RunningTask<P, QC> implements Task<P, QC> {
   readonly attempt: number
   readonly key: string | undefined
   readonly trace: string | undefined
+  readonly deadline: number | undefined
   readonly #runner: Pick<Runner<P, never, never, QC, never>, "report" | "lose" | "suspend">
   readonly #queue: Checkpointed<QC>
   readonly #client: ClientShape
@@ -705,7 +758,8 @@ class RunningTask<P, QC> implements Task<P, QC> {
     queue: Checkpointed<QC>,
     item: Delivery,
     payload: P,
-    running: Running
+    running: Running,
+    deadline: number | undefined
   ) {
     this.#runner = runner
     this.#queue = queue
@@ -716,10 +770,7 @@ class RunningTask<P, QC> implements Task<P, QC> {
     this.#client = client
     this.#checkpoint = item.checkpoint
     this.#running = running
-  }
-
-  get deadline(): number | undefined {
-    return undefined
+    this.deadline = deadline
   }
 
   get checkpoint(): QC | undefined {

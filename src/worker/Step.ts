@@ -210,13 +210,19 @@ const decoded = <A>(name: string, codec: Codec<A>, bytes: Uint8Array): Effect.Ef
   return Effect.fail(new StepChanged({ step: name, reason: "what is recorded does not fit its Schema" }))
 }
 
+/** @internal The value that is recorded under a name of our own; the first attempt records `value`. */
+export const replayed = <A>(steps: Steps, name: string, codec: Codec<A>, value: A): Effect.Effect<A, StepError> =>
+  Effect.suspend((): Effect.Effect<A, StepError> => {
+    steps.reached.add(name)
+    const known = steps.entries.get(name)
+    if (known !== undefined) return replay<A, never>(name, known, codec, undefined)
+    return Effect.as(steps.active(record(steps, name, succeeded, codec, value)), value)
+  })
+
 /** When a wait that began with the first attempt is over. */
 const dueOf = Effect.fnUntraced(function* (steps: Steps, name: string, duration: Duration.Input) {
-  const known = steps.entries.get(name)
-  if (known !== undefined) return yield* replay<number, never>(name, known, numbers, undefined)
   const dueAt = Math.ceil((yield* Clock.currentTimeMillis) + Math.max(0, Duration.toMillis(duration)))
-  yield* steps.active(record(steps, name, succeeded, numbers, dueAt))
-  return dueAt
+  return yield* replayed(steps, name, numbers, dueAt)
 })
 
 const until = Effect.fnUntraced(function* (steps: Steps, dueAt: number) {

@@ -59,6 +59,14 @@ export class RetryAfter extends Schema.TaggedError<RetryAfter>()("millrace/Retry
   lane: Schema.optionalKey(Schema.Boolean),
   error: Schema.optionalKey(Schema.Unknown)
 }) {}
+/** @internal The attempt has taken too long. */
+export class AttemptTimedOut extends Schema.TaggedError<AttemptTimedOut>()("millrace/AttemptTimedOut", {
+  ms: Schema.Number
+}) {
+  override get message(): string {
+    return `the attempt was interrupted after its time-out of ${this.ms} ms`
+  }
+}
 /** Gives the task back, uncounted. */
 export class Release extends Schema.TaggedError<Release>()("millrace/Release", {}) {}
 
