@@ -1300,10 +1300,12 @@ export class Engine {
    * release, for a handler that ends its process, or blocks it, before a word of it leaves would come back for ever.
    */
   #lose(task: Task, now: number): void {
+    const session = task.holder?.id ?? 0
     this.#takeLease(task)
     if (task.started) {
       task.queue.rates.add(RateKind.failures, 1, now)
-      this.#addReason(task, Reason.leaseLost, "the worker was lost, or outstayed its lease, while the handler ran")
+      const text = `the worker of session ${session} was lost, or outstayed its lease, while the handler ran`
+      this.#addReason(task, Reason.leaseLost, text)
       if (++task.lossesWhileStarted >= Limits.lossesWhileStartedMax) {
         this.#addReason(task, Reason.quarantined, `lost ${task.lossesWhileStarted} times while its handler ran`)
         return this.#end(task, Outcome.dead, task.payload, now)
