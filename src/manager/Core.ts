@@ -1553,7 +1553,7 @@ export class Core implements Out {
       this.#wanted.add(task.home)
       this.#deferredStreams.push(stream)
       this.#deferredTasks.push(task)
-      peer.deferred += task.payloadBytes
+      peer.deferred += task.payloadBytes + progressBytesOf(task)
     } else this.#writeDelivery(peer, stream, task, payload)
     this.#checkCongestion(peer)
   }

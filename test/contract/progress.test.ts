@@ -388,6 +388,37 @@ for (const way of ["in process", "over TCP"] as const) {
       )
     })
 
+    it.live("what tasks have recorded counts for how many of them one lease hands out", () =>
+      alone(way, async ({ open }) => {
+        const { peer } = await open()
+        const queue = await openQueue(peer, "q")
+        // Together more than a frame may have.
+        const ids = Array.from({ length: 12 }, (_, i) => `${i}`)
+        await put(peer, queue, ...ids)
+        const { items } = is(await peer.ask(leaseAll(12, queue)), M.leased)
+        const most = new Uint8Array(Limits.payloadBytesMax)
+        for (const one of items) {
+          await beat(peer, one, { checkpoint: most })
+          assert.deepStrictEqual(codes(await step(peer, one, "large", most)), [0])
+          await release(peer, one)
+        }
+        const again: Array<Delivery> = []
+        while (again.length < 12) {
+          const answer = is(await peer.ask(leaseAll(12, queue)), M.leased)
+          const sizes = answer.items.map(({ checkpoint, entries }) => {
+            return checkpoint!.byteLength + entries!.reduce((sum, [, value]) => sum + value.byteLength, 0)
+          })
+          const bytes = sizes.reduce((sum, size) => sum + size, 0)
+          assert.isTrue(answer.items.length === 1 || bytes <= Limits.batchBytesMax, `${bytes} bytes in one answer`)
+          again.push(...answer.items)
+        }
+        assert.deepStrictEqual(
+          again.map(({ task }) => task),
+          items.map(({ task }) => task)
+        )
+      })
+    )
+
     describe("a signal", () => {
       it.live("goes to a task by its number or its dedupe id, and keeps its first value", () =>
         alone(way, async ({ open }) => {
