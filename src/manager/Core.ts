@@ -986,8 +986,11 @@ export class Core implements Out {
   /** Takes what a heartbeat says of leased tasks. Returns those whose checkpoint does not fit on the disk. */
   #report(session: PeerSession, reports: ReadonlyArray<Progress.Report>): ReadonlyArray<number> {
     const full = this.#host.store?.low() === true
-    const isUnsaved = ({ checkpoint, task }: Progress.Report): boolean =>
-      full && checkpoint !== undefined && this.#keepsTask(task)
+    const isUnsaved = ({ checkpoint, fence, task: n }: Progress.Report): boolean => {
+      if (!full || checkpoint === undefined) return false
+      const task = this.engine.leaseOf(session, n, fence)
+      return task !== undefined && task.queue.level !== Level.memory
+    }
     this.engine.progress.report(
       session,
       reports.map((report) => ({
@@ -1705,7 +1708,8 @@ const browsed = (task: Task, diedAt: number | undefined, payload: Uint8Array | u
     checkpointBytes: checkpoint?.byteLength ?? 0,
     progress,
     entries: entries?.size ?? 0,
-    suspended
+    // Its time may be over meanwhile.
+    suspended: suspended && state === Standing.delayed
   }
 }
 

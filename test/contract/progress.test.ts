@@ -281,6 +281,14 @@ for (const way of ["in process", "over TCP"] as const) {
           await beat(peer, held, { checkpoint: bytes(1) })
           disk.low = true
           assert.deepStrictEqual((await beat(peer, held, { progress: 50, checkpoint: bytes(2) })).unsaved, [task!])
+          // There is nothing to say again of a lease that is lost, or of a task that is not one's own.
+          for (const lost of [
+            { ...held, fence: held.fence - 1 },
+            { task: 999, fence: 1 }
+          ]) {
+            const { unsaved } = await beat(peer, lost, { checkpoint: bytes(2) })
+            assert.deepStrictEqual(unsaved, [])
+          }
           // What does not go to the disk is taken, progress of the same report too.
           assert.deepStrictEqual((await beat(peer, held, { progress: 60 })).unsaved, [])
           assert.deepStrictEqual((await beat(peer, free, { checkpoint: bytes(5) })).unsaved, [])
@@ -530,6 +538,21 @@ for (const way of ["in process", "over TCP"] as const) {
           assert.deepStrictEqual(codes(await signal(peer, queue, task!, "!paid")), [0])
           const shown = await browse(peer, queue, task!)
           assert.deepStrictEqual([shown.state, shown.suspended, shown.entries], [Standing.delayed, false, 1])
+        })
+      )
+
+      it.live("whose time is over is a dead letter, and suspended no more", () =>
+        alone(way, async ({ open }) => {
+          const { peer } = await open()
+          const queue = await openQueue(peer, "q")
+          const mortal = { payloads: [bytes(0)], options: [{ ttlMs: 400 }] }
+          await peer.ask((request) => ({ type: C.put, request, queue, atomic: true, waitMs: 0, ...mortal }))
+          const first = await lease(peer, queue, soonMs)
+          await step(peer, first, "fetch", bytes(1))
+          await suspend(peer, first, undefined, 1)
+          await peer.ask((request) => ({ type: C.join, request, queue, waitMs: soonMs }))
+          const dead = await browse(peer, queue, first.task, Standing.dead)
+          assert.deepStrictEqual([dead.state, dead.suspended, dead.entries], [Standing.dead, false, 1])
         })
       )
 
