@@ -1345,8 +1345,10 @@ export class Core implements Out {
       session.answers.delete(request)
       return false
     }
-    this.#answerTasks(session, tasks, () => {
-      const items = this.#deliveries(tasks)
+    // They fitted when they were granted; what has been recorded since may be more than a frame takes.
+    const fitting = within(tasks)
+    this.#answerTasks(session, fitting, () => {
+      const items = this.#deliveries(fitting)
       this.#answering(session)?.send({ type: M.leased, request, items })
     })
     return true

@@ -396,6 +396,31 @@ for (const way of ["in process", "over TCP"] as const) {
       )
     })
 
+    it.live("what tasks have recorded since does not make an answer that is given again larger than a frame", () =>
+      alone(way, async ({ open }) => {
+        const { peer, session } = await open()
+        const queue = await openQueue(peer, "q")
+        await put(peer, queue, ...Array.from({ length: 12 }, (_, i) => `${i}`))
+        const { items } = is(await peer.ask(leaseAll(12, queue)), M.leased)
+        const request = peer.requests
+        const most = new Uint8Array(Limits.payloadBytesMax)
+        for (const one of items) {
+          await beat(peer, one, { checkpoint: most })
+          await step(peer, one, "large", most)
+        }
+        const { peer: again } = await open(
+          session.session,
+          items.flatMap(({ fence, task }) => [task, fence])
+        )
+        again.requests = request - 1
+        const given = is(await again.ask(leaseAll(12, queue)), M.leased)
+        assert.deepStrictEqual(
+          given.items.map(({ fence, task }) => [task, fence]),
+          items.slice(0, given.items.length).map(({ fence, task }) => [task, fence])
+        )
+      })
+    )
+
     it.live("what tasks have recorded counts for how many of them one lease hands out", () =>
       alone(way, async ({ open }) => {
         const { peer } = await open()
