@@ -248,9 +248,9 @@ def _unpack(body: bytes, at: int, depth: int) -> Tuple[Any, int]:
 # What the manager may send to this client: u uint, s str, b bool, B bin, a array, capitals U S N: or nil (section 14).
 _MESSAGES: Dict[int, Tuple[str, str]] = {
     0x40: ("hello", "suuuuua"), 0x41: ("authChallenge", "s"), 0x42: ("authOk", "s"),
-    0x43: ("sessionOpened", "BbBuusa"), 0x44: ("heartbeat", "uaa"), 0x45: ("control", "ua"), 0x46: ("closing", "us"),
-    0x47: ("done", "u"), 0x48: ("refused", "uusuu"), 0x49: ("opened", "uusau"), 0x4A: ("putDone", "uuu"),
-    0x4B: ("putItems", "uaaa"), 0x4C: ("leased", "ua"), 0x4E: ("items", "ua"), 0x50: ("stats", "ua"),
+    0x43: ("sessionOpened", "BbBuusa"), 0x44: ("heartbeat", "uaabuua"), 0x45: ("control", "ua"),
+    0x46: ("closing", "us"), 0x47: ("done", "u"), 0x48: ("refused", "uusuu"), 0x49: ("opened", "uusau"),
+    0x4A: ("putDone", "uuu"), 0x4B: ("putItems", "uaaa"), 0x4C: ("leased", "ua"), 0x4E: ("items", "ua"), 0x50: ("stats", "ua"),
     0x51: ("outcome", "ua"),
 }  # fmt: skip
 _ANSWERS = frozenset(("done", "refused", "opened", "putDone", "putItems", "leased", "items", "stats", "outcome"))
@@ -859,6 +859,7 @@ class Client:
             for column, attribute in ((message[1], "lost"), (message[2], "cancelled")):
                 for number in _uints(column, attribute):
                     self._stop(held.get(number), attribute)
+            self.draining = self.draining or message[3]
             answered.set()
         elif name == "control":
             self.draining = self.draining or message[0] == 1

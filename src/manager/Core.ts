@@ -986,8 +986,11 @@ export class Core implements Out {
   /** Takes what a heartbeat says of leased tasks. Returns those whose checkpoint does not fit on the disk. */
   #report(session: PeerSession, reports: ReadonlyArray<Progress.Report>): ReadonlyArray<number> {
     const full = this.#host.store?.low() === true
-    const isUnsaved = ({ checkpoint, task }: Progress.Report): boolean =>
-      full && checkpoint !== undefined && this.#keepsTask(task)
+    const isUnsaved = ({ checkpoint, fence, task: n }: Progress.Report): boolean => {
+      if (!full || checkpoint === undefined) return false
+      const task = this.engine.leaseOf(session, n, fence)
+      return task !== undefined && task.queue.level !== Level.memory
+    }
     this.engine.progress.report(
       session,
       reports.map((report) => ({
@@ -1342,8 +1345,10 @@ export class Core implements Out {
       session.answers.delete(request)
       return false
     }
-    this.#answerTasks(session, tasks, () => {
-      const items = this.#deliveries(tasks)
+    // They fitted when they were granted; what has been recorded since may be more than a frame takes.
+    const fitting = within(tasks)
+    this.#answerTasks(session, fitting, () => {
+      const items = this.#deliveries(fitting)
       this.#answering(session)?.send({ type: M.leased, request, items })
     })
     return true
@@ -1553,7 +1558,7 @@ export class Core implements Out {
       this.#wanted.add(task.home)
       this.#deferredStreams.push(stream)
       this.#deferredTasks.push(task)
-      peer.deferred += task.payloadBytes
+      peer.deferred += task.payloadBytes + progressBytesOf(task)
     } else this.#writeDelivery(peer, stream, task, payload)
     this.#checkCongestion(peer)
   }
@@ -1705,7 +1710,8 @@ const browsed = (task: Task, diedAt: number | undefined, payload: Uint8Array | u
     checkpointBytes: checkpoint?.byteLength ?? 0,
     progress,
     entries: entries?.size ?? 0,
-    suspended
+    // Its time may be over meanwhile.
+    suspended: suspended && state === Standing.delayed
   }
 }
 

@@ -23,7 +23,7 @@ import { RateKind } from "./Rates.ts"
 import { Code, type Refusal, refusal } from "./Refusal.ts"
 import { type NextCron, Repeat, type RepeatDefinition, Repeats } from "./Repeat.ts"
 import { LeaseStream, OutcomeStream, type PutBatch, PutStatus, type Session, Waiter } from "./Session.ts"
-import { type AttemptReason, Outcome, Reason, State, Task, type TaskOptions } from "./Task.ts"
+import { type AttemptReason, Outcome, progressBytesOf, Reason, State, Task, type TaskOptions } from "./Task.ts"
 import { TaskTable } from "./TaskTable.ts"
 import { type Timer, Timers } from "./Timers.ts"
 
@@ -1608,7 +1608,7 @@ export class Engine {
     while (tasks.length < count && bytes < Limits.batchBytesMax) {
       const task = queue.ready.first(now)
       if (task === undefined) break
-      bytes += task.payloadBytes
+      bytes += task.payloadBytes + progressBytesOf(task)
       // The first may be as large as a queue allows; with others beside it, it would not fit one frame.
       if (tasks.length > 0 && bytes > Limits.batchBytesMax) break
       queue.ready.pop(now)

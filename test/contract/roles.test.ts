@@ -113,6 +113,9 @@ const put =
     return { type: C.put, request, queue, atomic: true, waitMs: 0, payloads, options: undefined }
   }
 
+/** Dedupe ids of the tasks of a place: the dead letter, the leased and the ready one. */
+const ids = ["dead", "leased", "ready"]
+
 const openObject =
   (name: string, kind: number, create = true) =>
   (request: number) =>
@@ -121,7 +124,7 @@ const openObject =
 /** `mine`: the tester takes the leases itself where it may; else the admin has them. */
 const prepare = async (admin: Ask, tester: Ask, name: string, mine: boolean, mayLease: boolean): Promise<Place> => {
   const queue = number(await admin(openOf(name, [])))
-  await admin(put(queue, 3))
+  await admin((request) => ({ ...put(queue, 3)(request), options: ids.map((id) => ({ id })) }))
   const [dead, deadFence] = leaseOf(await admin(lease(queue)))
   const failures = [{ reason: 1, error: undefined, text: "poison", retryAfterMs: undefined }]
   await admin((request) => ({ type: C.fail, request, tasks: [dead], fences: [deadFence], failures }))
@@ -202,6 +205,24 @@ const cells: Readonly<Record<keyof typeof C, Readonly<Record<string, Cell>>>> = 
       says: ({ fence, leased }) => ({ type: C.heartbeat, sequence: 1, held: [leased, fence] }),
       who: "wa",
       by: "lease"
+    },
+    "with progress": {
+      says: ({ fence, leased }) => {
+        const reports = [{ task: leased, fence, progress: 5_000, checkpoint: undefined }]
+        return { type: C.heartbeat, sequence: 1, held: [leased, fence], reports }
+      },
+      who: "wa",
+      by: "lease",
+      changes: true
+    },
+    "with a checkpoint": {
+      says: ({ fence, leased }) => {
+        const reports = [{ task: leased, fence, progress: undefined, checkpoint: bytes }]
+        return { type: C.heartbeat, sequence: 1, held: [leased, fence], reports }
+      },
+      who: "wa",
+      by: "lease",
+      changes: true
     }
   },
   goodbye: { "at the end": { says: () => ({ type: C.goodbye }), who: "*", by: "session" } },
@@ -329,6 +350,64 @@ const cells: Readonly<Record<keyof typeof C, Readonly<Record<string, Cell>>>> = 
       who: "wa",
       by: "lease",
       changes: true
+    }
+  },
+  step: {
+    "of a lease": {
+      says: ({ fence, leased }, request) => {
+        return { type: C.step, request, items: [{ task: leased, fence, name: "fetched", value: bytes }] }
+      },
+      who: "wa",
+      by: "lease",
+      changes: true
+    }
+  },
+  suspend: {
+    "for a while": {
+      says: ({ fence, leased }, request) => {
+        return { type: C.suspend, request, items: [{ task: leased, fence, forMs: 3_600_000, seen: 0 }] }
+      },
+      who: "wa",
+      by: "lease",
+      changes: true
+    },
+    "until a signal": {
+      says: ({ fence, leased }, request) => {
+        return { type: C.suspend, request, items: [{ task: leased, fence, forMs: undefined, seen: 0 }] }
+      },
+      who: "wa",
+      by: "lease",
+      changes: true
+    }
+  },
+  signal: {
+    "by number": {
+      says: ({ leased, queue }, request) => {
+        return { type: C.signal, request, queue, task: leased, id: undefined, name: "!paid", value: bytes }
+      },
+      who: "pwa",
+      by: "queue",
+      changes: true
+    },
+    "by id": {
+      says: ({ queue }, request) => {
+        return { type: C.signal, request, queue, task: undefined, id: "ready", name: "!paid", value: bytes }
+      },
+      who: "pwa",
+      by: "queue",
+      changes: true
+    }
+  },
+  find: {
+    "a living task": {
+      says: ({ queue }, request) => ({ type: C.find, request, queue, id: "leased" }),
+      who: "pwoa",
+      by: "queue"
+    },
+    "an ended task": {
+      says: ({ queue }, request) => ({ type: C.find, request, queue, id: "dead" }),
+      who: "pwoa",
+      by: "queue"
     }
   },
   peek: {
@@ -661,6 +740,8 @@ describe("roles", () => {
           assert.include([Code.timedOut, Code.taskNotFound], answer.code, `${about}: ${answer.subject}`)
         }
         assert.isFalse(answer?.type === M.items && answer.codes.some((code) => code !== 0), about)
+        if (answer?.type === M.heartbeat) assert.deepStrictEqual([answer.lost, answer.unsaved], [[], []], about)
+        if (answer?.type === M.found) assert.isDefined(answer.task, about)
         if (cell.changes === true) assert.notStrictEqual(after, before, `${about}: the snapshot does not show it`)
       }
 
@@ -712,6 +793,15 @@ describe("roles", () => {
                 const code = answer.type === M.items ? answer.codes[0] : answer.type === M.refused ? answer.code : 0
                 assert.strictEqual(code, committed, name)
               }
+              const lease = { task: leased, fence }
+              const says: ReadonlyArray<(request: number) => ClientMessages.Request> = [
+                (request) => ({ type: C.step, request, items: [{ ...lease, name: "s", value: bytes }] }),
+                (request) => ({ type: C.suspend, request, items: [{ ...lease, forMs: 1, seen: 0 }] })
+              ]
+              for (const say of says) {
+                const answer = await worker(say)
+                assert.deepStrictEqual(answer.type === M.items && answer.codes, [committed], name)
+              }
               workers.say({ type: C.heartbeat, sequence: 1, held: [leased, fence, 7_000_000, 1] })
               const heard = await workers.next(M.heartbeat)
               assert.deepStrictEqual(
@@ -720,8 +810,8 @@ describe("roles", () => {
               )
             }
           })
-          // Two commits and a heartbeat: what is hidden is counted, what is absent is not.
-          assert.strictEqual((yield* manager.counters).notPermitted - before, 3)
+          // Two commits, a step, a suspend and a heartbeat: what is hidden is counted, what is absent is not.
+          assert.strictEqual((yield* manager.counters).notPermitted - before, 5)
         })
       )
 
@@ -739,14 +829,24 @@ describe("roles", () => {
             const { fence, leased, queue } = await prepare(admin, worker, "mine.seen", true, true)
             const values = [Uint8Array.of(1, 0x32)]
             await worker((request) => ({ type: C.checkpoint, request, tasks: [leased], fences: [fence], values }))
+            const items = [{ task: leased, fence, name: "seen", value: Uint8Array.of(1, 0x33) }]
+            await worker((request) => ({ type: C.step, request, items }))
             await worker((request) => ({ type: C.release, request, held: [leased, fence] }))
+            const whole = await admin((request) => ({ type: C.peek, request, queue, count: 1 }))
+            assert(whole.type === M.peeked)
+            assert.deepStrictEqual(
+              whole.items.map(({ checkpoint, entries }) => [checkpoint, entries]),
+              [[values[0], [["seen", Uint8Array.of(1, 0x33)]]]]
+            )
             const peeked = await observer((request) => ({ type: C.peek, request, queue, count: 9 }))
             assert(peeked.type === M.peeked)
             assert.deepStrictEqual(
-              peeked.items.map(({ checkpoint, payload, task }) => [task, payload.byteLength, checkpoint]),
+              peeked.items.map(({ checkpoint, entries, payload, task }) => {
+                return [task, payload.byteLength, checkpoint, entries]
+              }),
               [
-                [leased, 0, undefined],
-                [leased + 1, 0, undefined]
+                [leased, 0, undefined, undefined],
+                [leased + 1, 0, undefined, undefined]
               ]
             )
             const repeats = await observer((request) => ({ type: C.repeats, request, queue }))

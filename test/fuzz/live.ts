@@ -47,6 +47,9 @@ export interface LiveResult {
   answers: number
   closings: number
   takeovers: number
+  /** Tasks that were suspended, and steps and signals that were recorded. */
+  suspended: number
+  entries: number
   /** Tasks that the neighbour put, leased and committed. */
   neighbour: number
   /** Of the thread's time. */
@@ -62,6 +65,8 @@ export const newLiveResult = (): LiveResult => ({
   answers: 0,
   closings: 0,
   takeovers: 0,
+  suspended: 0,
+  entries: 0,
   neighbour: 0,
   longestTurnMs: 0,
   failure: undefined
@@ -95,13 +100,43 @@ const held = (random: Random, { leases }: Known): ReadonlyArray<number> => {
   return pairs.map((value) => Math.min(Math.max(0, value), Number.MAX_SAFE_INTEGER))
 }
 
-/** A command of the grammar whose numbers are aimed at what is there; never at the neighbour's queue. */
+/** Numbers of a lease of its own, mostly; of one that was heard, or near it, or of none. */
+const lease = (
+  random: Random,
+  { leases }: FuzzPeer,
+  known: Known
+): { readonly task: number; readonly fence: number } => {
+  const at = leases.length - 2 - 2 * random.int(Math.min(4, leases.length / 2))
+  const [task, fence] = leases.length > 0 && random.int(4) > 0 ? leases.slice(at) : held(random, known)
+  return { task: task ?? random.int(1_000), fence: fence ?? random.int(1_000) }
+}
+
+const taskId = (random: Random): string => random.pick(["one", "two", "three", "four"])
+
+/** Few names, so that they meet. */
+const stepName = (random: Random): string => random.pick(["", "a", "b", "c"])
+
+/** A command of the grammar. */
 const command = (random: Random, peer: FuzzPeer, known: Known, forbidden: number): ClientMessages.ClientMessage => {
   // Work and its ends more often than the rest, logins and goodbyes seldom.
   const drawn = random.int(3) === 0 ? random.pick(workers)(random) : random.pick(commands)(random)
   if ((drawn.type <= C.sessionOpen || drawn.type === C.goodbye || drawn.type === C.close) && random.int(20) > 0) {
-    return { type: C.heartbeat, sequence: random.int(100), held: held(random, known) }
+    const beat = { type: C.heartbeat, sequence: random.int(100), held: held(random, known) } as const
+    if (random.chance(50)) return beat
+    const drawn = clientMessages.heartbeat(random) as ClientMessages.Heartbeat
+    return { ...beat, reports: (drawn.reports ?? []).map((report) => ({ ...report, ...lease(random, peer, known) })) }
   }
+  return aim(random, peer, known, forbidden, drawn)
+}
+
+/** The message with its numbers aimed at what is there; never at the neighbour's queue. */
+const aim = (
+  random: Random,
+  peer: FuzzPeer,
+  known: Known,
+  forbidden: number,
+  drawn: ClientMessages.ClientMessage
+): ClientMessages.ClientMessage => {
   const queueOf = (made: number): number => {
     const queue = aimed(random, known.queues, made)
     return queue === forbidden ? random.pick(huge) : queue
@@ -111,13 +146,36 @@ const command = (random: Random, peer: FuzzPeer, known: Known, forbidden: number
   if ("queue" in m) m["queue"] = queueOf(random.int(20))
   if ("object" in m) m["object"] = aimed(random, known.objects, random.int(20))
   if ("stream" in m) m["stream"] = aimed(random, known.streams, random.int(20))
-  if ("name" in m) m["name"] = random.pick(names)
+  if ("name" in m) m["name"] = drawn.type === C.signal ? `!${stepName(random)}` : random.pick(names)
   if ("waitMs" in m && random.int(4) > 0) m["waitMs"] = random.int(3) === 0 ? undefined : random.int(20)
   if ("held" in m) m["held"] = held(random, known)
   if (drawn.type === C.open) {
     m["fingerprint"] = new Uint8Array()
     const lanes = [20, 0, 1_000, 3, 0, 100, 0, 0, 1_000, 50, 60_000, 50, 60_000, 0, random.int(2), random.int(3)]
     m["policy"] = random.pick([[], [], lanes, drawn.policy])
+  }
+  if (drawn.type === C.step) {
+    m["items"] = drawn.items.map((item) => ({ ...item, ...lease(random, peer, known), name: stepName(random) }))
+  }
+  if (drawn.type === C.suspend) {
+    // Short ones mostly: then they end within the sequence.
+    m["items"] = drawn.items.map((item) => ({
+      ...item,
+      ...lease(random, peer, known),
+      forMs: random.int(3) === 0 ? undefined : random.int(random.pick([1, 20, 1_000_000])),
+      seen: random.int(4)
+    }))
+  }
+  // By number or by id; the ids of tasks are few as well.
+  if (drawn.type === C.signal && drawn.id !== undefined) m["id"] = taskId(random)
+  if (drawn.type === C.find) m["id"] = taskId(random)
+  if (drawn.type === C.put) {
+    m["options"] = drawn.options?.map((options) => {
+      return options?.id === undefined || random.int(3) === 0 ? options : { ...options, id: taskId(random) }
+    })
+  }
+  if (drawn.type === C.heartbeat && drawn.reports !== undefined) {
+    m["reports"] = drawn.reports.map((report) => ({ ...report, ...lease(random, peer, known) }))
   }
   if (drawn.type === C.commit || drawn.type === C.fail || drawn.type === C.checkpoint) {
     // As many pairs as the message has items: other fields go by their number.
@@ -155,10 +213,46 @@ const workers = [
   clientMessages.release,
   clientMessages.started,
   clientMessages.renew,
+  clientMessages.step,
+  clientMessages.suspend,
+  clientMessages.signal,
+  clientMessages.find,
+  clientMessages.heartbeat,
   clientMessages.openObject
 ]
 
 const noBytes = new Uint8Array()
+
+const progress = [clientMessages.step, clientMessages.step, clientMessages.suspend, clientMessages.heartbeat]
+const answers = [clientMessages.signal, clientMessages.find, clientMessages.lease, clientMessages.release]
+
+/** What leads far into a task that waits: a queue, a task with an id, its lease; then what its handler and others say. */
+const resumable = async (random: Random, peer: FuzzPeer, known: Known, forbidden: number): Promise<void> => {
+  const next = (): number => 100 + peer.request++
+  const heard = async (holds: () => boolean): Promise<boolean> => {
+    for (let i = 0; i < 50 && !holds() && !peer.closed; i++) await turn()
+    return holds()
+  }
+  const one = { name: random.pick(names), fingerprint: noBytes, schema: "", accepts: [], policy: [] }
+  const queues = known.queues.length
+  peer.say([{ type: C.open, request: next(), ...one }])
+  if (!(await heard(() => known.queues.length > queues))) return
+  const queue = known.queues.at(-1)!
+  if (queue === forbidden) return
+  const leases = peer.leases.length
+  const items = { payloads: [noBytes, noBytes], options: [{ id: taskId(random) }, undefined] }
+  peer.say([
+    { type: C.put, request: next(), queue, atomic: false, waitMs: 0, ...items },
+    { type: C.lease, request: next(), queue, count: 2, waitMs: 0, get: false }
+  ])
+  if (!(await heard(() => peer.leases.length > leases))) return
+  for (let i = 1 + random.int(4); i > 0; i--) {
+    const drawn = random.pick(random.int(3) > 0 ? progress : answers)(random)
+    const said = aim(random, peer, known, forbidden, drawn)
+    peer.say([random.int(4) > 0 && "queue" in said && said.queue !== undefined ? { ...said, queue } : said])
+    if (random.int(2) === 0) await turn()
+  }
+}
 
 /** Runs the links of one sequence. */
 const play = async (
@@ -243,6 +337,10 @@ const play = async (
           )
         } else if (random.int(5) === 0) peer.say([{ type: C.goodbye }])
         break
+      case 7:
+      case 8:
+        await resumable(random, peer, known, forbidden)
+        break
       case 6: {
         const bytes = framed(peer)
         for (let at = 0; at < bytes.byteLength; at += 7) peer.write(bytes.subarray(at, at + 7))
@@ -294,6 +392,12 @@ const world = (options: LiveOptions, sequences: ReadonlyArray<number>, result: L
     const run = Effect.runPromiseWith(yield* Effect.context<TaskQueueClient>())
     const dial: Dial = options.tcp === true ? { port: address._tag === "Tcp" ? address.port : 0, key } : { connect }
     const engine = core!.engine
+    const { changed } = core!
+    core!.changed = (change, task) => {
+      if (change === "suspended") result.suspended++
+      if (change === "entry") result.entries++
+      changed(change, task)
+    }
     yield* neighbourQueue.size
     options.sabotage?.(core!)
     const forbidden = engine.find("neighbour")!.id

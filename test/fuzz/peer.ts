@@ -65,6 +65,8 @@ export class FuzzPeer {
   /** What went wrong with what the manager said. */
   fault: string | undefined = undefined
   request = 0
+  /** Task, fence, ...: what it has been given itself. */
+  readonly leases: Array<number> = []
   #said: Uint8Array
   #scram: Scram.ClientStateOf<"FirstSent"> | undefined
   readonly #known: Known
@@ -203,9 +205,15 @@ export class FuzzPeer {
       case M.putItems:
         known.tasks.push(...message.tasks)
         return
+      case M.found:
+        if (message.task !== undefined) known.tasks.push(message.task)
+        return
       case M.leased:
       case M.deliver:
-        for (const { fence, task } of message.items as ReadonlyArray<Delivery>) known.leases.push(task, fence)
+        for (const { fence, task } of message.items as ReadonlyArray<Delivery>) {
+          known.leases.push(task, fence)
+          this.leases.push(task, fence)
+        }
         return
     }
   }

@@ -202,6 +202,33 @@ export const livePlants: ReadonlyArray<LivePlant> = [
     }
   },
   {
+    bug: "a lease is suspended by whoever knows its number",
+    found: /the neighbour failed: LeaseLost/,
+    sabotage: ({ engine: { progress, tasks } }) => {
+      const suspend = progress.suspend.bind(progress)
+      progress.suspend = (session, request, items, now) => {
+        for (const { task } of items) {
+          const owner = tasks.owner(task)
+          if (owner instanceof Task && owner.holder !== undefined) return suspend(owner.holder, request, items, now)
+        }
+        suspend(session, request, items, now)
+      }
+    }
+  },
+  {
+    bug: "the bytes of a signal are not counted",
+    found: /progressBytes is/,
+    sabotage: ({ engine: { progress, queues } }) => {
+      const signal = progress.signal.bind(progress)
+      progress.signal = (...args) => {
+        const queue = queues[args[2]]
+        const before = queue?.progressBytes ?? 0
+        signal(...args)
+        if (queue !== undefined) queue.progressBytes = before
+      }
+    }
+  },
+  {
     bug: "a connection that is closed leaves its session behind",
     found: /never happened|counts|waits/,
     sabotage: ({ engine }) => {

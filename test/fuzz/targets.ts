@@ -540,6 +540,8 @@ const recordFields: Readonly<Record<number, string>> = {
   [Kind.putProgress]: "uu[u][u]",
   [Kind.namespace]: "uub",
   [Kind.checkpoint]: "ub",
+  [Kind.suspended]: "uuu",
+  [Kind.entries]: "u[sb]",
   [Kind.repeat]: "us?u?ssb?muuuuu",
   [Kind.repeatRemoved]: "us",
   [Kind.lane]: "us?ou*",
@@ -602,10 +604,11 @@ const writeRecord = (w: Writer, kind: number, random: Random): void => {
       // A lane that is nothing any more ends here.
       if (kind === Kind.lane) return
     } else if (field === "[") {
+      const end = fields.indexOf("]", i)
       const count = random.int(3)
       w.array(count)
-      for (let n = 0; n < count; n++) writeField(w, fields[i + 1]!, random)
-      i += 2
+      for (let n = 0; n < count; n++) for (const each of fields.slice(i + 1, end)) writeField(w, each, random)
+      i = end
     } else writeField(w, field, random)
   }
 }
@@ -617,7 +620,8 @@ const spansOf = (record: object): ReadonlyArray<{ readonly at: number; readonly 
 
 /** A row is read or refused; what it says stays in the row lies in it. */
 export const rows = (read = readRow): Target => {
-  const kinds = Object.keys(recordFields).map(Number)
+  const kinds = Object.values(Kind)
+  for (const kind of kinds) expect(kind in recordFields, `no shape of record ${kind} is known`)
   let size = 0
   const inRow = (at: number, bytes: number): void => {
     if (at < 0 || at + bytes > size) throw new Error(`${bytes} bytes at ${at} do not lie in a row of ${size}`)

@@ -7,6 +7,8 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { afterAll, beforeAll } from "vitest"
 import * as TaskQueue from "../../src/TaskQueue.ts"
+import { ClientType as C, ManagerType as M } from "../../src/wire/Vocabulary.ts"
+import { Raw } from "../contract/raw.ts"
 import { asClient, fixture, key, type Serving, serve, startCommand, stopAll, temporaryFolder } from "./support.ts"
 
 const reason = (() => {
@@ -148,6 +150,31 @@ describe.skipIf(reason !== undefined)(`the client in Python${reason === undefine
       bytesResults.map((one) => (one._tag === "Success" ? one.result : one)),
       bytes
     )
+  })
+
+  it("leases a task that has steps and signals, which it passes over, with the checkpoint of its last attempt", async () => {
+    const saved = Schema.Struct({ at: Schema.Int })
+    const queue = TaskQueue.make("to-python-again", { ...options, checkpoint: saved })
+    await asClient(serving.port, queue.put("again"))
+    const raw = new Raw(serving.port)
+    await raw.login({ key })
+    const one = { name: "to-python-again", fingerprint: new Uint8Array(), schema: "", accepts: [], policy: undefined }
+    const opened = await raw.ask((request) => ({ type: C.open, request, ...one }))
+    assert(opened.type === M.opened)
+    const lease = { queue: opened.queue, count: 1, waitMs: 0, get: false }
+    const leased = await raw.ask((request) => ({ type: C.lease, request, ...lease }))
+    assert(leased.type === M.leased)
+    const { fence, task } = leased.items[0]!
+    const text = (json: string): Uint8Array => Uint8Array.of(1, ...new TextEncoder().encode(json))
+    const items = [{ task, fence, name: "fetched", value: text("200") }]
+    await raw.ask((request) => ({ type: C.step, request, items }))
+    const signal = { queue: opened.queue, task, id: undefined, name: "!paid", value: text("true") }
+    await raw.ask((request) => ({ type: C.signal, request, ...signal }))
+    const checkpoint = { tasks: [task], fences: [fence], values: [text('{"at":7}')] }
+    await raw.ask((request) => ({ type: C.checkpoint, request, ...checkpoint }))
+    await raw.ask((request) => ({ type: C.release, request, held: [task, fence] }))
+    raw.destroy()
+    assert.deepStrictEqual(await python("again"), ["again", { at: 7 }, 1, false])
   })
 
   it("puts what our client leases, value for value, and reads the results", async () => {

@@ -61,15 +61,21 @@ export interface DocumentedMessage {
   readonly word: string
   /** Elements after the type. */
   readonly elements: ReadonlyArray<string>
+  /** How many of them every such message has: the last ones may be left out where the table says so. */
+  readonly needed: number
 }
 
 /** Every heading `#### 0x11 put` with the names of its table. */
 export const messages: ReadonlyArray<DocumentedMessage> = [...page.matchAll(/^#### (0x[0-9a-f]{2}) `(\w+)`$/gm)].map(
-  ([heading, type, word]) => ({
-    type: Number(type),
-    word: word!,
-    elements: table(heading).map(([, element]) => element!)
-  })
+  ([heading, type, word]) => {
+    const rows = table(heading)
+    return {
+      type: Number(type),
+      word: word!,
+      elements: rows.map(([, element]) => element!),
+      needed: rows.filter(([, , , , meaning]) => meaning?.includes("may be left out") !== true).length
+    }
+  }
 )
 
 // ---- meanings

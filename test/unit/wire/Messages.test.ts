@@ -57,6 +57,15 @@ const outcomeOf = (decode: (r: Reader) => unknown, bytes: Uint8Array): string =>
   }
 }
 
+const hasReports = (message: unknown): boolean =>
+  typeof message === "object" && message !== null && "reports" in message
+
+/** The message with what it may leave out: only then is one more element one that nobody knows. */
+const whole = (message: unknown): unknown => {
+  const { type } = message as { readonly type: number }
+  return type === C.heartbeat && !hasReports(message) ? { ...(message as Client.Heartbeat), reports: [] } : message
+}
+
 for (const side of sides) {
   describe(`messages of the ${side.name}`, () => {
     it("are the same after the journey, of every type and with any values", () => {
@@ -75,15 +84,16 @@ for (const side of sides) {
     it("may grow at their end, and may not be shorter", () => {
       const r = new Random(11)
       for (const make of side.make) {
-        const message = make(r)
+        const message = whole(make(r))
         const bytes = side.encode(message)
         const length = bytes[0]! & 0x0f
         // A nil, and an array that holds a string and an integer.
         const longer = new Reader(withLength(bytes, length + 2, [0xc0, 0x92, 0xa1, 0x61, 0xcc, 0xff]))
         assert.deepStrictEqual(side.decode(longer), message)
         assert.isTrue(longer.done)
-        if (length === 1) continue
-        assert.match(outcomeOf(side.decode, withLength(bytes, length - 1)), /has \d+ elements, not \d+/)
+        const shortest = length - (hasReports(message) ? 1 : 0)
+        if (shortest === 1) continue
+        assert.match(outcomeOf(side.decode, withLength(bytes, shortest - 1)), /has \d+ elements, not \d+/)
       }
     })
 

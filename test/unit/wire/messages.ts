@@ -7,6 +7,7 @@ import {
   type Browsed,
   ClientType as C,
   type Delivery,
+  type Entry,
   type Filter,
   ManagerType as M,
   type Outcome,
@@ -63,6 +64,14 @@ const sparse = <A>(r: Random, length: number, make: () => A): ReadonlyArray<A | 
 const present = <K extends string, A>(field: K, value: A | undefined): { readonly [k in K]?: A } =>
   value === undefined ? {} : ({ [field]: value } as { readonly [k in K]: A })
 
+/** What a heartbeat says of one lease. */
+const report = (r: Random) => ({
+  task: uint(r),
+  fence: uint(r),
+  progress: maybe(r, () => r.int(Limits.progressWhole + 1)),
+  checkpoint: maybe(r, () => r.bytes(r.int(50)))
+})
+
 type MakeClient = { readonly [K in keyof typeof C]: (r: Random) => Client.ClientMessage }
 
 export const clientMessages: MakeClient = {
@@ -80,7 +89,15 @@ export const clientMessages: MakeClient = {
   authFirst: (r) => ({ type: C.authFirst, mechanism: "SCRAM-SHA-256", message: text(r) }),
   authFinal: (r) => ({ type: C.authFinal, message: text(r) }),
   sessionOpen: (r) => ({ type: C.sessionOpen, session: maybe(r, () => r.bytes(16)), held: held(r) }),
-  heartbeat: (r) => ({ type: C.heartbeat, sequence: uint(r), held: held(r) }),
+  heartbeat: (r) => ({
+    type: C.heartbeat,
+    sequence: uint(r),
+    held: held(r),
+    ...present(
+      "reports",
+      maybe(r, () => many(r, () => report(r)))
+    )
+  }),
   goodbye: () => ({ type: C.goodbye }),
   abandon: (r) => ({ type: C.abandon, request: uint(r) }),
   answered: (r) => ({ type: C.answered, ranges: held(r) }),
@@ -261,6 +278,34 @@ export const clientMessages: MakeClient = {
       values: tasks.map(() => r.bytes(r.int(100)))
     }
   },
+  step: (r) => ({
+    type: C.step,
+    request: uint(r),
+    items: many(r, () => ({ task: uint(r), fence: uint(r), name: text(r), value: r.bytes(r.int(100)) }))
+  }),
+  suspend: (r) => ({
+    type: C.suspend,
+    request: uint(r),
+    items: many(r, () => ({
+      task: uint(r),
+      fence: uint(r),
+      forMs: maybe(r, () => r.int(1_000_000)),
+      seen: uint(r)
+    }))
+  }),
+  signal: (r) => {
+    const byNumber = r.chance(50)
+    return {
+      type: C.signal,
+      request: uint(r),
+      queue: uint(r),
+      task: byNumber ? uint(r) : undefined,
+      id: byNumber ? undefined : text(r),
+      name: `!${text(r)}`,
+      value: r.bytes(r.int(100))
+    }
+  },
+  find: (r) => ({ type: C.find, request: uint(r), queue: uint(r), id: text(r) }),
   explain: (r) => ({ type: C.explain, request: uint(r), queue: uint(r), task: maybe(r, () => uint(r)) }),
   repeat: (r) => ({
     type: C.repeat,
@@ -286,9 +331,18 @@ const delivery = (r: Random): Delivery => {
     payload: r.bytes(r.int(100)),
     key: extra ? text(r) : undefined,
     trace: extra ? text(r) : undefined,
-    checkpoint: extra ? r.bytes(r.int(30)) : undefined
+    checkpoint: extra ? r.bytes(r.int(30)) : undefined,
+    ...present(
+      "entries",
+      maybe(r, () => entries(r))
+    )
   }
 }
+
+/** Steps and signals; no name comes twice. */
+const entries = (r: Random): ReadonlyArray<Entry> => [
+  ...new Map(many(r, () => [`${r.pick(["", "!"])}${text(r)}`, r.bytes(r.int(30))] as const))
+]
 
 const outcome = (r: Random): Outcome => ({
   task: uint(r),
@@ -362,7 +416,10 @@ const browsed = (r: Random): Browsed => ({
   key: maybe(r, () => text(r)),
   labels: many(r, () => text(r, 10)),
   reasons: many(r, () => ({ attempt: uint(r), reason: uint(r), text: text(r) })),
-  checkpointBytes: uint(r)
+  checkpointBytes: uint(r),
+  progress: maybe(r, () => r.int(Limits.progressWhole + 1)),
+  entries: uint(r),
+  suspended: r.chance(50)
 })
 
 type MakeManager = { readonly [K in keyof typeof M]: (r: Random) => Manager.ManagerMessage }
@@ -390,7 +447,16 @@ export const managerMessages: MakeManager = {
     durability: "fsync",
     lost: uints(r)
   }),
-  heartbeat: (r) => ({ type: M.heartbeat, sequence: uint(r), lost: uints(r), cancelled: uints(r) }),
+  heartbeat: (r) => ({
+    type: M.heartbeat,
+    sequence: uint(r),
+    lost: uints(r),
+    cancelled: uints(r),
+    draining: r.chance(50),
+    heartbeatMs: uint(r),
+    requestsInFlightMax: uint(r),
+    unsaved: uints(r)
+  }),
   control: (r) => ({ type: M.control, kind: uint(r), tasks: uints(r) }),
   closing: (r) => ({ type: M.closing, code: uint(r), text: text(r, 300) }),
   done: (r) => ({ type: M.done, request: uint(r) }),
@@ -453,6 +519,7 @@ export const managerMessages: MakeManager = {
     request: uint(r),
     facts: many(r, () => ({ kind: uint(r), subject: text(r), at: uint(r), value: uint(r), limit: uint(r) }))
   }),
+  found: (r) => ({ type: M.found, request: uint(r), task: maybe(r, () => uint(r)), standing: r.int(16) }),
   repeats: (r) => ({
     type: M.repeats,
     request: uint(r),
