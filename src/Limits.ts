@@ -331,6 +331,10 @@ export const graceMsDefault = 10_000
 export const watchdogMsDefault = 30_000
 export const watchdogMsMin = 1_000
 export const watchdogMsMax = 3_600_000
+/** Pause before a take from a persisted queue asks a manager again that was away. */
+export const takeRetryMs = 500
+/** Ids of one persisted queue that were offered again after a cleanup, and whose latest element a program remembers. */
+export const reofferedIdsKeptMax = 10_000
 /** Reconnect back-off of a client: base and cap, full jitter. */
 export const reconnectBaseMs = 100
 export const reconnectCapMs = 5_000

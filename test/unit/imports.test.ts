@@ -37,6 +37,7 @@ const free = new Set([
   "index",
   "Client",
   "Manager",
+  "PersistedQueueStore",
   "SharedCounter",
   "SharedDict",
   "SharedSet",
