@@ -27,15 +27,19 @@ import {
   type History,
   type PutCall,
   type PutItem,
+  type Recorded,
   type RepeatCall,
   type SaveCall,
   type SharedCall,
+  type SignalCall,
+  type StepCall,
   verdictOf
 } from "./History.ts"
 import { Bad, type Item, type Operation, type Plan, type SimQueue } from "./Plan.ts"
 import type { SeededRandom } from "./Random.ts"
 import { clicks, collect, type Hand, notes, objectsOf, onces, owned, readAll, useObject, words } from "./Sharing.ts"
 import type { SimNetwork } from "./SimNetwork.ts"
+import * as Stepping from "./Stepping.ts"
 import type { Process, World } from "./World.ts"
 
 /** What the programs of one schedule share. */
@@ -57,6 +61,9 @@ export interface Stage {
   readonly work: Map<Process, Fiber.Fiber<unknown>>
   /** Task ids that any client has learned: what `outcome` asks for. */
   readonly known: Array<{ readonly queue: SimQueue; readonly taskId: string }>
+  /** Tasks whose handlers may wait for the signal `go`, and those that have it for certain. */
+  readonly waiting: Map<string, SimQueue>
+  readonly signalled: Set<string>
   /** Operations that each client has left, over its restarts. */
   readonly left: Array<number>
 }
@@ -153,6 +160,9 @@ const ids = 12
 
 const treatments = ["commit", "commit", "commit", "release", "fail", "kill", "renew", "late", "twice", "never"] as const
 
+/** What handlers wait for. */
+const go = "!go"
+
 // ---- clients
 
 /** A client that uses the queues until it has used up its operations, then stays for its readers. */
@@ -246,6 +256,17 @@ class User {
         return this.#lane(queue)
       case "repeat":
         return this.#repeat(queue)
+      case "step":
+        return this.#steppedLease(queue)
+      case "signal":
+        return this.#signal(queue)
+      case "find":
+        return recorded(
+          this.#stage,
+          this.#other("find", queue),
+          Stepping.find(queue, `id${random.int(ids)}`),
+          (found) => this.#stage.kinds.fired(found === undefined ? "find nobody" : "find")
+        )
       case "close": {
         const mode = random.pick(["drain", "immediate"] as const)
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
@@ -425,9 +446,122 @@ class User {
     for (const lease of leases ?? []) yield* this.#treat(queue, lease)
   })
 
-  #delivered(queue: SimQueue, lease: Lease<Item, number>): void {
+  /** Leases a task, goes on behind what earlier attempts have recorded, and ends the lease in some way. */
+  #steppedLease = Effect.fnUntraced({ self: this }, function* (queue: SimQueue) {
+    const random = this.#random
+    const askedAt = this.#stage.world.now
+    const leases = yield* recorded(
+      this.#stage,
+      this.#other("lease", queue),
+      Stepping.lease(queue, random.between(1, 2), random.pick([0, 1_000])),
+      (leases) => {
+        for (const lease of leases) this.#delivered(queue, lease, lease.entries, askedAt)
+      }
+    )
+    for (const lease of leases ?? []) yield* this.#steps(queue, lease)
+  })
+
+  #steps = Effect.fnUntraced(
+    { self: this },
+    function* (queue: SimQueue, lease: Stepping.SteppedLease): Effect.fn.Return<unknown, never, Client> {
+      const random = this.#random
+      const { kinds, plan, waiting } = this.#stage
+      const { taskId } = lease
+      const known = new Set(lease.entries.map(([name]) => name))
+      for (let i = 0, count = random.between(1, 3); i < count; i++) {
+        const name = `s${i}`
+        // What is recorded is not done again; who does it all the same finds the first.
+        const again = known.has(name)
+        if (again && !random.chance(0.2)) continue
+        if (random.chance(0.2)) yield* Effect.sleep(random.int(plan.handlerMs + 1))
+        if (!(yield* this.#step(queue, lease, name))) return undefined
+        if (again) kinds.fired("step again")
+        known.add(name)
+        if (random.chance(0.1)) return undefined
+      }
+      const way = random.next()
+      if (way < 0.6 && !this.#stage.healing) {
+        const forSignal = !known.has(go) && random.chance(0.5)
+        if (forSignal) {
+          waiting.set(taskId, queue)
+          // Before the wait, and its handler does not know.
+          if (random.chance(0.3) && (yield* this.#signalTask(queue, { taskId }, go))) {
+            kinds.fired("signal before its suspend")
+          }
+        }
+        const forMs = forSignal && random.chance(0.7) ? undefined : random.int(3_000)
+        const done = yield* this.#suspend(queue, lease, forMs, known.size)
+        return done && random.chance(0.2) ? yield* this.#step(queue, lease, "s9") : undefined
+      }
+      return way < 0.8 ? yield* this.#end(queue, lease, "release") : yield* this.#treat(queue, lease)
+    }
+  )
+
+  #step(queue: SimQueue, lease: Stepping.SteppedLease, name: string): Effect.Effect<boolean, never, Client> {
+    const { history, kinds, numbers, world } = this.#stage
+    const value = ++numbers.result
+    const { fence } = lease.handle
+    const about = { op: "step", taskId: lease.taskId, fence, u: lease.payload.u, name, value } as const
+    const call: StepCall = { ...begin(world, this.#name, queue.name), ...about }
+    history.steps.push(call)
+    const asked = recorded(this.#stage, call, Stepping.step(queue, lease, name, value), () => kinds.fired("step"))
+    return Effect.map(asked, () => call.verdict === "ok")
+  }
+
+  #suspend(
+    queue: SimQueue,
+    lease: Stepping.SteppedLease,
+    forMs: number | undefined,
+    seen: number
+  ): Effect.Effect<boolean, never, Client> {
+    const { history, kinds, world } = this.#stage
+    const about = { op: "suspend", taskId: lease.taskId, fence: lease.handle.fence, result: undefined } as const
+    const call: EndCall = { ...begin(world, this.#name, queue.name), ...about }
+    history.ends.push(call)
+    const asked = recorded(this.#stage, call, Stepping.suspend(queue, lease, forMs, seen), () =>
+      kinds.fired(forMs === undefined ? "suspend until a signal" : "suspend")
+    )
+    return Effect.map(asked, () => call.verdict === "ok")
+  }
+
+  #signal(queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const random = this.#random
+    const { known, waiting } = this.#stage
+    const name = random.chance(0.7) ? go : "!x"
+    if (random.chance(0.2)) return this.#signalTask(queue, { id: `id${random.int(ids)}` }, name)
+    if (waiting.size > 0 && random.chance(0.7)) {
+      const [taskId, of] = random.pick([...waiting])
+      return this.#signalTask(of, { taskId }, name)
+    }
+    if (known.length === 0) return Effect.void
+    const about = random.pick(known)
+    return this.#signalTask(about.queue, { taskId: about.taskId }, name)
+  }
+
+  #signalTask(
+    queue: SimQueue,
+    to: { readonly taskId: string } | { readonly id: string },
+    name: string
+  ): Effect.Effect<boolean, never, Client> {
+    const { kinds, signalled } = this.#stage
+    const call = newSignal(this.#stage, this.#name, queue, to, name)
+    const asked = recorded(this.#stage, call, Stepping.signal(queue, to, name, call.value), () => {
+      kinds.fired("id" in to ? "signal by id" : "signal")
+      if ("taskId" in to && name === go) signalled.add(to.taskId)
+    })
+    return Effect.map(asked, () => call.verdict === "ok")
+  }
+
+  #delivered(
+    queue: SimQueue,
+    lease: Lease<Item, number>,
+    entries: ReadonlyArray<Recorded> | undefined = undefined,
+    askedAt: number | undefined = undefined
+  ): void {
     const { history, kinds, known, world } = this.#stage
     if (lease.checkpoint !== undefined) kinds.fired("checkpoint handed on")
+    if (entries?.some(([name]) => !name.startsWith("!"))) kinds.fired("step handed on")
+    if (entries?.some(([name]) => name.startsWith("!"))) kinds.fired("signal handed on")
     known.push({ queue, taskId: lease.taskId })
     history.deliveries.push({
       how: "lease",
@@ -440,6 +574,8 @@ class User {
       u: lease.payload.u,
       payload: payloadText(lease.payload),
       checkpoint: lease.checkpoint,
+      entries,
+      askedAt,
       result: undefined
     })
   }
@@ -483,7 +619,11 @@ class User {
     return recorded(this.#stage, call, queue.checkpoint(lease, value), () => kinds.fired("checkpoint"))
   }
 
-  #end(queue: SimQueue, lease: Lease<Item, number>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
+  #end(
+    queue: SimQueue,
+    lease: Lease<Item, number>,
+    op: Exclude<EndCall["op"], "suspend">
+  ): Effect.Effect<unknown, never, Client> {
     const { history, numbers, world } = this.#stage
     const result = op === "commit" ? ++numbers.result : undefined
     const call: EndCall = {
@@ -547,6 +687,25 @@ class User {
       reader
     })
   }
+}
+
+const newSignal = (
+  stage: Stage,
+  client: string,
+  queue: SimQueue,
+  to: { readonly taskId: string } | { readonly id: string },
+  name: string
+): SignalCall => {
+  const call: SignalCall = {
+    ...begin(stage.world, client, queue.name),
+    op: "signal",
+    taskId: "taskId" in to ? to.taskId : undefined,
+    id: "id" in to ? to.id : undefined,
+    name,
+    value: ++stage.numbers.result
+  }
+  stage.history.signals.push(call)
+  return call
 }
 
 // ---- workers
@@ -702,8 +861,8 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
           )
         )
       for (const queue of plan.queues) yield* surely(queue.resume())
-      const { lane, repeat } = plan.uses
-      if (lane === undefined && repeat === undefined) return
+      const { lane, repeat, step } = plan.uses
+      if (lane === undefined && repeat === undefined && step === undefined) return
       for (let first = true; first || world.nowMs < until; first = false) {
         for (const queue of plan.queues) {
           if (lane !== undefined) for (const key of lanes) yield* surely(queue.lane(key).clear)
@@ -712,6 +871,14 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
           const ids = repeats.map(({ id }) => id)
           if (first) history.repeatsListed.set(queue.name, { askedAt, ids })
           for (const id of ids) yield* surely(queue.removeRepeat(id))
+        }
+        // L1: a task whose signal was acknowledged waits for no other, unless the power took it.
+        for (const [taskId, queue] of stage.waiting) {
+          if (stage.signalled.has(taskId) && history.lostAt < 0) continue
+          const call = newSignal(stage, process.name, queue, { taskId }, go)
+          const asked = recorded(stage, call, Stepping.signal(queue, { taskId }, go, call.value), () => {})
+          yield* Effect.provideService(asked, Client, client)
+          if (call.verdict !== "indefinite") stage.signalled.add(taskId)
         }
         yield* Effect.sleep(5_000)
       }
