@@ -13,8 +13,10 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Client, type ClientShape, make as makeClient } from "../client/Client.ts"
 import { Link, type LinkOptions, type LoginError } from "../client/Link.ts"
+import { taskIdOf } from "../client/TaskId.ts"
 import type { Collecting, CommitAllError, Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
 import * as Limits from "../Limits.ts"
+import type * as Wire from "../wire/Vocabulary.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
 import type { Stats } from "./Check.ts"
@@ -458,98 +460,25 @@ class User {
         for (const lease of leases) this.#delivered(queue, lease, lease.entries, askedAt)
       }
     )
-    for (const lease of leases ?? []) yield* this.#steps(queue, lease)
-  })
-
-  #steps = Effect.fnUntraced(
-    { self: this },
-    function* (queue: SimQueue, lease: Stepping.SteppedLease): Effect.fn.Return<unknown, never, Client> {
-      const random = this.#random
-      const { kinds, plan, waiting } = this.#stage
-      const { taskId } = lease
-      const known = new Set(lease.entries.map(([name]) => name))
-      for (let i = 0, count = random.between(1, 3); i < count; i++) {
-        const name = `s${i}`
-        // What is recorded is not done again; who does it all the same finds the first.
-        const again = known.has(name)
-        if (again && !random.chance(0.2)) continue
-        if (random.chance(0.2)) yield* Effect.sleep(random.int(plan.handlerMs + 1))
-        if (!(yield* this.#step(queue, lease, name))) return undefined
-        if (again) kinds.fired("step again")
-        known.add(name)
-        if (random.chance(0.1)) return undefined
-      }
-      const way = random.next()
-      if (way < 0.6 && !this.#stage.healing) {
-        const forSignal = !known.has(go) && random.chance(0.5)
-        if (forSignal) {
-          waiting.set(taskId, queue)
-          // Before the wait, and its handler does not know.
-          if (random.chance(0.3) && (yield* this.#signalTask(queue, { taskId }, go))) {
-            kinds.fired("signal before its suspend")
-          }
-        }
-        const forMs = forSignal && random.chance(0.7) ? undefined : random.int(3_000)
-        const done = yield* this.#suspend(queue, lease, forMs, known.size)
-        return done && random.chance(0.2) ? yield* this.#step(queue, lease, "s9") : undefined
-      }
-      return way < 0.8 ? yield* this.#end(queue, lease, "release") : yield* this.#treat(queue, lease)
+    for (const lease of leases ?? []) {
+      const left = yield* runSteps(this.#stage, this.#name, random, queue, lease)
+      if (left === undefined) yield* random.chance(0.5) ? this.#end(queue, lease, "release") : this.#treat(queue, lease)
     }
-  )
-
-  #step(queue: SimQueue, lease: Stepping.SteppedLease, name: string): Effect.Effect<boolean, never, Client> {
-    const { history, kinds, numbers, world } = this.#stage
-    const value = ++numbers.result
-    const { fence } = lease.handle
-    const about = { op: "step", taskId: lease.taskId, fence, u: lease.payload.u, name, value } as const
-    const call: StepCall = { ...begin(world, this.#name, queue.name), ...about }
-    history.steps.push(call)
-    const asked = recorded(this.#stage, call, Stepping.step(queue, lease, name, value), () => kinds.fired("step"))
-    return Effect.map(asked, () => call.verdict === "ok")
-  }
-
-  #suspend(
-    queue: SimQueue,
-    lease: Stepping.SteppedLease,
-    forMs: number | undefined,
-    seen: number
-  ): Effect.Effect<boolean, never, Client> {
-    const { history, kinds, world } = this.#stage
-    const about = { op: "suspend", taskId: lease.taskId, fence: lease.handle.fence, result: undefined } as const
-    const call: EndCall = { ...begin(world, this.#name, queue.name), ...about }
-    history.ends.push(call)
-    const asked = recorded(this.#stage, call, Stepping.suspend(queue, lease, forMs, seen), () =>
-      kinds.fired(forMs === undefined ? "suspend until a signal" : "suspend")
-    )
-    return Effect.map(asked, () => call.verdict === "ok")
-  }
+  })
 
   #signal(queue: SimQueue): Effect.Effect<unknown, never, Client> {
     const random = this.#random
     const { known, waiting } = this.#stage
     const name = random.chance(0.7) ? go : "!x"
-    if (random.chance(0.2)) return this.#signalTask(queue, { id: `id${random.int(ids)}` }, name)
+    const send = (of: SimQueue, to: Receiver) => sendSignal(this.#stage, this.#name, of, to, name)
+    if (random.chance(0.2)) return send(queue, { id: `id${random.int(ids)}` })
     if (waiting.size > 0 && random.chance(0.7)) {
       const [taskId, of] = random.pick([...waiting])
-      return this.#signalTask(of, { taskId }, name)
+      return send(of, { taskId })
     }
     if (known.length === 0) return Effect.void
     const about = random.pick(known)
-    return this.#signalTask(about.queue, { taskId: about.taskId }, name)
-  }
-
-  #signalTask(
-    queue: SimQueue,
-    to: { readonly taskId: string } | { readonly id: string },
-    name: string
-  ): Effect.Effect<boolean, never, Client> {
-    const { kinds, signalled } = this.#stage
-    const call = newSignal(this.#stage, this.#name, queue, to, name)
-    const asked = recorded(this.#stage, call, Stepping.signal(queue, to, name, call.value), () => {
-      kinds.fired("id" in to ? "signal by id" : "signal")
-      if ("taskId" in to && name === go) signalled.add(to.taskId)
-    })
-    return Effect.map(asked, () => call.verdict === "ok")
+    return send(about.queue, { taskId: about.taskId })
   }
 
   #delivered(
@@ -689,13 +618,91 @@ class User {
   }
 }
 
-const newSignal = (
+// ---- steps
+
+type Receiver = { readonly taskId: string } | { readonly id: string }
+
+/**
+ * Goes on behind what earlier attempts have recorded. Undefined: its caller ends the lease; else it waits, or it was left
+ * between two steps.
+ */
+const runSteps = Effect.fnUntraced(function* (
+  stage: Stage,
+  name: string,
+  random: SeededRandom,
+  queue: SimQueue,
+  lease: Stepping.SteppedLease
+): Effect.fn.Return<"waits" | "left" | undefined, never, Client> {
+  const { kinds, plan, waiting } = stage
+  const { taskId } = lease
+  const known = new Set(lease.entries.map(([name]) => name))
+  for (let i = 0, count = random.between(1, 3); i < count; i++) {
+    const step = `s${i}`
+    // What is recorded is not done again; who does it all the same finds the first.
+    const again = known.has(step)
+    if (again && !random.chance(0.2)) continue
+    if (random.chance(0.2)) yield* Effect.sleep(random.int(plan.handlerMs + 1))
+    if (!(yield* recordStep(stage, name, queue, lease, step))) return "left"
+    if (again) kinds.fired("step again")
+    known.add(step)
+    if (random.chance(0.1)) return "left"
+  }
+  if (stage.healing || random.chance(0.4)) return undefined
+  const forSignal = !known.has(go) && random.chance(0.5)
+  if (forSignal) {
+    waiting.set(taskId, queue)
+    // Before the wait, and its handler does not know.
+    if (random.chance(0.3) && (yield* sendSignal(stage, name, queue, { taskId }, go))) {
+      kinds.fired("signal before its suspend")
+    }
+  }
+  const forMs = forSignal && random.chance(0.7) ? undefined : random.int(3_000)
+  const done = yield* suspend(stage, name, queue, lease, forMs, known.size)
+  // Its lease is over: nothing is recorded any more.
+  if (done && random.chance(0.2)) yield* recordStep(stage, name, queue, lease, "s9")
+  return "waits"
+})
+
+const recordStep = (
   stage: Stage,
   client: string,
   queue: SimQueue,
-  to: { readonly taskId: string } | { readonly id: string },
+  lease: Stepping.SteppedLease,
   name: string
-): SignalCall => {
+): Effect.Effect<boolean, never, Client> => {
+  const value = ++stage.numbers.result
+  const { fence } = lease.handle
+  const about = { op: "step", taskId: lease.taskId, fence, u: lease.payload.u, name, value } as const
+  const call: StepCall = { ...begin(stage.world, client, queue.name), ...about }
+  stage.history.steps.push(call)
+  const asked = recorded(stage, call, Stepping.step(queue, lease, name, value), () => stage.kinds.fired("step"))
+  return Effect.map(asked, () => call.verdict === "ok")
+}
+
+const suspend = (
+  stage: Stage,
+  client: string,
+  queue: SimQueue,
+  lease: Stepping.SteppedLease,
+  forMs: number | undefined,
+  seen: number
+): Effect.Effect<boolean, never, Client> => {
+  const about = { op: "suspend", taskId: lease.taskId, fence: lease.handle.fence, result: undefined } as const
+  const call: EndCall = { ...begin(stage.world, client, queue.name), ...about }
+  stage.history.ends.push(call)
+  const asked = recorded(stage, call, Stepping.suspend(queue, lease, forMs, seen), () =>
+    stage.kinds.fired(forMs === undefined ? "suspend until a signal" : "suspend")
+  )
+  return Effect.map(asked, () => call.verdict === "ok")
+}
+
+const sendSignal = (
+  stage: Stage,
+  client: string,
+  queue: SimQueue,
+  to: Receiver,
+  name: string
+): Effect.Effect<boolean, never, Client> => {
   const call: SignalCall = {
     ...begin(stage.world, client, queue.name),
     op: "signal",
@@ -705,7 +712,11 @@ const newSignal = (
     value: ++stage.numbers.result
   }
   stage.history.signals.push(call)
-  return call
+  const asked = recorded(stage, call, Stepping.signal(queue, to, name, call.value), () => {
+    stage.kinds.fired("id" in to ? "signal by id" : "signal")
+    if ("taskId" in to && name === go) stage.signalled.add(to.taskId)
+  })
+  return Effect.map(asked, () => call.verdict === "ok")
 }
 
 // ---- workers
@@ -721,8 +732,9 @@ export const workerProgram = (
     Effect.gen(function* () {
       const { plan } = stage
       const client = yield* connect(stage, process)
+      const brought = overhear(client)
       for (const queue of queues) {
-        const handler = (task: Task.Task<Item>) => handle(stage, process, client, queue, task, patient)
+        const handler = (task: Task.Task<Item>) => handle(stage, process, client, queue, task, brought(task), patient)
         yield* Effect.provideService(
           Worker.start(queue, handler, {
             concurrency: patient ? 8 : plan.concurrency,
@@ -737,24 +749,49 @@ export const workerProgram = (
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`${process.name} gave up: ${error.message}`))))
 
+/** What the streams of a worker bring, for its handlers: fences, steps and signals of the tasks they are given. */
+const overhear = (client: ClientShape): ((task: Task.Task<Item>) => Wire.Delivery | undefined) => {
+  const { link } = client
+  const items = new Map<string, Wire.Delivery>()
+  const receive = link.receive.bind(link)
+  link.receive = (stream, receiver) =>
+    receive(stream, {
+      ...receiver,
+      deliver: (more) => {
+        const prefix = link.session?.prefix ?? ""
+        for (const item of more) items.set(taskIdOf(prefix, item.task), item)
+        receiver.deliver?.(more)
+      }
+    })
+  return ({ attempt, id }) => {
+    const item = items.get(id)
+    items.delete(id)
+    return item?.attempt === attempt ? item : undefined
+  }
+}
+
 const handle = (
   stage: Stage,
   process: Process,
   client: ClientShape,
   queue: SimQueue,
   task: Task.Task<Item>,
+  item: Wire.Delivery | undefined,
   patient: boolean
 ): Effect.Effect<number, Bad | Task.Control | Task.PutChildError> =>
   Effect.suspend(() => {
     const { history, plan, world } = stage
     const { random } = process
+    const entries = item === undefined ? undefined : Stepping.recordedOf(item)
+    if (entries?.some(([name]) => !name.startsWith("!"))) stage.kinds.fired("step handed on to a worker")
     const run: Delivery = {
       how: "worker",
       client: process.name,
       queue: queue.name,
       at: world.now,
       taskId: task.id,
-      fence: undefined,
+      fence: item?.fence,
+      entries,
       attempt: task.attempt,
       u: task.payload.u,
       payload: payloadText(task.payload),
@@ -808,7 +845,20 @@ const handle = (
       return task.put(target, value)
     })
     const work = length === 0 ? end : Effect.andThen(Effect.sleep(length), end)
-    const all = children === 0 ? work : Effect.andThen(putChildren, work)
+    const once = children === 0 ? work : Effect.andThen(putChildren, work)
+    const stepped = (lease: Stepping.SteppedLease) =>
+      Effect.flatMap(
+        Effect.provideService(runSteps(stage, process.name, random, queue, lease), Client, client),
+        (left): typeof once => {
+          if (left === undefined) return once
+          stage.kinds.fired(`worker ${left}`)
+          return left === "waits" ? Task.release : Effect.die("left between two steps")
+        }
+      )
+    const all =
+      item !== undefined && plan.uses.step !== undefined && random.chance(0.5)
+        ? stepped(Stepping.leaseOf(queue, task.id, task.payload, item))
+        : once
     if (task.key === undefined || plan.slowDowns === 0 || !random.chance(plan.slowDowns)) return all
     stage.kinds.fired("slowed down by a handler")
     return Effect.andThen(task.slowDown(random.int(2_000)), all)
@@ -875,10 +925,7 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
         // L1: a task whose signal was acknowledged waits for no other, unless the power took it.
         for (const [taskId, queue] of stage.waiting) {
           if (stage.signalled.has(taskId) && history.lostAt < 0) continue
-          const call = newSignal(stage, process.name, queue, { taskId }, go)
-          const asked = recorded(stage, call, Stepping.signal(queue, { taskId }, go, call.value), () => {})
-          yield* Effect.provideService(asked, Client, client)
-          if (call.verdict !== "indefinite") stage.signalled.add(taskId)
+          yield* Effect.provideService(sendSignal(stage, process.name, queue, { taskId }, go), Client, client)
         }
         yield* Effect.sleep(5_000)
       }

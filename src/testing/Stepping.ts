@@ -12,7 +12,7 @@ import * as Errors from "../Errors.ts"
 import { Standing } from "../model/Life.ts"
 import { Code } from "../model/Refusal.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
-import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
+import { ClientType as C, type Delivery, ManagerType as M } from "../wire/Vocabulary.ts"
 import type { Recorded } from "./History.ts"
 import type { Item, SimQueue } from "./Plan.ts"
 
@@ -92,23 +92,31 @@ export const lease = (
     if (answer.type !== M.leased) return yield* Effect.fail(unexpected(answer))
     const prefix = client.link.session?.prefix ?? ""
     const now = yield* Clock.currentTimeMillis
-    return answer.items.map(({ attempt, checkpoint, entries, fence, key, payload, task }) => {
-      client.leases.add(task, fence, now, policy.leaseMs)
-      const saved = checkpoint === undefined ? undefined : queue.checkpointCodec.decode(checkpoint)
-      const value = queue.payload.decode(payload)
+    return answer.items.map((item) => {
+      client.leases.add(item.task, item.fence, now, policy.leaseMs)
+      const value = queue.payload.decode(item.payload)
       if (Exit.isFailure(value)) throw new Error("a payload does not decode")
-      return {
-        taskId: taskIdOf(prefix, task),
-        payload: value.value,
-        attempt,
-        key,
-        checkpoint: saved !== undefined && Exit.isSuccess(saved) ? saved.value : undefined,
-        leaseMs: policy.leaseMs,
-        handle: { task, fence },
-        entries: (entries ?? []).map(([name, value]) => [name, Number(utf8.decode(value))] as const)
-      }
+      return leaseOf(queue, taskIdOf(prefix, item.task), value.value, item)
     })
   })
+
+export const leaseOf = (queue: SimQueue, taskId: string, payload: Item, item: Delivery): SteppedLease => {
+  const { attempt, checkpoint, fence, key, task } = item
+  const saved = checkpoint === undefined ? undefined : queue.checkpointCodec.decode(checkpoint)
+  return {
+    taskId,
+    payload,
+    attempt,
+    key,
+    checkpoint: saved !== undefined && Exit.isSuccess(saved) ? saved.value : undefined,
+    leaseMs: queue.definition.policy.leaseMs,
+    handle: { task, fence },
+    entries: recordedOf(item)
+  }
+}
+
+export const recordedOf = ({ entries }: Delivery): ReadonlyArray<Recorded> =>
+  (entries ?? []).map(([name, value]) => [name, Number(utf8.decode(value))] as const)
 
 export const step = (queue: SimQueue, lease: SteppedLease, name: string, value: number) => {
   const { fence, task } = lease.handle

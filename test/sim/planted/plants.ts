@@ -293,6 +293,16 @@ export const plants: ReadonlyArray<Plant> = [
     ]
   },
   {
+    name: "a recorded step is run again by a worker",
+    edits: [
+      {
+        file: core,
+        find: "options?.key, options?.trace, checkpoint, entries)",
+        replace: "options?.key, options?.trace, checkpoint, entries && undefined)"
+      }
+    ]
+  },
+  {
     name: "a recorded step is run again after a restart",
     edits: [
       {
