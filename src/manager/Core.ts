@@ -1185,7 +1185,7 @@ export class Core implements Out {
       case C.find: {
         const queue = queues[m.queue]
         if (queue === undefined) return this.#noQueue(session, m.request, m.queue)
-        const task = this.engine.progress.find(queue, m.id)
+        const task = this.engine.progress.find(queue, m.id, now)
         const standing = task === undefined ? Standing.gone : operations.standing(queue, task)
         return this.#answer(session, { type: M.found, request: m.request, task, standing })
       }

@@ -1021,6 +1021,7 @@ export class Engine {
   #undelay(task: Task): void {
     if (task.due !== undefined) this.timers.remove(task.due)
     task.due = undefined
+    task.suspended = false
     task.queue.delayed--
   }
 

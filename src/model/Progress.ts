@@ -107,7 +107,7 @@ export class Progress {
     const { out, tasks } = this.#inside
     const queue = this.#inside.queue(session, request, queueId)
     if (queue === undefined) return
-    const n = typeof numberOrId === "number" ? numberOrId : (queue.ids.get(numberOrId)?.n ?? 0)
+    const n = typeof numberOrId === "number" ? numberOrId : (this.find(queue, numberOrId, now) ?? 0)
     const owner = tasks.owner(n)
     if (owner === queue) return out.refused(session, request, refusal(Code.alreadyEnded, queue.definition.name, n))
     if (!(owner instanceof Task) || owner.queue !== queue) {
@@ -123,8 +123,10 @@ export class Progress {
   }
 
   /** The task that has this dedupe id, living or ended; undefined: none that is remembered. */
-  find(queue: Queue, id: string): number | undefined {
-    return queue.ids.get(id)?.n
+  find(queue: Queue, id: string, now: number): number | undefined {
+    const entry = queue.ids.get(id)
+    // Those that are too old are forgotten at the next put.
+    return entry !== undefined && entry.until > now ? entry.n : undefined
   }
 
   #save(task: Task, value: Uint8Array): void {

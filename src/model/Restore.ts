@@ -435,6 +435,7 @@ export class Restorer implements Visitor {
     this.#fences.delete(n)
     this.#holders.delete(n)
     task.state = State.ended
+    task.suspended = false
     task.attempt = attempts
     task.reasons = reasons.length === 0 ? undefined : [...reasons]
     if (outcome === Outcome.failure || outcome === Outcome.dead) {

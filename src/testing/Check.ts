@@ -4,6 +4,7 @@
  * Linear in the history. Each violation names its invariant and what contradicts what.
  */
 import { byHand, commits, type ObjectEnds } from "./CheckObjects.ts"
+import { recordings } from "./CheckSteps.ts"
 import type { Delivery, EndCall, History, OutcomeRead, PutCall, PutItem, SaveCall } from "./History.ts"
 import type { LedgerTask, Violated } from "./Ledger.ts"
 
@@ -74,6 +75,14 @@ export const check = (evidence: Evidence, violated: Violated): void => {
   // Of repeats the payload does not say which task it is.
   const single = ({ u }: { readonly u: number }): boolean => !repeated.has(u)
   checkpoints(history.saves, history.deliveries.filter(single), violated)
+  recordings(
+    history.steps.filter(single),
+    history.signals,
+    history.ends,
+    history.deliveries.filter(single),
+    byId,
+    violated
+  )
   repeats(evidence.history, violated)
   ends(history.ends, byId, violated)
   outcomes(history, evidence.history, byId, violated)
@@ -88,16 +97,21 @@ export const check = (evidence: Evidence, violated: Violated): void => {
 }
 
 /** `buffered`: what was answered before a power loss may be gone, and its numbers used anew. Puts stay: they explain. */
-type Seen = Pick<History, "puts" | "children" | "ends" | "deliveries" | "outcomes" | "shared" | "saves">
+type Seen = Pick<
+  History,
+  "puts" | "children" | "ends" | "deliveries" | "outcomes" | "shared" | "saves" | "steps" | "signals"
+>
 
 const since = (history: History): Seen => {
-  const { children, deliveries, ends, lostAt, outcomes, puts, saves, shared } = history
+  const { children, deliveries, ends, lostAt, outcomes, puts, saves, shared, signals, steps } = history
   if (lostAt < 0) return history
   // What was on its way when the power failed arrives when the network lets it.
   const settledAt = lostAt + underWayUs
   const forgiven = puts.map((put): PutCall => (put.startedAt > lostAt ? put : { ...put, verdict: "open" }))
   return {
     puts: forgiven,
+    steps: steps.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
+    signals: signals.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     saves: saves.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     shared: shared.map((call) => (call.startedAt > settledAt ? call : { ...call, verdict: "open" })),
     children: children.filter(({ run }) => run.at > settledAt),

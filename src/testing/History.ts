@@ -52,7 +52,7 @@ export interface ChildPut {
 
 /** Ends, or renews, a lease taken by hand. */
 export interface EndCall extends Call {
-  readonly op: "commit" | "release" | "fail" | "kill" | "renew"
+  readonly op: "commit" | "release" | "fail" | "kill" | "renew" | "suspend"
   readonly taskId: string
   readonly fence: number
   /** The result of a commit: a number that no other commit has. */
@@ -65,6 +65,28 @@ export interface SaveCall extends Call {
   readonly taskId: string
   readonly fence: number
   readonly u: number
+  readonly value: number
+}
+
+/** The name of a step or a signal, and its value: a number that no other has. */
+export type Recorded = readonly [name: string, value: number]
+
+/** Records a step with a lease. */
+export interface StepCall extends Call {
+  readonly op: "step"
+  readonly taskId: string
+  readonly fence: number
+  readonly u: number
+  readonly name: string
+  readonly value: number
+}
+
+/** Signals a task, by its number or by its dedupe id. */
+export interface SignalCall extends Call {
+  readonly op: "signal"
+  readonly taskId: string | undefined
+  readonly id: string | undefined
+  readonly name: string
   readonly value: number
 }
 
@@ -91,6 +113,7 @@ export type OtherCall = Call & {
     | "purge"
     | "redrive"
     | "lane"
+    | "find"
 }
 
 /** A request about a shared object, by hand; `queue` is its name. */
@@ -118,6 +141,9 @@ export interface Delivery {
   readonly payload: string
   /** What an earlier attempt saved; workers are not told. */
   readonly checkpoint: number | undefined
+  /** What earlier attempts recorded, and when this lease was asked for; undefined where it is not told. */
+  readonly entries?: ReadonlyArray<Recorded> | undefined
+  readonly askedAt?: number | undefined
   /** What the handler wants to commit; undefined while it runs, and if it ends otherwise. */
   result: number | undefined
 }
@@ -141,6 +167,8 @@ export class History {
   readonly others: Array<OtherCall> = []
   readonly shared: Array<SharedCall> = []
   readonly saves: Array<SaveCall> = []
+  readonly steps: Array<StepCall> = []
+  readonly signals: Array<SignalCall> = []
   readonly repeats: Array<RepeatCall> = []
   /** The repeats of each queue, as they were listed before the last of them were removed, and when that was asked for. */
   readonly repeatsListed = new Map<string, { readonly askedAt: number; readonly ids: ReadonlyArray<string> }>()
@@ -150,8 +178,8 @@ export class History {
   lostAt = Number.NEGATIVE_INFINITY
 
   get calls(): number {
-    const { ends, others, puts, repeats, saves, shared } = this
-    return [ends, others, puts, repeats, saves, shared].reduce((sum, { length }) => sum + length, 0)
+    const { ends, others, puts, repeats, saves, shared, signals, steps } = this
+    return [ends, others, puts, repeats, saves, shared, signals, steps].reduce((sum, { length }) => sum + length, 0)
   }
 }
 

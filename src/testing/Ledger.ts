@@ -5,11 +5,13 @@
  * It listens in two places: at what the engine is asked (`Asked`), to know when a lease must and must not end, and at
  * what the engine decides (`Decision`). `attach` hooks it to a core; unit tests feed it bad histories by hand.
  */
+import * as Limits from "../Limits.ts"
 import type { Core } from "../manager/Core.ts"
 import type { Change, Engine } from "../model/Engine.ts"
 import * as Invariants from "../model/Invariants.ts"
 import { LaneChange } from "../model/Lanes.ts"
 import type { Policy } from "../model/Policy.ts"
+import type { SuspendItem } from "../model/Progress.ts"
 import type { Session } from "../model/Session.ts"
 import { Outcome, Task } from "../model/Task.ts"
 import { type LaneDecision, LaneLedger } from "./LaneLedger.ts"
@@ -55,10 +57,16 @@ export interface Decision {
 export type Cause =
   | { readonly _tag: "tick" | "dispatch" | "put" | "damaged" | "signal" | "other" }
   | {
-      readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint" | "step" | "suspend"
+      readonly _tag: "commit" | "release" | "fail" | "acknowledge" | "checkpoint" | "step"
       readonly session: number
       /** task, fence, task, fence, ... */
       readonly held: ReadonlyArray<number>
+    }
+  | {
+      readonly _tag: "suspend"
+      readonly session: number
+      readonly held: ReadonlyArray<number>
+      readonly items: ReadonlyArray<SuspendItem>
     }
   | { readonly _tag: "resume" | "goodbye" | "close"; readonly session: number; readonly held: ReadonlyArray<number> }
 
@@ -397,11 +405,20 @@ export class Ledger {
     this.#move(task, "delayed")
   }
 
-  /** A handler that waits: by its holder, its attempt is given back. */
+  /** A handler that waits: by its holder, its attempt is given back; and at once due with an entry that it does not know. */
   #suspended(d: Decision, task: LedgerTask): void {
     this.#mayEnd(d, task, ["suspend"])
     if (d.attempt !== task.attempt - 1)
       this.#say("S11", `task ${d.task} waits, and attempt ${task.attempt} was counted`)
+    const { cause } = this
+    const items = cause._tag === "suspend" ? cause.items : []
+    const asked = items.find(({ fence, task: n }) => n === d.task && fence === task.fence)
+    if (asked !== undefined) {
+      const news = task.entries.length > asked.seen
+      if (news && d.dueAt > d.now) this.#say("S19", `task ${d.task} waits for an entry that it has`)
+      if (!news && d.dueAt < d.now + (asked.forMs ?? Limits.delayMsMax))
+        this.#say("S13", `task ${d.task} waits too little`)
+    }
     task.attempt = d.attempt
     task.dueAt = d.dueAt
     task.suspended = true
@@ -811,7 +828,8 @@ export const attach = (core: Core, ledger: Ledger, violated: Violated, checkEver
   }
   progress.suspend = (...args) => {
     const [session, , items, at] = args
-    because({ _tag: "suspend", session: session.id, held: heldOf(items) }, at, () => suspend.apply(progress, args))
+    const cause: Cause = { _tag: "suspend", session: session.id, held: heldOf(items), items }
+    because(cause, at, () => suspend.apply(progress, args))
   }
   progress.signal = (...args) => because({ _tag: "signal" }, args[6], () => signal.apply(progress, args))
   on.acknowledge = (...args) => {

@@ -53,6 +53,10 @@ export type Operation =
   | "share"
   | "repeat"
   | "lane"
+  /** A lease whose handler records steps, and may wait for a time or a signal. */
+  | "step"
+  | "signal"
+  | "find"
 
 export type Ending =
   | "succeed"
@@ -260,6 +264,11 @@ export const draw = (seed: number, random: SeededRandom): Plan => {
   if (random.chance(0.2)) uses.lane = random.next()
   for (const variant of queues) made.push(queueOf(variant, random.chance(0.25) ? random.between(1, 3) : 0))
   const damage = calm || !random.chance(0.3) ? 0 : random.next() * 0.05
+  if (random.chance(0.4)) {
+    uses.step = 0.2 + random.next() * 2
+    uses.signal = random.next()
+    uses.find = random.next() * 0.2
+  }
   return { ...plan, store: { ...store, damage } }
 }
 

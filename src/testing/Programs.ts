@@ -13,8 +13,10 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Client, type ClientShape, make as makeClient } from "../client/Client.ts"
 import { Link, type LinkOptions, type LoginError } from "../client/Link.ts"
+import { taskIdOf } from "../client/TaskId.ts"
 import type { Collecting, CommitAllError, Lease, Outcome, PutOptions, Timeout } from "../client/TaskQueue.ts"
 import * as Limits from "../Limits.ts"
+import type * as Wire from "../wire/Vocabulary.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
 import type { Stats } from "./Check.ts"
@@ -27,15 +29,19 @@ import {
   type History,
   type PutCall,
   type PutItem,
+  type Recorded,
   type RepeatCall,
   type SaveCall,
   type SharedCall,
+  type SignalCall,
+  type StepCall,
   verdictOf
 } from "./History.ts"
 import { Bad, type Item, type Operation, type Plan, type SimQueue } from "./Plan.ts"
 import type { SeededRandom } from "./Random.ts"
 import { clicks, collect, type Hand, notes, objectsOf, onces, owned, readAll, useObject, words } from "./Sharing.ts"
 import type { SimNetwork } from "./SimNetwork.ts"
+import * as Stepping from "./Stepping.ts"
 import type { Process, World } from "./World.ts"
 
 /** What the programs of one schedule share. */
@@ -57,6 +63,9 @@ export interface Stage {
   readonly work: Map<Process, Fiber.Fiber<unknown>>
   /** Task ids that any client has learned: what `outcome` asks for. */
   readonly known: Array<{ readonly queue: SimQueue; readonly taskId: string }>
+  /** Tasks whose handlers may wait for the signal `go`, and those that have it for certain. */
+  readonly waiting: Map<string, SimQueue>
+  readonly signalled: Set<string>
   /** Operations that each client has left, over its restarts. */
   readonly left: Array<number>
 }
@@ -153,6 +162,9 @@ const ids = 12
 
 const treatments = ["commit", "commit", "commit", "release", "fail", "kill", "renew", "late", "twice", "never"] as const
 
+/** What handlers wait for. */
+const go = "!go"
+
 // ---- clients
 
 /** A client that uses the queues until it has used up its operations, then stays for its readers. */
@@ -246,6 +258,17 @@ class User {
         return this.#lane(queue)
       case "repeat":
         return this.#repeat(queue)
+      case "step":
+        return this.#steppedLease(queue)
+      case "signal":
+        return this.#signal(queue)
+      case "find":
+        return recorded(
+          this.#stage,
+          this.#other("find", queue),
+          Stepping.find(queue, `id${random.int(ids)}`),
+          (found) => this.#stage.kinds.fired(found === undefined ? "find nobody" : "find")
+        )
       case "close": {
         const mode = random.pick(["drain", "immediate"] as const)
         return recorded(this.#stage, this.#other("close", queue), queue.close({ mode }), () => {})
@@ -425,9 +448,49 @@ class User {
     for (const lease of leases ?? []) yield* this.#treat(queue, lease)
   })
 
-  #delivered(queue: SimQueue, lease: Lease<Item, number>): void {
+  /** Leases a task, goes on behind what earlier attempts have recorded, and ends the lease in some way. */
+  #steppedLease = Effect.fnUntraced({ self: this }, function* (queue: SimQueue) {
+    const random = this.#random
+    const askedAt = this.#stage.world.now
+    const leases = yield* recorded(
+      this.#stage,
+      this.#other("lease", queue),
+      Stepping.lease(queue, random.between(1, 2), random.pick([0, 1_000])),
+      (leases) => {
+        for (const lease of leases) this.#delivered(queue, lease, lease.entries, askedAt)
+      }
+    )
+    for (const lease of leases ?? []) {
+      const left = yield* runSteps(this.#stage, this.#name, random, queue, lease)
+      if (left === undefined) yield* random.chance(0.5) ? this.#end(queue, lease, "release") : this.#treat(queue, lease)
+    }
+  })
+
+  #signal(queue: SimQueue): Effect.Effect<unknown, never, Client> {
+    const random = this.#random
+    const { known, waiting } = this.#stage
+    const name = random.chance(0.7) ? go : "!x"
+    const send = (of: SimQueue, to: Receiver) => sendSignal(this.#stage, this.#name, of, to, name)
+    if (random.chance(0.2)) return send(queue, { id: `id${random.int(ids)}` })
+    if (waiting.size > 0 && random.chance(0.7)) {
+      const [taskId, of] = random.pick([...waiting])
+      return send(of, { taskId })
+    }
+    if (known.length === 0) return Effect.void
+    const about = random.pick(known)
+    return send(about.queue, { taskId: about.taskId })
+  }
+
+  #delivered(
+    queue: SimQueue,
+    lease: Lease<Item, number>,
+    entries: ReadonlyArray<Recorded> | undefined = undefined,
+    askedAt: number | undefined = undefined
+  ): void {
     const { history, kinds, known, world } = this.#stage
     if (lease.checkpoint !== undefined) kinds.fired("checkpoint handed on")
+    if (entries?.some(([name]) => !name.startsWith("!"))) kinds.fired("step handed on")
+    if (entries?.some(([name]) => name.startsWith("!"))) kinds.fired("signal handed on")
     known.push({ queue, taskId: lease.taskId })
     history.deliveries.push({
       how: "lease",
@@ -440,6 +503,8 @@ class User {
       u: lease.payload.u,
       payload: payloadText(lease.payload),
       checkpoint: lease.checkpoint,
+      entries,
+      askedAt,
       result: undefined
     })
   }
@@ -483,7 +548,11 @@ class User {
     return recorded(this.#stage, call, queue.checkpoint(lease, value), () => kinds.fired("checkpoint"))
   }
 
-  #end(queue: SimQueue, lease: Lease<Item, number>, op: EndCall["op"]): Effect.Effect<unknown, never, Client> {
+  #end(
+    queue: SimQueue,
+    lease: Lease<Item, number>,
+    op: Exclude<EndCall["op"], "suspend">
+  ): Effect.Effect<unknown, never, Client> {
     const { history, numbers, world } = this.#stage
     const result = op === "commit" ? ++numbers.result : undefined
     const call: EndCall = {
@@ -549,6 +618,107 @@ class User {
   }
 }
 
+// ---- steps
+
+type Receiver = { readonly taskId: string } | { readonly id: string }
+
+/**
+ * Goes on behind what earlier attempts have recorded. Undefined: its caller ends the lease; else it waits, or it was left
+ * between two steps.
+ */
+const runSteps = Effect.fnUntraced(function* (
+  stage: Stage,
+  name: string,
+  random: SeededRandom,
+  queue: SimQueue,
+  lease: Stepping.SteppedLease
+): Effect.fn.Return<"waits" | "left" | undefined, never, Client> {
+  const { kinds, plan, waiting } = stage
+  const { taskId } = lease
+  const known = new Set(lease.entries.map(([name]) => name))
+  for (let i = 0, count = random.between(1, 3); i < count; i++) {
+    const step = `s${i}`
+    // What is recorded is not done again; who does it all the same finds the first.
+    const again = known.has(step)
+    if (again && !random.chance(0.2)) continue
+    if (random.chance(0.2)) yield* Effect.sleep(random.int(plan.handlerMs + 1))
+    if (!(yield* recordStep(stage, name, queue, lease, step))) return "left"
+    if (again) kinds.fired("step again")
+    known.add(step)
+    if (random.chance(0.1)) return "left"
+  }
+  if (stage.healing || random.chance(0.4)) return undefined
+  const forSignal = !known.has(go) && random.chance(0.5)
+  if (forSignal) {
+    waiting.set(taskId, queue)
+    // Before the wait, and its handler does not know.
+    if (random.chance(0.3) && (yield* sendSignal(stage, name, queue, { taskId }, go))) {
+      kinds.fired("signal before its suspend")
+    }
+  }
+  const forMs = forSignal && random.chance(0.7) ? undefined : random.int(3_000)
+  const done = yield* suspend(stage, name, queue, lease, forMs, known.size)
+  // Its lease is over: nothing is recorded any more.
+  if (done && random.chance(0.2)) yield* recordStep(stage, name, queue, lease, "s9")
+  return "waits"
+})
+
+const recordStep = (
+  stage: Stage,
+  client: string,
+  queue: SimQueue,
+  lease: Stepping.SteppedLease,
+  name: string
+): Effect.Effect<boolean, never, Client> => {
+  const value = ++stage.numbers.result
+  const { fence } = lease.handle
+  const about = { op: "step", taskId: lease.taskId, fence, u: lease.payload.u, name, value } as const
+  const call: StepCall = { ...begin(stage.world, client, queue.name), ...about }
+  stage.history.steps.push(call)
+  const asked = recorded(stage, call, Stepping.step(queue, lease, name, value), () => stage.kinds.fired("step"))
+  return Effect.map(asked, () => call.verdict === "ok")
+}
+
+const suspend = (
+  stage: Stage,
+  client: string,
+  queue: SimQueue,
+  lease: Stepping.SteppedLease,
+  forMs: number | undefined,
+  seen: number
+): Effect.Effect<boolean, never, Client> => {
+  const about = { op: "suspend", taskId: lease.taskId, fence: lease.handle.fence, result: undefined } as const
+  const call: EndCall = { ...begin(stage.world, client, queue.name), ...about }
+  stage.history.ends.push(call)
+  const asked = recorded(stage, call, Stepping.suspend(queue, lease, forMs, seen), () =>
+    stage.kinds.fired(forMs === undefined ? "suspend until a signal" : "suspend")
+  )
+  return Effect.map(asked, () => call.verdict === "ok")
+}
+
+const sendSignal = (
+  stage: Stage,
+  client: string,
+  queue: SimQueue,
+  to: Receiver,
+  name: string
+): Effect.Effect<boolean, never, Client> => {
+  const call: SignalCall = {
+    ...begin(stage.world, client, queue.name),
+    op: "signal",
+    taskId: "taskId" in to ? to.taskId : undefined,
+    id: "id" in to ? to.id : undefined,
+    name,
+    value: ++stage.numbers.result
+  }
+  stage.history.signals.push(call)
+  const asked = recorded(stage, call, Stepping.signal(queue, to, name, call.value), () => {
+    stage.kinds.fired("id" in to ? "signal by id" : "signal")
+    if ("taskId" in to && name === go) stage.signalled.add(to.taskId)
+  })
+  return Effect.map(asked, () => call.verdict === "ok")
+}
+
 // ---- workers
 
 /** A worker program on some of the queues; `patient`: what it leases it does, whatever the plan says. */
@@ -562,8 +732,9 @@ export const workerProgram = (
     Effect.gen(function* () {
       const { plan } = stage
       const client = yield* connect(stage, process)
+      const brought = overhear(client)
       for (const queue of queues) {
-        const handler = (task: Task.Task<Item>) => handle(stage, process, client, queue, task, patient)
+        const handler = (task: Task.Task<Item>) => handle(stage, process, client, queue, task, brought(task), patient)
         yield* Effect.provideService(
           Worker.start(queue, handler, {
             concurrency: patient ? 8 : plan.concurrency,
@@ -578,24 +749,49 @@ export const workerProgram = (
     })
   ).pipe(Effect.catch((error) => Effect.sync(() => stage.defect(`${process.name} gave up: ${error.message}`))))
 
+/** What the streams of a worker bring, for its handlers: fences, steps and signals of the tasks they are given. */
+const overhear = (client: ClientShape): ((task: Task.Task<Item>) => Wire.Delivery | undefined) => {
+  const { link } = client
+  const items = new Map<string, Wire.Delivery>()
+  const receive = link.receive.bind(link)
+  link.receive = (stream, receiver) =>
+    receive(stream, {
+      ...receiver,
+      deliver: (more) => {
+        const prefix = link.session?.prefix ?? ""
+        for (const item of more) items.set(taskIdOf(prefix, item.task), item)
+        receiver.deliver?.(more)
+      }
+    })
+  return ({ attempt, id }) => {
+    const item = items.get(id)
+    items.delete(id)
+    return item?.attempt === attempt ? item : undefined
+  }
+}
+
 const handle = (
   stage: Stage,
   process: Process,
   client: ClientShape,
   queue: SimQueue,
   task: Task.Task<Item>,
+  item: Wire.Delivery | undefined,
   patient: boolean
 ): Effect.Effect<number, Bad | Task.Control | Task.PutChildError> =>
   Effect.suspend(() => {
     const { history, plan, world } = stage
     const { random } = process
+    const entries = item === undefined ? undefined : Stepping.recordedOf(item)
+    if (entries?.some(([name]) => !name.startsWith("!"))) stage.kinds.fired("step handed on to a worker")
     const run: Delivery = {
       how: "worker",
       client: process.name,
       queue: queue.name,
       at: world.now,
       taskId: task.id,
-      fence: undefined,
+      fence: item?.fence,
+      entries,
       attempt: task.attempt,
       u: task.payload.u,
       payload: payloadText(task.payload),
@@ -649,7 +845,20 @@ const handle = (
       return task.put(target, value)
     })
     const work = length === 0 ? end : Effect.andThen(Effect.sleep(length), end)
-    const all = children === 0 ? work : Effect.andThen(putChildren, work)
+    const once = children === 0 ? work : Effect.andThen(putChildren, work)
+    const stepped = (lease: Stepping.SteppedLease) =>
+      Effect.flatMap(
+        Effect.provideService(runSteps(stage, process.name, random, queue, lease), Client, client),
+        (left): typeof once => {
+          if (left === undefined) return once
+          stage.kinds.fired(`worker ${left}`)
+          return left === "waits" ? Task.release : Effect.die("left between two steps")
+        }
+      )
+    const all =
+      item !== undefined && plan.uses.step !== undefined && random.chance(0.5)
+        ? stepped(Stepping.leaseOf(queue, task.id, task.payload, item))
+        : once
     if (task.key === undefined || plan.slowDowns === 0 || !random.chance(plan.slowDowns)) return all
     stage.kinds.fired("slowed down by a handler")
     return Effect.andThen(task.slowDown(random.int(2_000)), all)
@@ -702,8 +911,8 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
           )
         )
       for (const queue of plan.queues) yield* surely(queue.resume())
-      const { lane, repeat } = plan.uses
-      if (lane === undefined && repeat === undefined) return
+      const { lane, repeat, step } = plan.uses
+      if (lane === undefined && repeat === undefined && step === undefined) return
       for (let first = true; first || world.nowMs < until; first = false) {
         for (const queue of plan.queues) {
           if (lane !== undefined) for (const key of lanes) yield* surely(queue.lane(key).clear)
@@ -712,6 +921,11 @@ export const operatorProgram = (stage: Stage, process: Process, forMs: number): 
           const ids = repeats.map(({ id }) => id)
           if (first) history.repeatsListed.set(queue.name, { askedAt, ids })
           for (const id of ids) yield* surely(queue.removeRepeat(id))
+        }
+        // L1: a task whose signal was acknowledged waits for no other, unless the power took it.
+        for (const [taskId, queue] of stage.waiting) {
+          if (stage.signalled.has(taskId) && history.lostAt < 0) continue
+          yield* Effect.provideService(sendSignal(stage, process.name, queue, { taskId }, go), Client, client)
         }
         yield* Effect.sleep(5_000)
       }

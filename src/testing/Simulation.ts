@@ -87,6 +87,19 @@ export const operationKinds: ReadonlyArray<string> = [
   "shared read",
   "checkpoint",
   "checkpoint handed on",
+  "step",
+  "step again",
+  "step handed on",
+  "suspend",
+  "suspend until a signal",
+  "signal",
+  "signal by id",
+  "signal handed on",
+  "signal before its suspend",
+  "find",
+  "worker waits",
+  "worker left",
+  "step handed on to a worker",
   "repeat",
   "repeat removed",
   "occurrence",
@@ -251,6 +264,8 @@ class Simulation {
       work: new Map(),
       defect: (text) => this.violated("defect", text),
       known: [],
+      waiting: new Map(),
+      signalled: new Set(),
       left: Array.from({ length: this.plan.clients }, () => this.plan.operations)
     }
   }

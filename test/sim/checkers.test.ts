@@ -16,7 +16,9 @@ import {
   type RepeatCall,
   type RepeatDecision,
   type SaveCall,
-  type SharedCall
+  type SharedCall,
+  type SignalCall,
+  type StepCall
 } from "millrace/testing"
 
 const policy = {
@@ -57,6 +59,7 @@ const decision = (change: Decision["change"], more: Partial<Decision> = {}): Dec
   key: undefined,
   origin: 0,
   checkpoint: undefined,
+  entries: [],
   ttlMs: undefined,
   reason: undefined,
   ...more
@@ -77,6 +80,15 @@ const inLane = (task: number, now: number, end = false): ReadonlyArray<Step> => 
 ]
 
 const one = new Uint8Array([1])
+const two = new Uint8Array([2])
+
+const stepping: Cause = { _tag: "step", session: 5, held: [1, 1] }
+const signal: Cause = { _tag: "signal" }
+const entry = (...entries: Decision["entries"]): Decision => decision("entry", { entries })
+const suspending = (forMs: number | undefined, seen: number): Cause => {
+  return { _tag: "suspend", session: 5, held: [1, 1], items: [{ task: 1, fence: 1, forMs, seen }] }
+}
+const suspended = (dueAt: number, more: Partial<Decision> = {}): Decision => decision("suspended", { dueAt, ...more })
 
 type Step = Decision | { readonly because: Cause } | ((ledger: Ledger) => void)
 
@@ -98,6 +110,23 @@ describe("the ledger", () => {
     const back = decision("ready", { now: 1_000, attempt: 0 })
     assert.deepStrictEqual(
       play([put, leased, because(tick), back, { ...leased, fence: 2, now: 1_000 }, because(by("commit", 2)), done]),
+      []
+    )
+    assert.deepStrictEqual(
+      play([
+        put,
+        leased,
+        because(stepping),
+        entry(["a", one]),
+        because(suspending(100, 1)),
+        suspended(100),
+        because(signal),
+        entry(["a", one], ["!s", two]),
+        decision("ready", { now: 10 }),
+        { ...leased, fence: 2, now: 20 },
+        because(tick),
+        decision("ready", { now: 1_020 })
+      ]),
       []
     )
     const delayed = decision("delayed", { attempt: 1, now: 5, dueAt: 50 })
@@ -124,6 +153,61 @@ describe("the ledger", () => {
         leased,
         because({ _tag: "checkpoint", session: 5, held: [1, 7] }),
         decision("checkpoint", { checkpoint: one })
+      ]
+    ],
+    ["S9", "a step under another fence", [put, leased, because({ ...stepping, held: [1, 7] }), entry(["a", one])]],
+    ["S9", "a step of what is not leased", [put, because(stepping), entry(["a", one])]],
+    ["S9", "a step by nobody", [put, leased, because(signal), entry(["a", one])]],
+    ["S19", "a signal by nobody", [put, leased, because(stepping), entry(["!s", one])]],
+    ["S7", "a signal after the end", [put, leased, because(by("commit")), done, because(signal), entry(["!s", one])]],
+    [
+      "S19",
+      "a step that is recorded over another",
+      [put, leased, because(stepping), entry(["a", one]), entry(["a", one], ["a", two])]
+    ],
+    [
+      "S19",
+      "a step that is recorded in place of another",
+      [put, leased, because(stepping), entry(["a", one]), entry(["b", two])]
+    ],
+    [
+      "S19",
+      "a step whose value changes when the next is recorded",
+      [put, leased, because(stepping), entry(["a", one]), entry(["a", two], ["b", two])]
+    ],
+    [
+      "S19",
+      "a redrive without its steps",
+      [
+        put,
+        leased,
+        because(stepping),
+        entry(["a", one]),
+        because(by("fail")),
+        { ...done, outcome: 2 },
+        decision("put", { task: 2, origin: 1 })
+      ]
+    ],
+    ["S19", "a put with steps of nobody", [decision("put", { entries: [["a", one]] })]],
+    ["S11", "a wait that counts", [put, leased, because(suspending(100, 0)), suspended(100, { attempt: 1 })]],
+    ["S9", "a wait that nobody asked for", [put, leased, because(by("release")), suspended(100)]],
+    ["S13", "a wait that is short", [put, leased, because(suspending(100, 0)), suspended(99)]],
+    ["S13", "a wait for a signal that ends by itself", [put, leased, because(suspending(undefined, 0)), suspended(99)]],
+    [
+      "S13",
+      "a wait that ends early without a signal",
+      [put, leased, because(suspending(100, 0)), suspended(100), because(tick), decision("ready", { now: 99 })]
+    ],
+    [
+      "S19",
+      "a wait for a signal that came before",
+      [
+        put,
+        leased,
+        because(signal),
+        entry(["!s", one]),
+        because(suspending(undefined, 0)),
+        suspended(Number.MAX_SAFE_INTEGER)
       ]
     ],
     [
@@ -427,6 +511,8 @@ const task = (more: Partial<LedgerTask> = {}): LedgerTask => ({
   putAt: 0,
   ttlMs: undefined,
   checkpoint: undefined,
+  entries: [],
+  suspended: false,
   state: "ended",
   redriven: false,
   attempt: 1,
@@ -501,6 +587,8 @@ interface Case {
   readonly objects?: Evidence["objects"]
   readonly shared?: ReadonlyArray<SharedCall>
   readonly saves?: ReadonlyArray<SaveCall>
+  readonly steps?: ReadonlyArray<StepCall>
+  readonly signals?: ReadonlyArray<SignalCall>
   readonly repeats?: ReadonlyArray<RepeatCall>
   /** Repeats of the queue in the end. */
   readonly listed?: ReadonlyArray<string>
@@ -545,6 +633,14 @@ const save = (value: number, verdict: SaveCall["verdict"] = "ok"): SaveCall => (
   value
 })
 
+/** Of fence 0, at time 0. */
+const step = (name: string, value: number, more: Partial<StepCall> = {}): StepCall => {
+  return { ...call, verdict: "ok", op: "step", taskId: "t1", fence: 0, u: 1, name, value, ...more }
+}
+const signalled = (value: number, more: Partial<SignalCall> = {}): SignalCall => {
+  return { ...call, verdict: "ok", op: "signal", taskId: "t1", id: undefined, name: "!s", value, ...more }
+}
+
 const repeat: RepeatCall = { ...call, verdict: "ok", op: "repeat", id: "r", item: { u: 9, payload: "p9" } }
 
 const oneChild = new Map([["links.q", { kind: "set", keys: ["k"] }]]) as Evidence["objects"]
@@ -558,6 +654,8 @@ const judge = (one: Case): ReadonlyArray<string> => {
   history.children.push(...(one.children ?? []))
   history.shared.push(...(one.shared ?? []))
   history.saves.push(...(one.saves ?? []))
+  history.steps.push(...(one.steps ?? []))
+  history.signals.push(...(one.signals ?? []))
   history.repeats.push(...(one.repeats ?? []))
   if (one.listed !== undefined) history.repeatsListed.set("q", { askedAt: 100, ids: one.listed })
   const said: Array<string> = []
@@ -588,6 +686,11 @@ const delivery = {
   result: undefined
 } as const
 
+/** Asked for at time 3. */
+const withEntries = (...entries: NonNullable<(typeof History.prototype.deliveries)[number]["entries"]>) => {
+  return { ...delivery, entries, askedAt: 3 }
+}
+
 const child = {
   queue: "q",
   item: { ...putCall().items[0]!, u: 2, payload: "p2" },
@@ -597,6 +700,35 @@ const child = {
 describe("the judge of histories", () => {
   it("says nothing of a good one", () => {
     assert.deepStrictEqual(judge({ deliveries: [delivery] }), [])
+    const late = { startedAt: 4, endedAt: 5 }
+    const perhaps = { verdict: "indefinite" } as const
+    const steps = [
+      step("a", 1),
+      step("b", 2, perhaps),
+      step("b", 3, { ...late, ...perhaps }),
+      step("c", 4, { verdict: "definite" })
+    ]
+    const signals = [
+      signalled(5),
+      signalled(6, late),
+      signalled(7, { name: "!i", taskId: undefined, id: "i" }),
+      signalled(8, { name: "!late", ...late })
+    ]
+    const accounts = [account({ task: task({ id: "i" }) })]
+    for (const b of [[], [["b", 2]], [["b", 3]]] as const) {
+      const deliveries = [withEntries(["a", 1], ["!s", 5], ["!i", 7], ...b)]
+      assert.deepStrictEqual(judge({ accounts, deliveries, signals, steps }), [])
+    }
+    const others = { ...withEntries(), taskId: "t2", u: 2, payload: "p2" }
+    const second = account({ taskId: "t2", u: 2, payload: "p2", task: task({ task: 2 }) })
+    const puts = [
+      putCall(),
+      putCall({
+        items: [{ ...putCall().items[0]!, u: 2, payload: "p2" }],
+        receipts: [{ taskId: "t2", duplicate: false }]
+      })
+    ]
+    assert.notInclude(judge({ accounts: [account(), second], deliveries: [others], puts, steps }), "S19")
   })
 
   const bad: ReadonlyArray<readonly [invariant: string, name: string, one: Case]> = [
@@ -766,6 +898,76 @@ describe("the judge of histories", () => {
       "a checkpoint that was refused",
       { deliveries: [{ ...delivery, checkpoint: 1 }], saves: [save(1, "definite")] }
     ],
+    ["S19", "a step is lost", { deliveries: [withEntries()], steps: [step("a", 1)] }],
+    ["S19", "a step of nobody", { deliveries: [withEntries(["a", 1])] }],
+    [
+      "S19",
+      "a step of another task",
+      { deliveries: [withEntries(["a", 1])], steps: [step("a", 1, { taskId: "t2", u: 2 })] }
+    ],
+    ["S19", "a step of a later attempt", { deliveries: [withEntries(["a", 1])], steps: [step("a", 1, { fence: 1 })] }],
+    [
+      "S19",
+      "a step that was refused",
+      { deliveries: [withEntries(["a", 1])], steps: [step("a", 1, { verdict: "definite" })] }
+    ],
+    [
+      "S19",
+      "a step that was recorded over another",
+      {
+        deliveries: [withEntries(["a", 2])],
+        steps: [step("a", 1), step("a", 2, { startedAt: 2, endedAt: 3 })]
+      }
+    ],
+    [
+      "S19",
+      "a step that changes between two attempts",
+      {
+        deliveries: [withEntries(["a", 1]), { ...withEntries(["a", 2]), fence: 2 }],
+        steps: [step("a", 1, { verdict: "indefinite" }), step("a", 2, { verdict: "indefinite" })]
+      }
+    ],
+    [
+      "S19",
+      "a step that is lost between two attempts",
+      {
+        deliveries: [withEntries(["a", 1]), { ...withEntries(), fence: 2 }],
+        steps: [step("a", 1, { verdict: "indefinite" })]
+      }
+    ],
+    [
+      "S19",
+      "another order in another attempt",
+      {
+        deliveries: [withEntries(["a", 1], ["b", 2]), { ...withEntries(["b", 2], ["a", 1]), fence: 2 }],
+        steps: [step("a", 1), step("b", 2)]
+      }
+    ],
+    ["S19", "a name twice", { deliveries: [withEntries(["a", 1], ["a", 1])], steps: [step("a", 1)] }],
+    [
+      "S19",
+      "a redrive without its steps",
+      {
+        accounts: [
+          account({ task: task({ redriven: true, outcome: 2 }) }),
+          account({ taskId: "t2", task: task({ task: 2 }) })
+        ],
+        deliveries: [{ ...withEntries(), taskId: "t2" }],
+        steps: [step("a", 1)]
+      }
+    ],
+    ["S19", "a signal is lost", { deliveries: [withEntries()], signals: [signalled(1)] }],
+    [
+      "S19",
+      "a signal of another task",
+      { deliveries: [withEntries(["!s", 1])], signals: [signalled(1, { taskId: "t2" })] }
+    ],
+    [
+      "S19",
+      "a signal to another id",
+      { deliveries: [withEntries(["!s", 1])], signals: [signalled(1, { taskId: undefined, id: "i" })] }
+    ],
+    ["S9", "a step after the end of its lease", { steps: [step("a", 1, { fence: 1, startedAt: 5, endedAt: 6 })] }],
     ["S1", "a repeat is lost", { repeats: [repeat], listed: [] }],
     ["S2", "a repeat that nobody made", { listed: ["r"] }],
     [

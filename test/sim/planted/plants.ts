@@ -282,6 +282,77 @@ export const plants: ReadonlyArray<Plant> = [
       }
     ]
   },
+  {
+    name: "a recorded step is run again",
+    edits: [
+      {
+        file: core,
+        find: "      entries: task.entries === undefined ? undefined : [...task.entries]\n",
+        replace: "      entries: undefined\n"
+      }
+    ]
+  },
+  {
+    name: "a recorded step is run again by a worker",
+    edits: [
+      {
+        file: core,
+        find: "options?.key, options?.trace, checkpoint, entries)",
+        replace: "options?.key, options?.trace, checkpoint, entries && undefined)"
+      }
+    ]
+  },
+  {
+    name: "a recorded step is run again after a restart",
+    edits: [
+      {
+        file: "model/Restore.ts",
+        find: "for (const [name, value] of record.entries) task?.addEntry(name, value)",
+        replace: "void task"
+      }
+    ]
+  },
+  {
+    name: "a step is recorded over another",
+    edits: [
+      {
+        file: "model/Progress.ts",
+        find: "    if (entries?.has(name) === true) return 0\n",
+        replace:
+          "    if (entries?.has(name) === true) {\n      if (entries.get(name)!.byteLength === value.byteLength) (entries as Map<string, Uint8Array>).set(name, value)\n      return 0\n    }\n"
+      }
+    ]
+  },
+  {
+    name: "a redrive forgets the steps",
+    edits: [
+      {
+        file: "model/Operations.ts",
+        find: "    if (entries !== undefined) for (const [name, value] of entries) task.addEntry(name, value)\n",
+        replace: "    void entries\n"
+      }
+    ]
+  },
+  {
+    name: "a suspend loses a signal that came before it",
+    edits: [
+      {
+        file: "model/Progress.ts",
+        find: "const news = (task.entries?.size ?? 0) > seen\n",
+        replace: "const news = (task.entries?.size ?? 0) < seen * 0\n"
+      }
+    ]
+  },
+  {
+    name: "a signal does not wake",
+    edits: [
+      {
+        file: "model/Progress.ts",
+        find: "    if (owner.suspended && owner.state === State.delayed) this.#inside.wake(owner, now)\n",
+        replace: ""
+      }
+    ]
+  },
   // What the simulation found in earlier versions.
   {
     name: "a paused queue calls for rounds without end",

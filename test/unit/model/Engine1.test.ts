@@ -20,7 +20,7 @@ describe("the engine beside the reference", () => {
   )
 
   it("holds for seeds that have failed", () => {
-    for (const { seed } of kept) runSeeds(seed, 1, {})
+    for (const { progress, seed } of kept) runSeeds(seed, 1, {}, { progress })
   })
 
   it("a planted difference is found", () => {

@@ -6,6 +6,8 @@
  *
  * No heaps, no links, no counters. It answers what the engine answers, so that both can be driven side by side.
  */
+import * as Limits from "../../../src/Limits.ts"
+
 export type Answer =
   | { readonly _tag: "Done" }
   | { readonly _tag: "Refused"; readonly why: string }
@@ -99,8 +101,17 @@ export interface RefTask {
   reasons: Array<number>
   /** Bytes of its checkpoint. */
   checkpoint: number | undefined
+  /** Steps and signals, in the order of recording. */
+  entries: Array<RefEntry>
+  suspended: boolean
+  progress: number | undefined
   /** Whether its dead letter was put again. */
   redriven: boolean
+}
+
+export interface RefEntry {
+  readonly name: string
+  readonly value: number
 }
 
 interface Wait {
@@ -790,6 +801,7 @@ export class Reference {
       const { delayMs: _, id: __, ...item } = letter.item
       const task = this.#make(queue, item, now)
       task.checkpoint = letter.checkpoint
+      task.entries = [...letter.entries]
       return [n, task.n]
     })
     this.#answer(request, { _tag: "Redriven", pairs })
@@ -807,6 +819,91 @@ export class Reference {
       return "ok"
     })
     this.#answerItems(request, codes)
+  }
+
+  step(
+    session: number,
+    request: number,
+    items: ReadonlyArray<RefEntry & { readonly n: number; readonly fence: number }>
+  ): void {
+    const codes = items.map(({ fence, n, name, value }) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      this.#record(task, name, value)
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  suspend(
+    session: number,
+    request: number,
+    items: ReadonlyArray<{
+      readonly n: number
+      readonly fence: number
+      readonly forMs: number | undefined
+      readonly seen: number
+    }>,
+    now: number
+  ): void {
+    const codes = items.map(({ fence, forMs, n, seen }) => {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") return task
+      task.attempt--
+      if (task.expiresAt <= now) return this.#expire(task, now)
+      if (this.queues[task.queue]!.closed === "immediate") {
+        this.#end(task, "cancelled", now)
+        return "ok"
+      }
+      task.state = "delayed"
+      task.suspended = true
+      task.at = task.entries.length > seen ? now : now + (forMs ?? Limits.delayMsMax)
+      return "ok"
+    })
+    this.#answerItems(request, codes)
+  }
+
+  signal(request: number, queueId: number, about: number | string, name: string, value: number, now: number): void {
+    const queue = this.queues[queueId]
+    if (queue === undefined) return this.#refuse(request, "queueNotFound")
+    const n = typeof about === "number" ? about : (this.#known(queue, about, now) ?? 0)
+    const task = queue.living.find((task) => task.n === n)
+    if (task === undefined) {
+      const ended = this.#standing(queue, n) !== "gone"
+      return this.#refuse(request, ended ? "alreadyEnded" : "taskNotFound")
+    }
+    this.#record(task, name, value)
+    if (task.suspended) this.#backToReady(task, now)
+    this.#answer(request, { _tag: "Done" })
+  }
+
+  /** The task of this dedupe id, and where it stands. */
+  find(queueId: number, id: string, now: number): string {
+    const queue = this.queues[queueId]!
+    const n = this.#known(queue, id, now)
+    return n === undefined ? "nobody" : `${n} ${this.#standing(queue, n)}`
+  }
+
+  report(
+    session: number,
+    items: ReadonlyArray<{
+      readonly n: number
+      readonly fence: number
+      readonly progress: number | undefined
+      readonly checkpoint: number | undefined
+    }>
+  ): void {
+    for (const { checkpoint, fence, n, progress } of items) {
+      const task = this.#held(session, n, fence)
+      if (typeof task === "string") continue
+      task.progress = progress ?? task.progress
+      task.checkpoint = checkpoint ?? task.checkpoint
+    }
+  }
+
+  /** The first one of a name stays. */
+  #record(task: RefTask, name: string, value: number): void {
+    if (task.entries.every((entry) => entry.name !== name)) task.entries.push({ name, value })
   }
 
   /** Living tasks in put order, or dead letters, that are wanted. */
@@ -884,7 +981,10 @@ export class Reference {
       if (task.state === "leased" && task.at <= now) this.#lose(task, now)
     }
     for (const task of this.#due(now).sort((a, b) => a.n - b.n)) {
-      if (task.state === "delayed" && task.at <= now) task.state = "ready"
+      if (task.state === "delayed" && task.at <= now) {
+        task.state = "ready"
+        task.suspended = false
+      }
       if ((task.state === "ready" || task.state === "delayed") && task.expiresAt <= now) this.#expire(task, now)
     }
     for (const queue of this.queues) {
@@ -1039,11 +1139,14 @@ export class Reference {
     task.attempt++
     task.leases++
     task.started = false
+    task.progress = undefined
     task.holder = session
     const { key } = task.item
     if (key !== undefined) this.#lane(this.queues[task.queue]!, key).grants.push(now)
     this.#extend(task, now)
-    return `${task.n}/${task.leases}/${task.attempt}${task.checkpoint === undefined ? "" : `/${task.checkpoint}`}`
+    const entries = task.entries.map(({ name, value }) => `,${name}=${value}`).join("")
+    const checkpoint = task.checkpoint === undefined ? "" : `/${task.checkpoint}`
+    return `${task.n}/${task.leases}/${task.attempt}${checkpoint}${entries}`
   }
 
   #hand(queue: RefQueue, session: number, request: number, count: number, now: number): void {
@@ -1067,6 +1170,7 @@ export class Reference {
   }
 
   #backToReady(task: RefTask, now: number): void {
+    task.suspended = false
     if (task.expiresAt <= now) this.#expire(task, now)
     else if (this.queues[task.queue]!.closed === "immediate") this.#end(task, "cancelled", now)
     else task.state = "ready"
@@ -1101,6 +1205,7 @@ export class Reference {
   /** The task lives no more. */
   #over(task: RefTask, state: RefState): void {
     task.state = state
+    task.suspended = false
     const { living } = this.queues[task.queue]!
     living.splice(living.indexOf(task), 1)
   }
@@ -1163,6 +1268,9 @@ export class Reference {
       at: now + delayMs,
       reasons: [],
       checkpoint: undefined,
+      entries: [],
+      suspended: false,
+      progress: undefined,
       redriven: false
     }
     this.tasks.push(task)

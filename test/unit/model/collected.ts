@@ -50,6 +50,12 @@ export class Collected implements Out {
     if (change === "put") this.admitting.push(task.queue.id)
     const fault = (to: string): void => void this.faults.push(`task ${task.n}: ${before} -> ${change} (${to})`)
     if (change === "checkpoint") return before === "Leased" ? undefined : fault(before)
+    if (change === "entry") {
+      // A signal reaches whatever lives.
+      const signal = [...task.entries!.keys()].at(-1)!.startsWith("!") && (before === "Ready" || before === "Delayed")
+      return before === "Leased" || signal ? undefined : fault(before)
+    }
+    if (change === "suspended" && (before !== "Leased" || !task.suspended)) fault(before)
     if (change === "redriven") return before === "Dead" || before === "Failed" ? undefined : fault(before)
     const { log } = task.queue
     const to =
@@ -170,5 +176,8 @@ export class Collected implements Out {
 const repeatText = ({ definition, nextAt, occurrences, task }: Repeat): string =>
   `${definition.id} every ${definition.everyMs} next ${nextAt} task ${task} after ${occurrences}`
 
-const leaseText = (task: Task): string =>
-  `${task.n}/${task.leases}/${task.attempt}${task.checkpoint === undefined ? "" : `/${task.checkpoint.byteLength}`}`
+const leaseText = (task: Task): string => {
+  const entries = [...(task.entries ?? [])].map(([name, value]) => `,${name}=${value[0]}`).join("")
+  const checkpoint = task.checkpoint === undefined ? "" : `/${task.checkpoint.byteLength}`
+  return `${task.n}/${task.leases}/${task.attempt}${checkpoint}${entries}`
+}

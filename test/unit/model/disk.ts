@@ -123,19 +123,17 @@ const taskOf = (engine: Engine, task: Task): unknown => {
   const { delayMs: _, ...kept } = options ?? {}
   const set = Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== undefined))
   const lease = task.state === State.leased ? [task.holder?.id, engine.fence(task)] : undefined
-  const ended = { n, origin: task.origin, attempt, putAt, payloadBytes, set, reasons: reasons ?? [], checkpoint }
+  const progress = { checkpoint, entries: [...(task.entries ?? [])], suspended: task.suspended }
+  const ended = { n, origin: task.origin, attempt, putAt, payloadBytes, set, reasons: reasons ?? [], ...progress }
   if (task.state === State.ended) return ended
   const about = { ...ended, place, lossesWhileStarted, releases: task.releases }
   const due = task.state === State.delayed ? task.at : undefined
   return {
     ...about,
-    set,
     lease,
     due,
     expired,
-    leases: task.leases,
-    reasons: reasons ?? [],
-    checkpoint
+    leases: task.leases
   }
 }
 
@@ -179,7 +177,7 @@ const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
       if (task.queue === queue) living.push(task)
     })
     const { acknowledged, cancelled, closed, dead, definition, done, log, policy, puts } = queue
-    const { dropped, paused, purged, redriven } = queue
+    const { dropped, paused, progressBytes, purged, redriven } = queue
     const outcomes: Array<unknown> = []
     for (let cursor = log.first; cursor < log.next; cursor++) {
       const about = [log.task(cursor), log.outcome(cursor), log.attempts(cursor), log.endedAt(cursor)]
@@ -192,7 +190,7 @@ const queuesOf = (engine: Engine, now: number): ReadonlyArray<unknown> =>
     const ids = known.flatMap(({ id, n, until }) => (until === oldest ? [] : [`${id} ${n} ${until}`])).sort()
     return {
       definition: { name: definition.name, policy, durability: definition.durability },
-      counters: { puts, done, dead, cancelled, acknowledged, closed, paused, purged, dropped, redriven },
+      counters: { puts, done, dead, cancelled, acknowledged, closed, paused, purged, dropped, redriven, progressBytes },
       living: living.map((task) => [task.state, taskOf(engine, task)]),
       lanes: lanesOf(queue, now),
       outcomes: { next: log.next, outcomes },

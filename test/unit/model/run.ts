@@ -9,7 +9,7 @@ import type { Queue } from "../../../src/model/Queue.ts"
 import { Session } from "../../../src/model/Session.ts"
 import { Reason, type Task, type TaskOptions } from "../../../src/model/Task.ts"
 import { Random } from "../random.ts"
-import { Collected, definition } from "./collected.ts"
+import { Collected, definition, standingNames } from "./collected.ts"
 import { Disk } from "./disk.ts"
 import {
   Ambiguous,
@@ -35,6 +35,8 @@ export interface RunOptions {
   /** Whether every operation is kept as a text. */
   readonly logs?: boolean
   readonly make?: (policies: ReadonlyArray<QueuePolicy>) => Reference
+  /** Whether tasks record steps, wait and are signalled, and report. */
+  readonly progress?: boolean
 }
 
 /**
@@ -44,6 +46,8 @@ export interface RunOptions {
 export class Run {
   readonly #logs: boolean
   readonly #random: Random
+  /** What is done about progress is drawn apart: without it a seed means what it meant before there was any. */
+  readonly #progressRandom: Random | undefined
   readonly #out = new Collected()
   readonly #disk = new Disk(1)
   readonly #engine: Engine
@@ -59,9 +63,11 @@ export class Run {
   #request = 1
   #sessionNumber = 1
 
-  constructor(seed: number, { logs = false, make = (policies) => new Reference(policies) }: RunOptions = {}) {
+  constructor(seed: number, options: RunOptions = {}) {
+    const { logs = false, make = (policies) => new Reference(policies), progress = true } = options
     this.#logs = logs
     this.#random = new Random(seed)
+    this.#progressRandom = progress ? new Random(seed + 2 ** 31) : undefined
     const r = this.#random
     this.#keys = r.pick<ReadonlyArray<string | undefined>>([
       [undefined],
@@ -234,6 +240,7 @@ export class Run {
       queue.ready.size === count.ready &&
       sameLanes(ready, this.#reference.open(queue.id, this.#now)) &&
       sameTasks(tasks, ref.living) &&
+      tasks.every((task, i) => progressText(task) === refProgressText(ref.living[i]!)) &&
       queue.delayed === count.delayed &&
       queue.leased === count.leased &&
       queue.done === count.success &&
@@ -270,7 +277,7 @@ export class Run {
         purged: queue.purged,
         dropped: queue.dropped,
         letters: letters.map(({ task }) => task.n).sort(byNumber),
-        living: tasks.map(({ n }) => n),
+        living: tasks.map(progressText),
         paused: queue.paused,
         closed: queue.closed,
         outcomes: cursors.map((cursor) => `${log.endedAt(cursor)} ${log.task(cursor)}`).sort()
@@ -293,7 +300,7 @@ export class Run {
           .letters(queue.id)
           .map(({ n }) => n)
           .sort(byNumber),
-        living: ref.living.map(({ n }) => n),
+        living: ref.living.map(refProgressText),
         paused: ref.paused,
         closed: ref.closed,
         outcomes: ref.log
@@ -333,8 +340,7 @@ export class Run {
   }
 
   /** Leases to speak of: mostly the session's own, sometimes another's, an old fence, or a task that is no more. */
-  #held(session: number): ReadonlyArray<readonly [number, number]> {
-    const r = this.#random
+  #held(session: number, r = this.#random): ReadonlyArray<readonly [number, number]> {
     const own = this.#reference.leases(session).filter(() => r.chance(60))
     const held: Array<readonly [number, number]> = own.map(({ leases, n }) => [n, leases])
     if (r.chance(20) && this.#reference.tasks.length > 0) {
@@ -444,7 +450,7 @@ export class Run {
     if (kind < 84) {
       const items = this.#held(number).map(([n, fence]) => ({ n, fence, bytes: r.int(5) }))
       say("checkpoint", items)
-      operations.checkpoint(
+      this.#engine.progress.checkpoint(
         session,
         request,
         items.map(({ n }) => n),
@@ -486,6 +492,7 @@ export class Run {
       this.#reference.goodbye(number, now)
       return this.#connect(slot)
     }
+    if (this.#progressRandom?.chance(12)) return this.#progress(this.#progressRandom, session, number, request, say)
     if (r.chance(15)) return this.#operate(session, number, request, say)
     const kind = r.int(112)
     if (kind < 30) {
@@ -683,6 +690,93 @@ export class Run {
     this.#object(session, request, say)
   }
 
+  /** Steps, waits, signals, and what a heartbeat reports. Names are few: so the second of a name meets the first. */
+  #progress(
+    r: Random,
+    session: Session,
+    number: number,
+    request: number,
+    say: (name: string, ...args: ReadonlyArray<unknown>) => void
+  ): void {
+    const now = this.#now
+    const { operations, progress } = this.#engine
+    const held = this.#held(number, r).map(([n, fence]) => ({ n, fence }))
+    const asked = ({ fence, n }: { readonly n: number; readonly fence: number }) => ({
+      task: n,
+      fence: fenceBase + fence
+    })
+    const bytesOf = (value: number): Uint8Array => new Uint8Array(1 + (value % 3)).fill(value)
+    const kind = r.int(100)
+    if (kind < 30) {
+      const items = held.map((one) => ({ ...one, name: `s${r.int(4)}`, value: r.int(256) }))
+      // Two of a name in one request: the first one stays.
+      if (items.length > 0 && r.chance(20)) items.push({ ...items[0]!, value: r.int(256) })
+      say("step", items)
+      progress.step(
+        session,
+        request,
+        items.map((item) => ({ ...asked(item), name: item.name, value: bytesOf(item.value) }))
+      )
+      return this.#reference.step(number, request, items)
+    }
+    if (kind < 55) {
+      const items = held.map((one) => {
+        const entries = this.#reference.task(one.n)?.entries.length ?? 0
+        const seen = r.chance(70) ? entries : r.int(entries + 2)
+        return { ...one, seen, forMs: r.chance(40) ? undefined : r.chance(10) ? 0 : 20 + 100 * r.int(30) }
+      })
+      say("suspend", items)
+      progress.suspend(
+        session,
+        request,
+        items.map((item) => ({ ...asked(item), forMs: item.forMs, seen: item.seen })),
+        now
+      )
+      this.#reference.suspend(number, request, items, now)
+      if (items.some(({ n }) => this.#reference.task(n)?.suspended)) this.#count("suspended")
+      return
+    }
+    if (kind < 85) {
+      const { tasks } = this.#reference
+      const waiting = tasks.filter(({ suspended }) => suspended)
+      const any = waiting.length > 0 && r.chance(60) ? r.pick(waiting) : tasks.length > 0 ? r.pick(tasks) : undefined
+      const queue = r.chance(2) ? 7 : r.chance(95) ? (any?.queue ?? 0) : r.int(3)
+      const id = r.chance(70) ? any?.item.id : `id${r.int(8)}`
+      const about = id !== undefined && r.chance(30) ? id : r.chance(97) ? (any?.n ?? 1) : 1_000_000
+      const name = `!${r.pick(["a", "b", "c"])}`
+      const value = r.int(256)
+      say("signal", queue, about, name, value)
+      progress.signal(session, request, queue, about, name, bytesOf(value), now)
+      this.#reference.signal(request, queue, about, name, value, now)
+      if (waiting.some(({ suspended }) => !suspended)) this.#count("woken")
+      return
+    }
+    if (kind < 90) {
+      const queue = r.int(3)
+      const id = `id${r.int(8)}`
+      say("find", queue, id)
+      const of = this.#engine.queues[queue]!
+      const n = progress.find(of, id, now)
+      const found = n === undefined ? "nobody" : `${n} ${standingNames[operations.standing(of, n)]}`
+      return assert.strictEqual(found, this.#reference.find(queue, id, now), `who has ${id}`)
+    }
+    const items = held.map((one) => ({
+      ...one,
+      progress: r.chance(70) ? r.int(10_001) : undefined,
+      checkpoint: r.chance(40) ? r.int(5) : undefined
+    }))
+    say("report", items)
+    progress.report(
+      session,
+      items.map((item) => ({
+        ...asked(item),
+        progress: item.progress,
+        checkpoint: item.checkpoint === undefined ? undefined : new Uint8Array(item.checkpoint)
+      }))
+    )
+    this.#reference.report(number, items)
+  }
+
   /** A request about a shared object, mostly of the kind that it is. */
   #object(session: Session, request: number, say: (name: string, ...args: ReadonlyArray<unknown>) => void): void {
     const r = this.#random
@@ -818,6 +912,11 @@ const sameAnswers = (a: Answer, b: Answer): boolean => {
       return b._tag === "Redriven" && sameLists(a.pairs, b.pairs)
   }
 }
+
+const progressText = ({ checkpoint, entries, n, progress, suspended }: Task): string =>
+  `${n} ${suspended} ${progress} ${checkpoint?.byteLength} ${[...(entries ?? [])].map(([name, [value]]) => `${name}=${value}`)}`
+const refProgressText = ({ checkpoint, entries, n, progress, suspended }: RefTask): string =>
+  `${n} ${suspended} ${progress} ${checkpoint} ${entries.map(({ name, value }) => `${name}=${value}`)}`
 
 const sameTasks = (a: ReadonlyArray<{ readonly n: number }>, b: ReadonlyArray<{ readonly n: number }>): boolean =>
   a.length === b.length && a.every(({ n }, i) => n === b[i]!.n)

@@ -9,6 +9,7 @@ export const kinds: ReadonlyArray<string> = [
   ..."outcome join congested close detach resume goodbye repeat removeRepeat repeats".split(" "),
   ..."definitionInvalid Repeats occurrence restored pauseLane resumeLane slowDownLane".split(" "),
   ..."pause cancel purge redrive checkpoint browse Counted Redriven".split(" "),
+  ..."step suspend signal find report suspended woken".split(" "),
   ..."commitTogether".split(" "),
   ..."setKeys count countSet dictGet dictWrite list Object".split(" "),
   ..."conflict counterOverflow objectNotFound objectKindMismatch durabilityMixed leaseLost alreadyEnded".split(" "),
