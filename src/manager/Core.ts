@@ -460,6 +460,11 @@ export class Core implements Out {
     }
     // Answers that wait for the store are not let out by a fault: they stay unanswered, and indefinite.
     peer.connection.write(frame((w) => Wire.encode(w, { type: M.closing, code, text })))
+    this.#close(peer)
+  }
+
+  /** Sends what is written; a peer that does not take it is cut by a later look. */
+  #close(peer: Peer): void {
     peer.connection.close()
     peer.closingAt = this.#host.now()
     if (!peer.disconnected) this.#closing.add(peer)
@@ -969,7 +974,7 @@ export class Core implements Out {
         this.#endSession(session, now)
         peer.state = "closed"
         this.#peers.delete(peer)
-        return peer.connection.close()
+        return this.#close(peer)
       case C.hello:
       case C.authFirst:
       case C.authFinal:
