@@ -915,6 +915,13 @@ export class Core implements Out {
     peer.connection.destroy()
   }
 
+  /** Drops a peer for which too much waits already: what one round writes is bounded as well. */
+  #dropsFull(peer: Peer): boolean {
+    const isFull = peer.out.size > Limits.outboundBytesPause && peer.outbound > Limits.outboundBytesMax
+    if (isFull) this.#outboundFull(peer)
+    return isFull
+  }
+
   /** Called after each delivery: what a session cannot take now, another may, or it may later. */
   #checkCongestion(peer: Peer): void {
     if (peer.out.size + peer.deferred > Limits.outboundBytesPause && peer.session !== undefined) {
@@ -935,8 +942,7 @@ export class Core implements Out {
       while (!reader.done && peer.state === "open") {
         if (++messages > Limits.messagesPerFrameMax) throw new Malformed("too many messages in one frame")
         this.#message(peer, Client.decode(reader), now)
-        if (peer.out.size > Limits.outboundBytesPause && peer.outbound > Limits.outboundBytesMax)
-          this.#outboundFull(peer)
+        if (this.#dropsFull(peer)) return
       }
     } catch (error) {
       if (!(error instanceof Malformed)) throw error
@@ -1356,7 +1362,7 @@ export class Core implements Out {
   /** The peer to write an answer to; undefined when its connection is gone and nobody waits. */
   #answering(session: Session): Peer | undefined {
     const { peer } = session as PeerSession
-    if (peer === undefined || peer.state !== "open") return undefined
+    if (peer === undefined || peer.state !== "open" || this.#dropsFull(peer)) return undefined
     peer.inFlight--
     this.#touch(peer)
     return peer
