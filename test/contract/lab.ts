@@ -56,10 +56,14 @@ export interface Accepted {
   readonly connection: Connection
   /** The most bytes that it had not taken after a write. */
   mostPending: number
+  /** It was cut by the manager. */
+  dropped: boolean
 }
 
 /** Behind a real port. */
-export const lab = Effect.fnUntraced(function* (options: { readonly stored?: boolean } = {}) {
+export const lab = (options: { readonly stored?: boolean } = {}) => Effect.provide(labOf(options), Node.layer)
+
+const labOf = Effect.fnUntraced(function* (options: { readonly stored?: boolean }) {
   const made = coreLab(options)
   const verifier = yield* Effect.promise(() => deriveVerifier("default", keyBytes(auth.key), randomBytes(16), 4_096))
   const gate: Gate = {
@@ -75,7 +79,11 @@ export const lab = Effect.fnUntraced(function* (options: { readonly stored?: boo
       connection.write(bytes)
       seen.mostPending = Math.max(seen.mostPending, connection.pendingBytes())
     }
-    const seen: Accepted = { connection: { ...connection, write }, mostPending: 0 }
+    const destroy = (): void => {
+      seen.dropped = true
+      connection.destroy()
+    }
+    const seen: Accepted = { connection: { ...connection, write, destroy }, mostPending: 0, dropped: false }
     accepted.push(seen)
     return made.core.accept(seen.connection, gate)
   })
@@ -85,7 +93,7 @@ export const lab = Effect.fnUntraced(function* (options: { readonly stored?: boo
     (raw) => Effect.sync(() => raw.socket.destroy())
   )
   return { ...made, accepted, connect }
-}, Effect.provide(Node.layer))
+})
 
 /** A connection that takes nothing but what the test says. The peer behind it is trusted. */
 export class Pipe {
@@ -155,4 +163,13 @@ export class Pipe {
 /** Lets a few rounds pass. */
 export const settled = async (): Promise<void> => {
   for (let i = 0; i < 12; i++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Looks until it holds, for at most ten seconds. */
+export const until = async (holds: () => boolean, what: string): Promise<void> => {
+  for (let i = 0; i < 2_000; i++) {
+    if (holds()) return
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  throw new Error(`never happened: ${what}`)
 }
