@@ -1,4 +1,5 @@
 /** Limits of what one message may say: one less and the limit itself are taken, one more is refused as documented. */
+import { readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Limits, Manager } from "millrace"
@@ -8,350 +9,10 @@ import { Reason } from "../../src/model/Task.ts"
 import * as ClientMessages from "../../src/wire/ClientMessages.ts"
 import { frame } from "../../src/wire/Frames.ts"
 import type * as ManagerMessages from "../../src/wire/ManagerMessages.ts"
-import { ClientType as C, ManagerType as M, type TaskOptions } from "../../src/wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M } from "../../src/wire/Vocabulary.ts"
 import { overTcp } from "./layers.ts"
+import { empty, filter, type Message, of, open, pairs, put, rows, tested, text, unbounded } from "./limits.ts"
 import { hello, Raw } from "./raw.ts"
-
-type Message = ClientMessages.ClientMessage
-
-/** What a row may name: a fresh request number, and numbers of what is there. */
-interface At {
-  readonly request: number
-  readonly queue: number
-  /** A queue that takes payloads up to the ceiling. */
-  readonly large: number
-}
-
-interface Row {
-  readonly limit: keyof typeof Limits
-  readonly what: string
-  readonly say: (value: number, at: At) => Message
-  /** What answers the limit; undefined: the message has no answer. */
-  readonly answer: number | undefined
-  /** How more is refused. Default: a breach, which closes the connection. */
-  readonly code?: number
-}
-
-let names = 0
-const text = (size: number): string => "x".repeat(size)
-const of = <A>(count: number, item: A): ReadonlyArray<A> => new Array<A>(count).fill(item)
-const empty = new Uint8Array()
-const pairs = (count: number): ReadonlyArray<number> => of(2 * count, 1)
-
-const open = (request: number, change: Partial<ClientMessages.Open> = {}): ClientMessages.Open => {
-  const base = { fingerprint: empty, schema: "", accepts: [], policy: [] } as const
-  return { type: C.open, request, name: `limits-${++names}`, ...base, ...change }
-}
-
-const put = (
-  { queue, request }: Pick<At, "queue" | "request">,
-  payloads: ReadonlyArray<Uint8Array>,
-  options?: TaskOptions
-): Message => {
-  return {
-    type: C.put,
-    request,
-    queue,
-    atomic: false,
-    waitMs: 0,
-    payloads,
-    options: options && of(payloads.length, options)
-  }
-}
-
-const item =
-  (options: (value: number) => TaskOptions): Row["say"] =>
-  (value, at) =>
-    put(at, [empty], options(value))
-
-/** A commit of a lease that nobody has: it is read as a whole before it is found to be lost. */
-const effects =
-  (what: (count: number) => Partial<NonNullable<NonNullable<ClientMessages.Commit["effects"]>[number]>>): Row["say"] =>
-  (count, { request }) => ({
-    type: C.commit,
-    request,
-    tasks: [1],
-    fences: [1],
-    results: [empty],
-    effects: [{ puts: [], sets: [], counts: [], writes: [], ...what(count) }]
-  })
-
-const filter = { key: undefined, label: undefined, id: undefined, priorityMin: undefined, priorityMax: undefined }
-
-const rows: ReadonlyArray<Row> = [
-  {
-    limit: "nameCharsMax",
-    what: "a queue's name",
-    say: (value, { request }) => open(request, { name: text(value) }),
-    answer: M.opened
-  },
-  {
-    limit: "nameCharsMax",
-    what: "an object's name",
-    say: (value, { request }) => ({ type: C.openObject, request, name: text(value), kind: 0, create: true }),
-    answer: M.objectOpened
-  },
-  { limit: "taskIdBytesMax", what: "a dedupe id", say: item((size) => ({ id: text(size) })), answer: M.putItems },
-  { limit: "taskKeyBytesMax", what: "a lane key", say: item((size) => ({ key: text(size) })), answer: M.putItems },
-  {
-    limit: "taskKeyBytesMax",
-    what: "the lane of a change",
-    say: (size, { queue, request }) => {
-      return { type: C.lane, request, queue, key: text(size), change: 0, limits: undefined, forMs: undefined }
-    },
-    answer: M.done
-  },
-  {
-    limit: "taskKeyBytesMax",
-    what: "the key of a filter",
-    say: (size, { queue, request }) => {
-      return { type: C.purge, request, queue, filter: { ...filter, key: text(size) }, after: 0, upTo: undefined }
-    },
-    answer: M.counted
-  },
-  {
-    limit: "labelsPerTaskMax",
-    what: "labels of a task",
-    say: item((count) => ({ labels: of(count, "l") })),
-    answer: M.putItems
-  },
-  { limit: "labelBytesMax", what: "a label", say: item((size) => ({ labels: [text(size)] })), answer: M.putItems },
-  { limit: "traceBytesMax", what: "a trace context", say: item((size) => ({ trace: text(size) })), answer: M.putItems },
-  {
-    limit: "schemaTextBytesMax",
-    what: "a schema text",
-    say: (size, { request }) => open(request, { schema: text(size) }),
-    answer: M.opened
-  },
-  {
-    limit: "acceptedFingerprintsMax",
-    what: "older fingerprints",
-    say: (count, { request }) => open(request, { accepts: of(count, new Uint8Array(32)) }),
-    answer: M.opened
-  },
-  {
-    limit: "payloadBytesMax",
-    what: "a payload, by default",
-    say: (size, at) => put(at, [new Uint8Array(size)]),
-    answer: M.putDone,
-    code: Code.payloadTooLarge
-  },
-  {
-    limit: "payloadBytesMax",
-    what: "a result",
-    say: (size, { request }) => {
-      const results = [new Uint8Array(size)]
-      return { type: C.commit, request, tasks: [1], fences: [1], results, effects: undefined }
-    },
-    answer: M.items
-  },
-  {
-    limit: "payloadBytesMax",
-    what: "an error",
-    say: (size, { request }) => {
-      const failure = { reason: 1, error: new Uint8Array(size), text: "", retryAfterMs: undefined }
-      return { type: C.fail, request, tasks: [1], fences: [1], failures: [failure] }
-    },
-    answer: M.items
-  },
-  {
-    limit: "payloadBytesMax",
-    what: "a checkpoint",
-    say: (size, { request }) => {
-      return { type: C.checkpoint, request, tasks: [1], fences: [1], values: [new Uint8Array(size)] }
-    },
-    answer: M.items
-  },
-  {
-    limit: "payloadBytesCeiling",
-    what: "a payload of a queue that takes the largest",
-    say: (size, { large, request }) => put({ queue: large, request }, [new Uint8Array(size)]),
-    answer: M.putDone
-  },
-  {
-    limit: "payloadBytesCeiling",
-    what: "a policy's payload limit",
-    say: (payloadBytesMax, { request }) => open(request, { policy: toNumbers({ ...defaults, payloadBytesMax }) }),
-    answer: M.opened,
-    code: Code.definitionInvalid
-  },
-  { limit: "batchItemsMax", what: "items of a put", say: (count, at) => put(at, of(count, empty)), answer: M.putDone },
-  {
-    limit: "batchItemsMax",
-    what: "items of a commit",
-    say: (count, { request }) => {
-      const results = of(count, empty)
-      return { type: C.commit, request, tasks: of(count, 1), fences: of(count, 1), results, effects: undefined }
-    },
-    answer: M.items
-  },
-  {
-    limit: "batchItemsMax",
-    what: "items of a fail",
-    say: (count, { request }) => {
-      const failures = of(count, { reason: 1, error: undefined, text: "", retryAfterMs: undefined })
-      return { type: C.fail, request, tasks: of(count, 1), fences: of(count, 1), failures }
-    },
-    answer: M.items
-  },
-  {
-    limit: "batchItemsMax",
-    what: "checkpoints",
-    say: (count, { request }) => {
-      return { type: C.checkpoint, request, tasks: of(count, 1), fences: of(count, 1), values: of(count, empty) }
-    },
-    answer: M.items
-  },
-  {
-    limit: "batchItemsMax",
-    what: "tasks of a lease",
-    say: (count, { queue, request }) => ({ type: C.lease, request, queue, count, waitMs: 0, get: false }),
-    answer: M.refused
-  },
-  {
-    limit: "batchItemsMax",
-    what: "tasks of a cancel",
-    say: (count, { queue, request }) => ({ type: C.cancel, request, queue, tasks: of(count, 1) }),
-    answer: M.standings
-  },
-  {
-    limit: "batchItemsMax",
-    what: "keys of a set",
-    say: (count, { request }) => ({ type: C.setKeys, request, object: 0, action: 0, keys: of(count, empty) }),
-    answer: M.bits
-  },
-  {
-    limit: "batchItemsMax",
-    what: "keys read of a dict",
-    say: (count, { request }) => ({ type: C.dictGet, request, object: 1, keys: of(count, "k") }),
-    answer: M.entries
-  },
-  {
-    limit: "batchItemsMax",
-    what: "writes of a dict",
-    say: (count, { request }) => {
-      return {
-        type: C.dictWrite,
-        request,
-        object: 1,
-        writes: of(count, { key: "k", value: empty, expected: undefined })
-      }
-    },
-    answer: M.written
-  },
-  {
-    limit: "commitEffectsMax",
-    what: "children of a commit",
-    say: effects((count) => ({ puts: of(count, { queue: 0, payload: empty, options: undefined }) })),
-    answer: M.items
-  },
-  {
-    limit: "commitEffectsMax",
-    what: "set additions of a commit",
-    say: effects((count) => ({ sets: of(count, { object: 0, key: empty }) })),
-    answer: M.items
-  },
-  {
-    limit: "commitEffectsMax",
-    what: "increments of a commit",
-    say: effects((count) => ({ counts: of(count, { object: 0, by: 1 }) })),
-    answer: M.items
-  },
-  {
-    limit: "commitEffectsMax",
-    what: "dict writes of a commit",
-    say: effects((count) => ({ writes: of(count, { object: 0, key: "k", value: empty, expected: undefined }) })),
-    answer: M.items
-  },
-  {
-    limit: "creditMax",
-    what: "credit of a subscription",
-    say: (credit, { queue, request }) => ({ type: C.subscribe, request, queue, credit, prefetch: 0 }),
-    answer: M.streaming
-  },
-  {
-    limit: "creditMax",
-    what: "prefetch of a subscription",
-    say: (prefetch, { queue, request }) => ({ type: C.subscribe, request, queue, credit: 1, prefetch }),
-    answer: M.streaming
-  },
-  {
-    limit: "creditMax",
-    what: "credit of a reader of outcomes",
-    say: (credit, { queue, request }) => ({ type: C.follow, request, queue, cursor: 0, credit }),
-    answer: M.streaming
-  },
-  {
-    limit: "creditMax",
-    what: "more credit",
-    say: (credit) => ({ type: C.credit, stream: 0, credit }),
-    answer: undefined
-  },
-  {
-    limit: "creditMax",
-    what: "leases of a heartbeat",
-    say: (count) => ({ type: C.heartbeat, sequence: 1, held: pairs(count) }),
-    answer: M.heartbeat
-  },
-  {
-    limit: "creditMax",
-    what: "leases that have begun",
-    say: (count) => ({ type: C.started, held: pairs(count) }),
-    answer: undefined
-  },
-  {
-    limit: "creditMax",
-    what: "leases that are acknowledged",
-    say: (count) => ({ type: C.acknowledge, held: pairs(count) }),
-    answer: undefined
-  },
-  {
-    limit: "creditMax",
-    what: "leases that are renewed",
-    say: (count, { request }) => ({ type: C.renew, request, held: pairs(count) }),
-    answer: M.items
-  },
-  {
-    limit: "creditMax",
-    what: "leases that are released",
-    say: (count, { request }) => ({ type: C.release, request, held: pairs(count) }),
-    answer: M.items
-  },
-  {
-    limit: "pageItemsMax",
-    what: "tasks of a peek",
-    say: (count, { queue, request }) => ({ type: C.peek, request, queue, count }),
-    answer: M.peeked
-  },
-  {
-    limit: "pageItemsMax",
-    what: "tasks of a browse",
-    say: (limit, { queue, request }) => {
-      return { type: C.browse, request, queue, state: undefined, filter, after: 0, limit, payloads: false }
-    },
-    answer: M.browsed
-  },
-  {
-    limit: "pageItemsMax",
-    what: "entries of a listing",
-    say: (count, { request }) => ({ type: C.listObject, request, object: 0, after: undefined, count }),
-    answer: M.keys
-  },
-  {
-    limit: "redriveTasksMax",
-    what: "tasks of a redrive",
-    say: (count, { queue, request }) => {
-      return { type: C.redrive, request, queue, tasks: of(count, 1), filter, after: 0, upTo: undefined }
-    },
-    answer: M.redriven
-  },
-  {
-    limit: "answerRangesMax",
-    what: "ranges of answers",
-    say: (count) => ({ type: C.answered, ranges: pairs(count) }),
-    answer: undefined
-  }
-]
 
 const connect = Effect.flatMap(Manager.Listening, ({ address }) =>
   Effect.acquireRelease(
@@ -610,14 +271,17 @@ describe("the limit of", () => {
         assert.strictEqual(Limits.batchBytesMax, 4 * mib)
         yield* Effect.promise(async () => {
           await raw.login()
-          for (const [last, leased] of [
-            [[mib - 2, 1], 5],
-            [[mib - 1, 1], 5],
-            [[mib - 1, 2], 4]
-          ] as const) {
-            raw.say(open(1 + names * 10))
+          for (const [i, [last, leased]] of (
+            [
+              [[mib - 2, 1], 5],
+              [[mib - 1, 1], 5],
+              [[mib - 1, 2], 4]
+            ] as const
+          ).entries()) {
+            const request = 10 * (i + 1)
+            raw.say(open(request))
             const { queue } = await raw.next(M.opened)
-            const at = { queue, request: 2 + names * 10 }
+            const at = { queue, request: request + 1 }
             raw.say(
               put(
                 at,
@@ -625,9 +289,9 @@ describe("the limit of", () => {
               )
             )
             await raw.next(M.putDone)
-            raw.say({ type: C.lease, request: 3 + names * 10, queue, count: 10, waitMs: 0, get: true })
+            raw.say({ type: C.lease, request: request + 2, queue, count: 10, waitMs: 0, get: true })
             assert.strictEqual((await raw.next(M.leased)).items.length, leased)
-            raw.say({ type: C.peek, request: 4 + names * 10, queue, count: 10 })
+            raw.say({ type: C.peek, request: request + 3, queue, count: 10 })
             assert.strictEqual((await raw.next(M.peeked)).items.length, 5 - leased)
           }
         })
@@ -696,6 +360,50 @@ describe("the limit of", () => {
           }
         })
       })
+    )
+  })
+})
+
+describe("the table of limits", () => {
+  const read = (file: string): string => readFileSync(new URL(`../../${file}`, import.meta.url), "utf8")
+
+  /** What the sections of `Limits.ts` export, up to the one of payloads. */
+  const exported = (): ReadonlyArray<string> => {
+    const [before, after] = read("src/Limits.ts").split("// ---- shared objects")
+    assert.isDefined(after)
+    assert.match(before!, /\/\/ ---- payloads and batches/)
+    return Array.from(before!.matchAll(/^export const (\w+)/gm), ([, name]) => name!)
+  }
+
+  it("has every constant up to payloads and batches, as a bound with its tests or as none with its reason", () => {
+    const names = exported()
+    assert.isAbove(names.length, 60)
+    const bounds = new Set([...rows.map(({ limit }) => limit), ...Object.keys(tested)])
+    const others = new Set(Object.keys(unbounded))
+    assert.deepStrictEqual(
+      names.filter((name) => !bounds.has(name) && !others.has(name)),
+      []
+    )
+    assert.deepStrictEqual(
+      [...others].filter((name) => bounds.has(name) || !names.includes(name)),
+      []
+    )
+    assert.deepStrictEqual(
+      [...bounds].filter((name) => !(name in Limits)),
+      []
+    )
+  })
+
+  it("names tests that there are, in files that the runner finds", () => {
+    let names = 0
+    for (const [file, test] of Object.values(tested).flat()) {
+      const escaped = test.replaceAll("{", "${").replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
+      assert.match(read(file), new RegExp(`\\bit(\\.live|\\.effect)?\\(\\s*(["\`])${escaped}\\2,`), `${file}: ${test}`)
+      if (!file.endsWith(".test.ts")) assert.include(read(file.replace(".ts", ".test.ts")), "suite(")
+      names++
+    }
+    console.log(
+      `limits: ${rows.length} rows, ${names} other tests, ${Object.keys(unbounded).length} that bound no peer`
     )
   })
 })
