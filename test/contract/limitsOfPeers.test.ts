@@ -255,6 +255,9 @@ describe("a deadline is over when its time is up, not a millisecond before:", ()
           await until(() => mine.peer === undefined, "the manager has seen it go")
           clock.now += idleMs
           core.sweep()
+          // One that has a connection is not counted as idle, however long it says little.
+          other.say(stats(1))
+          await other.next(M.stats)
           return session
         }).pipe(
           Effect.flatMap((session) =>
