@@ -57,9 +57,9 @@ export const credentialsLineBytesMax = 256 * 1_024
 
 // ---- connections and sessions
 
-/** Authenticated connections of one manager. */
+/** Connections of one manager, those in the handshake among them. */
 export const connectionsMax = 16_384
-/** Connections still in the handshake, in all. */
+/** Of these, still in the handshake, in all. */
 export const connectionsUnauthenticatedMax = 1_024
 /** Of these, from one address; and from an address of this machine. IPv6: from one network of 64 bits. */
 export const connectionsUnauthenticatedPerAddressMax = 256

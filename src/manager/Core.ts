@@ -461,6 +461,11 @@ export class Core implements Out {
     }
     // Answers that wait for the store are not let out by a fault: they stay unanswered, and indefinite.
     peer.connection.write(frame((w) => Wire.encode(w, { type: M.closing, code, text })))
+    this.#close(peer)
+  }
+
+  /** Sends what is written; a peer that does not take it is cut by a later look. */
+  #close(peer: Peer): void {
     peer.connection.close()
     peer.closingAt = this.#host.now()
     if (!peer.disconnected) this.#closing.add(peer)
@@ -911,6 +916,13 @@ export class Core implements Out {
     peer.connection.destroy()
   }
 
+  /** Drops a peer for which too much waits already: what one round writes is bounded as well. */
+  #dropsFull(peer: Peer): boolean {
+    const isFull = peer.out.size > Limits.outboundBytesPause && peer.outbound > Limits.outboundBytesMax
+    if (isFull) this.#outboundFull(peer)
+    return isFull
+  }
+
   /** Called after each delivery: what a session cannot take now, another may, or it may later. */
   #checkCongestion(peer: Peer): void {
     if (peer.out.size + peer.deferred > Limits.outboundBytesPause && peer.session !== undefined) {
@@ -931,8 +943,7 @@ export class Core implements Out {
       while (!reader.done && peer.state === "open") {
         if (++messages > Limits.messagesPerFrameMax) throw new Malformed("too many messages in one frame")
         this.#message(peer, Client.decode(reader), now)
-        if (peer.out.size > Limits.outboundBytesPause && peer.outbound > Limits.outboundBytesMax)
-          this.#outboundFull(peer)
+        if (this.#dropsFull(peer)) return
       }
     } catch (error) {
       if (!(error instanceof Malformed)) throw error
@@ -972,7 +983,7 @@ export class Core implements Out {
         this.#endSession(session, now)
         peer.state = "closed"
         this.#peers.delete(peer)
-        return peer.connection.close()
+        return this.#close(peer)
       case C.hello:
       case C.authFirst:
       case C.authFinal:
@@ -1395,7 +1406,7 @@ export class Core implements Out {
   /** The peer to write an answer to; undefined when its connection is gone and nobody waits. */
   #answering(session: Session): Peer | undefined {
     const { peer } = session as PeerSession
-    if (peer === undefined || peer.state !== "open") return undefined
+    if (peer === undefined || peer.state !== "open" || this.#dropsFull(peer)) return undefined
     peer.inFlight--
     this.#touch(peer)
     return peer

@@ -144,10 +144,17 @@ export class Raw extends Peer {
 
   /** Logs in and opens a session: a new one, or `session` with what is held of it. */
   async login(
-    { key, user = "default" }: { readonly key: string; readonly user?: string } = auth,
+    credentials: { readonly key: string; readonly user?: string } = auth,
     session?: Uint8Array,
     held: ReadonlyArray<number> = []
   ): Promise<ManagerMessages.SessionOpened> {
+    await this.prove(credentials)
+    this.say({ type: C.sessionOpen, session, held })
+    return this.next(M.sessionOpened)
+  }
+
+  /** Logs in, up to the session. */
+  async prove({ key, user = "default" }: { readonly key: string; readonly user?: string } = auth): Promise<void> {
     const mine = this.say(hello)
     await this.next(M.hello)
     const helloHash = sha256(Buffer.concat([mine, this.bodies[0]!]))
@@ -158,8 +165,6 @@ export class Raw extends Peer {
     const final = Scram.clientFinal(step.state, await saltPassword(keyBytes(key), step.salt, step.iterations))
     this.say({ type: C.authFinal, message: final.message })
     await this.next(M.authOk)
-    this.say({ type: C.sessionOpen, session, held })
-    return this.next(M.sessionOpened)
   }
 }
 

@@ -83,12 +83,15 @@ describe("a file of credentials", () => {
   it("has bounds: characters of a line, credentials", () => {
     const { credentialsLineBytesMax, credentialsMax } = Limits
     const padded = (length: number): string => `${good("a")}${" ".repeat(length - good("a").length)}`
-    assert.strictEqual(faultOf(padded(credentialsLineBytesMax)), "none in 1")
+    for (const length of [credentialsLineBytesMax - 1, credentialsLineBytesMax]) {
+      assert.strictEqual(faultOf(padded(length)), "none in 1")
+    }
     assert.match(
       faultOf(padded(credentialsLineBytesMax + 1)),
       /^line 1: the line is 262145 characters long: use at most/
     )
     const many = Array.from({ length: credentialsMax + 1 }, (_, i) => good(`c${i}`))
+    assert.strictEqual(faultOf(many.slice(2).join("\n")), `none in ${credentialsMax - 1}`)
     assert.strictEqual(faultOf(many.slice(1).join("\n")), `none in ${credentialsMax}`)
     assert.match(faultOf(many.join("\n")), /^line 1001: the file is more than 1000 credentials/)
   })

@@ -160,10 +160,13 @@ describe("grants as people write them", () => {
 
   it("are bounded in count", () => {
     const grant = { role: "worker", queues: ["a"] }
-    assert.strictEqual(faultOf(new Array(Limits.grantsMax).fill(grant)), "none")
+    for (const count of [Limits.grantsMax - 1, Limits.grantsMax]) {
+      assert.strictEqual(faultOf(new Array(count).fill(grant)), "none")
+    }
     assert.match(faultOf(new Array(Limits.grantsMax + 1).fill(grant)), /^roles is 17 grants: use at most 16$/)
     const queues = new Array(Limits.namePatternsMax).fill("a")
-    assert.strictEqual(faultOf([{ role: "worker", queues }]), "none")
+    for (const some of [queues.slice(1), queues])
+      assert.strictEqual(faultOf([{ role: "worker", queues: some }]), "none")
     assert.match(
       faultOf([{ role: "worker", queues: [...queues, "b"] }]),
       /^roles\[0\]\.queues is 65 names: use at most 64/
