@@ -152,6 +152,16 @@ export const parts: ReadonlyArray<Part> = [
     ]
   },
   {
+    name: "step-kills",
+    unit: "kills of workers between their steps",
+    count: 500,
+    least: 40,
+    variable: "MILLRACE_STEP_KILLS",
+    programs: (count, from) => [
+      tests("test/process/steps.test.ts", { MILLRACE_STEP_KILLS: `${count}`, MILLRACE_SEED: `${from}` })
+    ]
+  },
+  {
     name: "store-kills",
     unit: "kills of a store's process",
     count: 400,

@@ -227,6 +227,7 @@ const items = <A>(r: Reader, size: number, item: () => A): ReadonlyArray<A> =>
 
 const stepName = (r: Reader, signal: boolean): string => {
   const name = r.str(Limits.entryNameBytesMax)
+  if (name.length === 0) throw new Malformed("a step has a name")
   if (name.startsWith("!") !== signal)
     throw new Malformed("the name of a signal begins with !, that of a step does not")
   return name

@@ -28,9 +28,12 @@ const onObject = (role: Role): ReadonlyArray<string> =>
 
 describe("the table of roles", () => {
   it("says what each role may do, and nothing else", () => {
-    assert.sameMembers([...onQueue("producer")], ["open", "declare", "put", "outcomes", "join", "child"])
-    assert.sameMembers([...onQueue("worker")], ["open", "declare", "lease", "child"])
-    assert.sameMembers([...onQueue("observer")], ["open", "stats", "explain", "browse", "repeats"])
+    assert.sameMembers(
+      [...onQueue("producer")],
+      ["open", "declare", "put", "outcomes", "join", "child", "signal", "find"]
+    )
+    assert.sameMembers([...onQueue("worker")], ["open", "declare", "lease", "child", "signal", "find"])
+    assert.sameMembers([...onQueue("observer")], ["open", "stats", "explain", "browse", "repeats", "find"])
     assert.sameMembers([...onQueue("admin")], [...queueActions])
     for (const role of ["producer", "worker", "admin"] as const) {
       assert.sameMembers([...onObject(role)], [...objectActions])

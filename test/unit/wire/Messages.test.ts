@@ -57,13 +57,17 @@ const outcomeOf = (decode: (r: Reader) => unknown, bytes: Uint8Array): string =>
   }
 }
 
-const hasReports = (message: unknown): boolean =>
-  typeof message === "object" && message !== null && "reports" in message
+/** Whether it has what it may leave out. */
+const hasAddition = (message: unknown): boolean => {
+  if (typeof message !== "object" || message === null || !("type" in message)) return false
+  return message.type === C.credit ? "prefetch" in message : "reports" in message
+}
 
 /** The message with what it may leave out: only then is one more element one that nobody knows. */
 const whole = (message: unknown): unknown => {
   const { type } = message as { readonly type: number }
-  return type === C.heartbeat && !hasReports(message) ? { ...(message as Client.Heartbeat), reports: [] } : message
+  if (type === C.credit && !hasAddition(message)) return { ...(message as Client.Credit), prefetch: 0 }
+  return type === C.heartbeat && !hasAddition(message) ? { ...(message as Client.Heartbeat), reports: [] } : message
 }
 
 for (const side of sides) {
@@ -91,7 +95,7 @@ for (const side of sides) {
         const longer = new Reader(withLength(bytes, length + 2, [0xc0, 0x92, 0xa1, 0x61, 0xcc, 0xff]))
         assert.deepStrictEqual(side.decode(longer), message)
         assert.isTrue(longer.done)
-        const shortest = length - (hasReports(message) ? 1 : 0)
+        const shortest = length - (hasAddition(message) ? 1 : 0)
         if (shortest === 1) continue
         assert.match(outcomeOf(side.decode, withLength(bytes, shortest - 1)), /has \d+ elements, not \d+/)
       }

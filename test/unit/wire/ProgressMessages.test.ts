@@ -143,7 +143,9 @@ describe("the messages of progress", () => {
   })
 
   it("name a signal with a ! in front and a step without, and no other way round", () => {
-    for (const name of ["", "a", "a!", " !a", "ǃa"]) {
+    assert.match(toManager(step({ name: "" })), /a step has a name/)
+    assert.match(toManager(signal({ name: "" })), /a step has a name/)
+    for (const name of ["a", "a!", " !a", "ǃa"]) {
       assert.strictEqual(toManager(step({ name })), "decoded", name)
       assert.match(toManager(signal({ name })), /begins with !/, name)
     }

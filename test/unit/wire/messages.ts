@@ -174,7 +174,12 @@ export const clientMessages: MakeClient = {
     })),
     forMs: maybe(r, () => r.int(1_000_000))
   }),
-  credit: (r) => ({ type: C.credit, stream: uint(r), credit: r.int(65_537) }),
+  credit: (r) => ({
+    type: C.credit,
+    stream: uint(r),
+    credit: r.int(65_537),
+    ...(r.chance(50) ? { prefetch: r.int(65_537) } : {})
+  }),
   unsubscribe: (r) => ({ type: C.unsubscribe, request: uint(r), stream: uint(r) }),
   commit: (r) => {
     const tasks = uints(r)
@@ -281,7 +286,7 @@ export const clientMessages: MakeClient = {
   step: (r) => ({
     type: C.step,
     request: uint(r),
-    items: many(r, () => ({ task: uint(r), fence: uint(r), name: text(r), value: r.bytes(r.int(100)) }))
+    items: many(r, () => ({ task: uint(r), fence: uint(r), name: `s${text(r)}`, value: r.bytes(r.int(100)) }))
   }),
   suspend: (r) => ({
     type: C.suspend,
