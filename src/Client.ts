@@ -14,8 +14,9 @@ export type { ClientTls } from "./platform/Network.ts"
 /**
  * Connects over TCP (or a Unix socket), proves the key both ways, and reconnects by itself after a loss.
  *
- * Fails with `ConnectFailed` when no manager answers (unless `waitForManager`), `AuthenticationFailed` for a wrong key,
- * `VersionUnsupported` and `ProtocolViolated` for a peer that speaks something else.
+ * Fails with `ConfigurationInvalid` for options that make no sense, `ConnectFailed` when no manager answers (unless
+ * `waitForManager`), `AuthenticationFailed` for a wrong key, `VersionUnsupported` and `ProtocolViolated` for a peer that
+ * speaks something else.
  */
 export const layerTcp = (options: Tcp.ConnectOptions): Layer.Layer<Tcp.Client, Tcp.LoginError> =>
   Layer.provide(Tcp.layerTcp(options), Node.layer)

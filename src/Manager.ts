@@ -26,7 +26,8 @@ export const layer = (
         dial: (handler) => Effect.sync(() => manager.connect(handler)),
         auth: undefined,
         waitForManager: false,
-        gone: manager.failed
+        gone: manager.failed,
+        versions: options.versions
       })
     )
   )

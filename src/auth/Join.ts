@@ -29,7 +29,7 @@ const pattern =
   /^millrace:\/\/([^@/?#\s]{1,200})@(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):(\d{1,5})\/\?sha256=(\S{1,100})$/
 
 const remedy =
-  "use the whole line that millrace serve --network prints, in quotes: millrace://NAME@HOST:PORT/?sha256=..."
+  "use the whole line that millrace serve --network prints, millrace://NAME@HOST:PORT/?sha256=..., in quotes"
 
 export const decodeJoin = (text: string): DecodedJoin => {
   const refused = (value: string): DecodedJoin => ({ _tag: "Refused", value, remedy })

@@ -7,22 +7,23 @@ import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { type Auth, userDefault } from "../auth/Auth.ts"
-import { generateKey } from "../auth/Credentials.ts"
-import { decodeJoin } from "../auth/Join.ts"
+import { generateKey, printable } from "../auth/Credentials.ts"
+import { type AddressInput, type Place, parseAddress, placesOf, userOf } from "../client/Addresses.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { randomBytes } from "../platform/Crypto.ts"
 import { readPrivateFile } from "../platform/PrivateFile.ts"
 import { environment, readableByOthers } from "../platform/Process.ts"
 
-export const host = Flag.String("host").pipe(
-  Flag.withDescription("Address of the manager (default 127.0.0.1)"),
-  Flag.withDefault("127.0.0.1")
-)
+const host = Flag.String("host").pipe(Flag.withDescription("Address of the manager (default 127.0.0.1)"), Flag.optional)
 
-export const port = Flag.Int("port").pipe(
-  Flag.withDescription("Port of the manager (default 8001)"),
-  Flag.withDefault(8001)
+const port = Flag.Int("port").pipe(Flag.withDescription("Port of the manager (default 8001)"), Flag.optional)
+
+const address = Flag.String("address").pipe(
+  Flag.withDescription(
+    "HOST:PORT, [IPv6]:PORT, a socket's path or a join string; repeat it for others, tried in order"
+  ),
+  Flag.atLeast(0)
 )
 
 const userWords = "Name of the credential (default: default)"
@@ -64,7 +65,7 @@ const tlsKey = Flag.String("tls-key").pipe(Flag.withDescription("Its private key
 
 /** Where the manager is, and with which key. */
 export const connection = {
-  ...{ host, port, user: Flag.optional(Flag.String("user").pipe(Flag.withDescription(userWords))), ...key },
+  ...{ host, port, address, user: Flag.optional(Flag.String("user").pipe(Flag.withDescription(userWords))), ...key },
   ...{ join, tls, tlsCa, tlsCert, tlsKey }
 }
 
@@ -85,8 +86,9 @@ export interface KeyOptions {
 }
 
 export interface ConnectionOptions extends KeyOptions {
-  readonly host: string
-  readonly port: number
+  readonly host: Option.Option<string>
+  readonly port: Option.Option<number>
+  readonly address: ReadonlyArray<string>
   readonly user: Option.Option<string>
   readonly join: Option.Option<string>
   readonly tls: boolean
@@ -97,24 +99,55 @@ export interface ConnectionOptions extends KeyOptions {
 
 /** What the flags of a client say, for `Client.layerTcp`. */
 export const connect = Effect.fnUntraced(function* (options: ConnectionOptions) {
-  const { host, port } = options
-  yield* portTo(port)
-  const joined = Option.map(options.join, decodeJoin)
-  if (Option.isSome(joined) && joined.value._tag === "Refused") {
-    const { remedy, value } = joined.value
-    return yield* new ConfigurationInvalid({ field: "--join", value, remedy })
-  }
-  const join = Option.isSome(joined) && joined.value._tag === "Decoded" ? joined.value.join : undefined
-  const user = Option.getOrElse(options.user, () => join?.user ?? userDefault)
+  const at = yield* whereabouts(options)
+  const user = Option.getOrElse(options.user, () => at.user ?? userDefault)
   const auth = yield* readAuth({ ...options, user }, { generate: false })
   const own = yield* certificate(options)
   const authorities = Option.isSome(options.tlsCa) ? yield* pemFile("--tls-ca", options.tlsCa.value) : undefined
   const secure = options.tls || authorities !== undefined || own !== undefined
-  return {
-    ...{ host: join?.host ?? host, port: join?.port ?? port, auth, join: Option.getOrUndefined(options.join) },
-    tls: secure ? { ...own, authorities } : undefined
-  }
+  return { addresses: at.addresses, auth, tls: secure ? { ...own, authorities } : undefined }
 })
+
+/** Where the flags say that managers are, and the credential that their join strings name. */
+const whereabouts = Effect.fnUntraced(function* ({ address, host, join, port, user }: ConnectionOptions) {
+  const refused = (field: string, value: string, remedy: string) => new ConfigurationInvalid({ field, value, remedy })
+  if (Option.isSome(port)) yield* portTo(port.value)
+  if (address.length === 0) {
+    const [flag, input]: readonly [string, AddressInput] = Option.isSome(join)
+      ? ["--join", { join: join.value }]
+      : ["--host", { host: Option.getOrElse(host, () => "127.0.0.1"), port: Option.getOrUndefined(port) }]
+    const places = placesOf({ addresses: [input] })
+    if (places instanceof ConfigurationInvalid) return yield* refused(flag, places.value, places.remedy)
+    return { addresses: [input], user: userOf(places)?.user }
+  }
+  for (const [flag, value] of Object.entries({ host, port, join })) {
+    if (Option.isSome<unknown>(value))
+      return yield* refused("--address", `given beside --${flag}`, "use one of the two")
+  }
+  if (address.length > Limits.addressesMax) {
+    return yield* refused("--address", `given ${address.length} times`, `give at most ${Limits.addressesMax}`)
+  }
+  const addresses: Array<AddressInput> = []
+  const all: Array<Place> = []
+  for (const text of address) {
+    const value = `"${printable(text)}"`
+    const input = parseAddress(text)
+    if (input === undefined) return yield* refused("--address", value, addressRemedy)
+    const places = placesOf({ addresses: [input] })
+    if (places instanceof ConfigurationInvalid) {
+      return yield* refused("--address", "join" in input ? places.value : value, places.remedy)
+    }
+    addresses.push(input)
+    all.push(...places)
+  }
+  const named = userOf(all)
+  if (named === undefined && Option.isNone(user)) {
+    return yield* refused("--address", "given join strings of several credentials", "say which one with --user")
+  }
+  return { addresses, user: named?.user }
+})
+
+const addressRemedy = "use HOST:PORT, [IPv6]:PORT, the path of a socket with a slash, or a join string"
 
 /** The text of a file that is no secret. */
 export const pemFile = Effect.fnUntraced(function* (flag: string, file: string) {

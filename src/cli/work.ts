@@ -15,7 +15,6 @@ import { sweep } from "../crawl/Download.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { randomBytes } from "../platform/Crypto.ts"
-import { formatAddress } from "../platform/Network.ts"
 import { hostname, onStdinClosed } from "../platform/Process.ts"
 import * as Options from "./options.ts"
 
@@ -51,8 +50,9 @@ export const work = Command.make(
     const to = yield* Options.connect(options)
     const worker = Option.isSome(options.module) ? yield* loadWorker(options.module.value) : yield* crawlWorker(options)
     // The workers of a crawl are told of by the crawl.
-    const at = formatAddress({ _tag: "Tcp", ...to })
-    const announce = options.withParent ? Effect.void : Effect.logInfo(`working for the manager at ${at}`)
+    const announce = options.withParent
+      ? Effect.void
+      : Effect.flatMap(Client.Client, ({ link }) => Effect.logInfo(`working for the manager at ${link.address}`))
     const live = Layer.effectDiscard(announce).pipe(
       Layer.provide(worker),
       Layer.provide(Client.layerTcp({ ...to, waitForManager: true }))

@@ -5,41 +5,101 @@
  * An address where nobody answers leads to the next one; a refusal (a wrong key, another version) is the answer.
  */
 import * as Effect from "effect/Effect"
-import { ConnectFailed } from "../Errors.ts"
+import { printable } from "../auth/Credentials.ts"
+import { decodeJoin, type Join } from "../auth/Join.ts"
+import { ConfigurationInvalid, ConnectFailed } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
-import { type Address, formatAddress } from "../platform/Network.ts"
+import type { Address } from "../platform/Network.ts"
 
-/** One of the addresses of a client. The port is 8001 by default. */
-export type AddressInput = { readonly host: string; readonly port?: number | undefined } | { readonly path: string }
-
-const addressOf = (input: AddressInput): Address =>
-  "path" in input ? { _tag: "Unix", path: input.path } : { _tag: "Tcp", host: input.host, port: input.port ?? 8001 }
+/** One of the addresses of a client. The port is 8001 by default; a join string names the manager's certificate, too. */
+export type AddressInput =
+  | { readonly host: string; readonly port?: number | undefined }
+  | { readonly path: string }
+  | { readonly join: string }
 
 interface AddressOptions {
   readonly host?: string | undefined
   readonly port?: number | undefined
   readonly path?: string | undefined
+  readonly join?: string | undefined
   readonly addresses?: ReadonlyArray<AddressInput> | undefined
 }
 
-/** At least one, or why a client may not have these. */
-export const addressesOf = (
-  { addresses, host, path, port }: AddressOptions,
-  join: { readonly host: string; readonly port: number } | undefined
-): readonly [Address, ...ReadonlyArray<Address>] | ConnectFailed => {
-  const refused = (reason: string, address = "addresses") => new ConnectFailed({ address, reason })
-  if (addresses !== undefined && (host ?? port ?? path ?? join) !== undefined) {
-    return refused("they are given beside a host, port, path or join string: use one of these")
+/** Where a manager may be, and what its join string says of it. */
+export interface Place {
+  readonly address: Address
+  readonly join: Join | undefined
+}
+
+const portDefault = 8001
+const portRemedy = "use a number from 1 to 65535"
+const hostRemedy = "name a host, or an address without brackets"
+const pathRemedy = "name the socket by a path"
+
+/** At least one, or what is wrong with them. */
+export const placesOf = (options: AddressOptions): readonly [Place, ...ReadonlyArray<Place>] | ConfigurationInvalid => {
+  const { addresses, host, join, path, port } = options
+  if (addresses === undefined) {
+    const input = join !== undefined ? { join } : path !== undefined ? { path } : { host: host ?? "127.0.0.1", port }
+    const place = placeOf(input, "")
+    return place instanceof ConfigurationInvalid ? place : [place]
   }
-  const tcp = { host: join?.host ?? host ?? "127.0.0.1", port: join?.port ?? port }
-  const one = path === undefined || join !== undefined ? tcp : { path }
-  const [first, ...others] = (addresses ?? [one]).map(addressOf)
-  if (first === undefined || others.length >= Limits.addressesMax) {
-    return refused(`a client has 1 to ${Limits.addressesMax} addresses, not ${addresses?.length}`)
+  const refused = (value: string, remedy: string) => new ConfigurationInvalid({ field: "addresses", value, remedy })
+  const beside = Object.entries({ host, port, path, join }).find(([, value]) => value !== undefined)?.[0]
+  if (beside !== undefined) return refused(`given beside ${beside}`, "use one of the two")
+  const places: Array<Place> = []
+  for (const [i, input] of addresses.slice(0, Limits.addressesMax).entries()) {
+    const place = placeOf(input, `addresses[${i}].`)
+    if (place instanceof ConfigurationInvalid) return place
+    places.push(place)
   }
-  const all = [first, ...others] as const
-  const wrong = all.find((address) => address._tag === "Tcp" && !(address.port >= 1 && address.port <= 65_535))
-  return wrong === undefined ? all : refused("a port is a number from 1 to 65535", formatAddress(wrong))
+  const [first, ...others] = places
+  if (first === undefined || addresses.length > Limits.addressesMax) {
+    return refused(`a list of ${addresses.length}`, `give 1 to ${Limits.addressesMax} addresses`)
+  }
+  return [first, ...others]
+}
+
+const placeOf = (input: AddressInput, at: string): Place | ConfigurationInvalid => {
+  const refused = (field: string, value: string, remedy: string) =>
+    new ConfigurationInvalid({ field: `${at}${field}`, value, remedy })
+  if ("join" in input) {
+    const decoded = decodeJoin(input.join)
+    if (decoded._tag === "Refused") return refused("join", decoded.value, decoded.remedy)
+    const { host, port } = decoded.join
+    return { address: { _tag: "Tcp", host, port }, join: decoded.join }
+  }
+  if ("path" in input) {
+    const { path } = input
+    if (path === "" || path.includes("\0")) return refused("path", `"${printable(path)}"`, pathRemedy)
+    return { address: { _tag: "Unix", path }, join: undefined }
+  }
+  const { host, port = portDefault } = input
+  if (!isHost.test(host)) return refused("host", `"${printable(host)}"`, hostRemedy)
+  if (!isPort(port)) return refused("port", String(port), portRemedy)
+  return { address: { _tag: "Tcp", host, port }, join: undefined }
+}
+
+const isPort = (port: number): boolean => Number.isInteger(port) && port >= 1 && port <= 65_535
+
+/** A name in any script, or an IPv4 or IPv6 address: what cannot be one is refused before anybody is asked for it. */
+const isHost = /^[\p{L}\p{M}\p{N}._:%-]{1,253}$/u
+
+/** Of a flag: `HOST:PORT`, `HOST`, `[IPv6]:PORT`, the path of a socket, or a join string. Undefined: none of these. */
+export const parseAddress = (text: string): AddressInput | undefined => {
+  if (text.startsWith("millrace:")) return { join: text }
+  if (/^(?:\.{0,2}\/|\\\\)/.test(text)) return { path: text }
+  const [, bracketed, plain, port] = /^(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+))(?::(\d{1,5}))?$/.exec(text) ?? []
+  const host = bracketed ?? plain
+  return host === undefined ? undefined : { host, port: port === undefined ? undefined : Number(port) }
+}
+
+/** The credential that join strings name for their managers: one for all. Undefined: they name several. */
+export const userOf = (places: ReadonlyArray<Place>): { readonly user?: string } | undefined => {
+  const users = new Set(places.flatMap(({ join }) => (join === undefined ? [] : [join.user])))
+  if (users.size > 1) return undefined
+  const [user] = users
+  return user === undefined ? {} : { user }
 }
 
 export class Doors<D extends { readonly address: string }> {

@@ -9,17 +9,17 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Auth } from "../auth/Auth.ts"
-import { decodeJoin, type Join } from "../auth/Join.ts"
+import type { Join } from "../auth/Join.ts"
 import * as Errors from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as Policy from "../model/Policy.ts"
 import { Code } from "../model/Refusal.ts"
-import { type Address, type ClientTls, formatAddress, Network } from "../platform/Network.ts"
+import { type ClientTls, formatAddress, Network } from "../platform/Network.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
 import { ClientType as C, ManagerType as M, type QueueStats } from "../wire/Vocabulary.ts"
-import { type AddressInput, addressesOf } from "./Addresses.ts"
-import { type Door, Link, type LinkOptions, type LoginError, type Resident, type Settle } from "./Link.ts"
+import { type AddressInput, type Place, placesOf, userOf } from "./Addresses.ts"
+import { type Door, Link, type LoginError as LinkError, type LinkOptions, type Resident, type Settle } from "./Link.ts"
 
 /** What a client needs to know of a queue to open it. */
 export interface OpenableQueue {
@@ -254,14 +254,14 @@ export interface ConnectOptions {
   /** A Unix socket instead of host and port. */
   readonly path?: string | undefined
   /**
-   * Several managers, or several ways to one, instead of host, port and path: at most 16, tried in order. The one that let
-   * this client in is remembered and tried first. A session is with one manager: at another one it begins anew.
+   * Several managers, or several ways to one, instead of host, port, path and join: at most 16, tried in order. The one
+   * that let this client in is remembered and tried first. A session is with one manager: at another one it begins anew.
    */
   readonly addresses?: ReadonlyArray<AddressInput> | undefined
   readonly auth: Auth
   /**
    * The line that a manager on a network prints: host, port, name of the credential and the fingerprint of its
-   * certificate, instead of all of these. A `user` in `auth` wins over its name.
+   * certificate, instead of host, port and path. A `user` in `auth` wins over its name.
    */
   readonly join?: string | undefined
   /** TLS 1.3. `true`: the manager's certificate comes from an authority that the runtime knows. Default: without `join`, none. */
@@ -283,7 +283,7 @@ export interface ConnectOptions {
   readonly reconnectCap?: Duration.Input | undefined
 }
 
-export const layerLink = (options: LinkOptions): Layer.Layer<Client, LoginError> =>
+export const layerLink = (options: LinkOptions): Layer.Layer<Client, LinkError> =>
   Layer.effect(
     Client,
     Effect.gen(function* () {
@@ -299,38 +299,52 @@ const tlsOf = ({ tls }: ConnectOptions, join: Join | undefined): ClientTls | und
   return join === undefined ? own : { ...own, fingerprint: join.fingerprint }
 }
 
-/** A client of a manager on this or another machine. Fails when the first login fails; reconnects from then on. */
+/** Why there is no client: its options make no sense, or its first login failed. */
+export type LoginError = LinkError | Errors.ConfigurationInvalid
+
+/** What these options make of a link, or what is wrong with them. */
+const linkOptionsOf = (
+  options: ConnectOptions,
+  network: Network["Service"]
+): LinkOptions | Errors.ConfigurationInvalid => {
+  const places = placesOf(options)
+  if (places instanceof Errors.ConfigurationInvalid) return places
+  const named = userOf(places)
+  if (named === undefined && options.auth.user === undefined) {
+    const remedy = "say which one this program has (auth.user)"
+    return new Errors.ConfigurationInvalid({ field: "addresses", value: "join strings of several credentials", remedy })
+  }
+  const capMs = options.reconnectCap === undefined ? undefined : Duration.toMillis(options.reconnectCap)
+  if (capMs !== undefined && !(capMs >= Limits.reconnectCapMsMin && capMs <= Limits.reconnectCapMsMax)) {
+    const remedy = "use 10 ms to an hour"
+    return new Errors.ConfigurationInvalid({ field: "reconnectCap", value: `${capMs} ms`, remedy })
+  }
+  const doorOf = ({ address, join }: Place): Door => ({
+    address: formatAddress(address),
+    dial: (handler) => network.dial(address, Limits.dialMs, handler, tlsOf(options, join))
+  })
+  const [first, ...others] = places
+  return {
+    ...doorOf(first),
+    others: others.map(doorOf),
+    auth: { ...named, ...options.auth },
+    bound: options.channelBinding === "required",
+    waitForManager: options.waitForManager ?? false,
+    reconnectCapMs: capMs
+  }
+}
+
+/**
+ * A client of a manager on this or another machine. Fails when the options make no sense or the first login fails;
+ * reconnects from then on.
+ */
 export const layerTcp = (options: ConnectOptions): Layer.Layer<Client, LoginError, Network> =>
   Layer.unwrap(
-    Effect.map(Network, (network) => {
-      const joined = options.join === undefined ? undefined : decodeJoin(options.join)
-      if (joined?._tag === "Refused") {
-        const reason = `it is ${joined.value}; ${joined.remedy}`
-        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: "join string", reason })))
-      }
-      const join = joined?.join
-      const tls = tlsOf(options, join)
-      const addresses = addressesOf(options, join)
-      if (addresses instanceof Error) return Layer.effect(Client, Effect.fail(addresses))
-      const [first, ...others] = addresses
-      const doorOf = (address: Address): Door => ({
-        address: formatAddress(address),
-        dial: (handler) => network.dial(address, Limits.dialMs, handler, tls)
-      })
-      const capMs = options.reconnectCap === undefined ? undefined : Duration.toMillis(options.reconnectCap)
-      if (capMs !== undefined && !(capMs >= Limits.reconnectCapMsMin && capMs <= Limits.reconnectCapMsMax)) {
-        const reason = `reconnectCap is from 10 ms to an hour, not ${capMs} ms`
-        return Layer.effect(Client, Effect.fail(new Errors.ConnectFailed({ address: formatAddress(first), reason })))
-      }
-      return layerLink({
-        ...doorOf(first),
-        others: others.map(doorOf),
-        auth: join === undefined ? options.auth : { user: join.user, ...options.auth },
-        bound: options.channelBinding === "required",
-        waitForManager: options.waitForManager ?? false,
-        reconnectCapMs: capMs
-      })
+    Effect.map(Network, (network): Layer.Layer<Client, LoginError> => {
+      const linkOptions = linkOptionsOf(options, network)
+      if (linkOptions instanceof Errors.ConfigurationInvalid) return Layer.effect(Client, Effect.fail(linkOptions))
+      return layerLink(linkOptions)
     })
   )
 
-export type { LoginError, Resident }
+export type { Resident }

@@ -43,8 +43,9 @@ import {
   ManagerType as M,
   magic,
   type Outcome,
-  versionMax,
-  versionMin
+  type Versions,
+  versionsSpoken,
+  versionsText
 } from "../wire/Vocabulary.ts"
 import { Doors } from "./Addresses.ts"
 
@@ -105,6 +106,8 @@ export interface LinkOptions extends Door {
     | undefined
   /** Fails when the manager will not come back: what waits for that need not wait any longer. */
   readonly gone?: Effect.Effect<never, { readonly message: string }> | undefined
+  /** For tests of other windows. Default: what this program speaks. */
+  readonly versions?: Versions | undefined
 }
 
 interface Waiting {
@@ -130,6 +133,7 @@ export class Link {
   address: string
   readonly residents = new Set<Resident>()
   readonly #options: LinkOptions
+  readonly #versions: Versions
   readonly #doors: Doors<Door>
   readonly #streams = new Map<number, StreamReceiver>()
   readonly #pending = new Map<number, Waiting>()
@@ -160,6 +164,7 @@ export class Link {
 
   constructor(options: LinkOptions) {
     this.#options = options
+    this.#versions = options.versions ?? versionsSpoken
     this.address = options.address
     this.#doors = new Doors<Door>([options, ...(options.others ?? [])])
   }
@@ -421,8 +426,8 @@ export class Link {
       const helloBody = say({
         type: C.hello,
         magic,
-        versionMin,
-        versionMax,
+        versionMin: this.#versions.min,
+        versionMax: this.#versions.max,
         capabilities: 0,
         frameBytesMax: Limits.frameBytesMax,
         role: "",
@@ -433,6 +438,7 @@ export class Link {
       const hello = yield* this.#expect(serverHelloBody, M.hello)
       if (hello.magic !== magic)
         return yield* new ProtocolViolated({ reason: "the other end is not a millrace manager" })
+      yield* this.#agree(hello)
       if (auth !== undefined) {
         const user = auth.user ?? userDefault
         if (!isName(user)) {
@@ -469,6 +475,20 @@ export class Link {
       return yield* this.#expect(yield* this.#next(mailbox), M.sessionOpened)
     }
   )
+
+  /** The manager chooses the version; one that this side does not speak is refused before anything is said in it. */
+  #agree({
+    version,
+    versionMax,
+    versionMin
+  }: Manager.Hello): Effect.Effect<void, VersionUnsupported | ProtocolViolated> {
+    const { max, min } = this.#versions
+    if (version >= min && version <= max) return Effect.void
+    const [ours, theirs] = [versionsText(this.#versions), versionsText({ min: versionMin, max: versionMax })]
+    if (versionMax < min || versionMin > max) return Effect.fail(new VersionUnsupported({ ours, theirs }))
+    const reason = `the manager chose version ${version}, and this side speaks ${ours}`
+    return Effect.fail(new ProtocolViolated({ reason }))
+  }
 
   /** PBKDF2 once per salt and iteration count: reconnecting costs the manager and us a few HMACs. */
   #saltedKey = Effect.fnUntraced({ self: this }, function* (auth: Auth, salt: Uint8Array, iterations: number) {
@@ -515,7 +535,7 @@ export class Link {
     }
     if (message.code === Code.authentication) return Effect.fail(this.#authFailed("wrong key or unknown user"))
     if (message.code === Code.version) {
-      return Effect.fail(new VersionUnsupported({ ours: `${versionMin}-${versionMax}`, theirs: message.text }))
+      return Effect.fail(new VersionUnsupported({ ours: versionsText(this.#versions), theirs: message.text }))
     }
     return Effect.fail(new ConnectFailed({ address: this.address, reason: message.text }))
   }

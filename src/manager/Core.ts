@@ -88,6 +88,8 @@ export interface CoreOptions {
   readonly identity?: { readonly instance: Uint8Array; readonly epoch: number } | undefined
   /** Bytes of payloads and outcome bodies kept in memory when there is a log. Default `Limits.residentBytesDefault`. */
   readonly residentBytesMax?: number | undefined
+  /** For tests of other windows. Default: what this program speaks. */
+  readonly versions?: Vocabulary.Versions | undefined
 }
 
 export interface Counters {
@@ -514,9 +516,10 @@ export class Core implements Out {
   #handshakeStep(peer: Peer, message: Client.ClientMessage, body: Uint8Array, gate: Gate | undefined): void {
     if (peer.state === "hello" && message.type === C.hello) {
       if (message.magic !== Vocabulary.magic) throw new Malformed("this is not the millrace protocol")
-      if (message.versionMax < Vocabulary.versionMin || message.versionMin > Vocabulary.versionMax) {
-        const ours = `${Vocabulary.versionMin}-${Vocabulary.versionMax}`
-        return this.#fault(peer, Code.version, ours)
+      const versions = this.#options.versions ?? Vocabulary.versionsSpoken
+      const version = Math.min(message.versionMax, versions.max)
+      if (version < Math.max(message.versionMin, versions.min)) {
+        return this.#fault(peer, Code.version, Vocabulary.versionsText(versions))
       }
       if (message.namespace !== "default") {
         return this.#fault(peer, Code.protocol, `this manager has no namespace "${message.namespace}"`)
@@ -525,9 +528,9 @@ export class Core implements Out {
         Wire.encode(w, {
           type: M.hello,
           magic: Vocabulary.magic,
-          version: Math.min(message.versionMax, Vocabulary.versionMax),
-          versionMin: Vocabulary.versionMin,
-          versionMax: Vocabulary.versionMax,
+          version,
+          versionMin: versions.min,
+          versionMax: versions.max,
           capabilities: 0,
           frameBytesMax: Limits.frameBytesMax,
           mechanisms: gate === undefined ? [] : mechanismsOf(peer)

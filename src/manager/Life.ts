@@ -15,6 +15,7 @@ import { durabilityOf } from "../model/Policy.ts"
 import type { QueueDefinition } from "../model/Queue.ts"
 import type { StoreShape } from "../store/Store.ts"
 import { Malformed } from "../wire/Bytes.ts"
+import type { Versions } from "../wire/Vocabulary.ts"
 import { Core, type Host } from "./Core.ts"
 
 export interface Life {
@@ -30,6 +31,7 @@ export const start = Effect.fnUntraced(function* (
     readonly queues: ReadonlyArray<Omit<QueueDefinition, "durability">>
     readonly residentBytesMax?: number | undefined
     readonly inspect?: ((core: Core) => void) | undefined
+    readonly versions?: Versions | undefined
   }
 ): Effect.fn.Return<Life, StoreBroken | StoreDamaged, Scope.Scope> {
   const clock = yield* Clock.Clock
@@ -94,7 +96,8 @@ export const start = Effect.fnUntraced(function* (
     })),
     host,
     ...(store.keeps ? { identity: store.identity } : {}),
-    residentBytesMax: options.residentBytesMax
+    residentBytesMax: options.residentBytesMax,
+    versions: options.versions
   })
   options.inspect?.(core)
   if (store.keeps) {

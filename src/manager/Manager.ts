@@ -40,6 +40,7 @@ import {
 import { pair } from "../platform/Pair.ts"
 import { serverFault } from "../platform/Tls.ts"
 import { Store } from "../store/Store.ts"
+import type { Versions } from "../wire/Vocabulary.ts"
 import type { Core, Counters } from "./Core.ts"
 import * as Life from "./Life.ts"
 import type { Gate } from "./Peer.ts"
@@ -51,6 +52,8 @@ export interface ManagerOptions {
   readonly residentBytesMax?: number | undefined
   /** @internal For a simulation that checks the engine after every round: each life's core, before its first row. */
   readonly inspect?: ((core: Core) => void) | undefined
+  /** @internal For tests of peers that speak other versions. */
+  readonly versions?: Versions | undefined
 }
 
 export class Manager extends Context.Service<
@@ -91,7 +94,8 @@ export const layer = (options: ManagerOptions): Layer.Layer<Manager, StoreBroken
       const lifeOptions = {
         queues: options.queues.map(({ definition }) => definition),
         residentBytesMax: options.residentBytesMax,
-        inspect: options.inspect
+        inspect: options.inspect,
+        versions: options.versions
       }
       let lifeScope = yield* Scope.fork(scope)
       let life = yield* Life.start(first, lifeOptions).pipe(Scope.provide(lifeScope))

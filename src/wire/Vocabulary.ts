@@ -7,8 +7,17 @@
  * grow at its end, and a reader passes over elements that it does not know.
  */
 export const magic = "millrace"
-export const versionMin = 1
-export const versionMax = 1
+
+/** The protocol versions that one side speaks. */
+export interface Versions {
+  readonly min: number
+  readonly max: number
+}
+
+export const versionsSpoken: Versions = { min: 1, max: 1 }
+
+/** As in a refusal: `1-1`. */
+export const versionsText = ({ max, min }: Versions): string => `${min}-${max}`
 
 export const ClientType = {
   hello: 0x01,

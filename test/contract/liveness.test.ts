@@ -1,6 +1,7 @@
 /** Peers that vanish without a word are found by both ends, slow ones are not taken for vanished, and no worker stays deaf. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { Client, Limits, Manager, TaskQueue, Worker } from "millrace"
@@ -76,6 +77,43 @@ describe.concurrent("a connection whose other end has vanished", () => {
       )
     }).pipe(Effect.scoped, Effect.provide(manager))
   )
+
+  for (const when of ["while it is not found yet", "when it is found"] as const) {
+    it.live(`gets nothing for a get that waits there: what is put ${when} goes to another taker`, () =>
+      Effect.gen(function* () {
+        const { context, proxy } = yield* through
+        // What was handed out there comes back when its term is over, as long as nobody resumes the session.
+        const q = queueOf({ lease: "12 seconds" })
+        yield* q.size
+        const dead = yield* Effect.forkChild(Effect.result(Effect.provide(q.get(), context)))
+        yield* sooner(
+          Effect.map(q.stats, ({ waitingTakers }) => waitingTakers === 1),
+          "the get waits"
+        )
+        // It cannot come back either; a heartbeat of the client that is on its way is what the fault swallows first.
+        proxy.plant("up", { kind: "half-open" })
+        proxy.refuse()
+        const found = sooner(
+          Effect.map(q.stats, ({ waitingTakers }) => waitingTakers === 0),
+          "the get waits no longer"
+        )
+        if (when === "when it is found") yield* found
+        yield* q.put("a")
+        if (when === "while it is not found yet") {
+          // First it went where nobody is: the get that waits the longest is served first.
+          assert.strictEqual((yield* q.stats).leased, 1)
+        }
+        assert.strictEqual(yield* q.get({ timeout: "1 minute" }), "a")
+        yield* sooner(
+          Effect.map(q.stats, ({ acknowledged }) => acknowledged === 1),
+          "it is taken once"
+        )
+        const { leased, puts, ready, waitingTakers } = yield* q.stats
+        assert.deepStrictEqual([leased, puts, ready, waitingTakers], [0, 1, 0, 0])
+        yield* Fiber.interrupt(dead)
+      }).pipe(Effect.scoped, Effect.provide(manager))
+    )
+  }
 
   it.live("is not one that is slow: what takes longer than the deadline is done once, on the connection it has", () =>
     Effect.gen(function* () {

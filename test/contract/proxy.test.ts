@@ -10,36 +10,13 @@ import * as Logger from "effect/Logger"
 import * as Schedule from "effect/Schedule"
 import { Client, Errors, Manager } from "millrace"
 import { SeededRandom } from "../../src/testing/Random.ts"
+import { type Fault, faults } from "../proxy/faults.ts"
 import { ending, type Operation, operations, roomOf } from "../proxy/operations.ts"
-import { type Direction, Proxy, type Toxic } from "../proxy/Proxy.ts"
+import { Proxy } from "../proxy/Proxy.ts"
 import { auth, connected, listening } from "./layers.ts"
 
 const rounds = Number(process.env["MILLRACE_PROXY_ROUNDS"] ?? 1)
 const firstSeed = Number(process.env["MILLRACE_SEED"] ?? 1)
-
-interface Fault {
-  readonly name: string
-  readonly direction: Direction
-  readonly toxic: (random: SeededRandom) => Toxic
-}
-
-const kinds: ReadonlyArray<readonly [Toxic["kind"], (random: SeededRandom) => Toxic]> = [
-  ["latency", (random) => ({ kind: "latency", ms: random.between(5, 40), jitterMs: 20 })],
-  ["stall", (random) => ({ kind: "stall", ms: random.between(100, 400) })],
-  // A request and an answer have at least so many bytes: it breaks in one of them, before it, or right after it.
-  ["reset", (random) => ({ kind: "reset", after: random.int(8) })],
-  ["end", (random) => ({ kind: "end", after: random.int(8) })],
-  ["block", () => ({ kind: "block" })],
-  ["slice", () => ({ kind: "slice" })],
-  ["bandwidth", (random) => ({ kind: "bandwidth", bytesPerSecond: random.between(500, 4_000) })]
-]
-
-const faults: ReadonlyArray<Fault> = [
-  ...kinds.flatMap(([kind, toxic]) =>
-    (["up", "down"] as const).map((direction): Fault => ({ name: `${kind} ${direction}`, direction, toxic }))
-  ),
-  { name: "half-open", direction: "up", toxic: () => ({ kind: "half-open" }) }
-]
 
 interface Line {
   fired: number

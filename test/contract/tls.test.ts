@@ -97,7 +97,8 @@ describe("a manager with TLS", () => {
     it.effect("tells a client without TLS, and one with a broken join string, what is missing", () =>
       Effect.gen(function* () {
         expectRefused(yield* attempt({}), "ConnectFailed", /whether it wants TLS/)
-        expectRefused(yield* attempt({ join: "millrace://x" }), "ConnectFailed", /no join string; use the whole line/)
+        const broken = yield* attempt({ join: "millrace://x" })
+        expectRefused(broken, "ConfigurationInvalid", /^[^:]+: join is no join string: use the whole line/)
       })
     )
 

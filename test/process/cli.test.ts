@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"
 import {
   assertOneLine,
+  fixture,
   freePort,
   key,
   millrace,
@@ -280,6 +281,72 @@ describe("serve", () => {
     program.kill("SIGTERM")
     assert.strictEqual((await program.ended(5_000)).code, 0)
   })
+})
+
+describe("--address", () => {
+  it("names several managers, tried in order, by host and port or by path", async () => {
+    const free = await freePort()
+    const socket = join(temporaryFolder(), "none.sock")
+    const at = ["--address", `127.0.0.1:${free}`, "--address", socket, "--address", `127.0.0.1:${port}`]
+    assert.strictEqual((await run(["put", "several", "1", "--create", ...at])).code, 0)
+    assert.strictEqual((await run(["get", "several", ...at])).stdout, "1\n")
+    assert.match((await run(["stats", "several", ...at])).stdout, /^several/m)
+    const worker = millrace(["work", "--module", fixture("worker.ts"), ...at])
+    await worker.said(new RegExp(`working for the manager at 127\\.0\\.0\\.1:${port}\\n`))
+    worker.kill("SIGTERM")
+    assert.strictEqual((await worker.ended()).code, 0)
+    const none = await run(["stats", ...at.slice(0, 4)])
+    assertOneLine(none, new RegExp(`at 127\\.0\\.0\\.1:${free}, ${socket} \\(.*: connection refused; ${socket}: `))
+  }, 60_000)
+
+  it("takes a worker to another manager when its own is gone, and back", async () => {
+    const [first, second] = [await freePort(), await freePort()]
+    const own = await serve(["--port", `${second}`])
+    const to = ["--address", `127.0.0.1:${first}`, "--address", `127.0.0.1:${second}`]
+    const worker = millrace(["work", "--module", fixture("worker.ts"), ...to])
+    await worker.said(/working for the manager/)
+    // One that it passed over has come.
+    const other = await serve(["--port", `${first}`])
+    own.program.kill("SIGTERM")
+    await own.program.ended()
+    await worker.said(new RegExp(`connected to the manager at 127\\.0\\.0\\.1:${first} again`))
+    await serve(["--port", `${second}`])
+    assert.strictEqual((await run(["put", "jobs", '{"name":"x","ms":1}', "--port", `${first}`])).code, 0)
+    await worker.said(/end x/)
+    other.program.kill("SIGTERM")
+    await worker.said(new RegExp(`connected to the manager at 127\\.0\\.0\\.1:${second} again`))
+  }, 60_000)
+
+  it("takes an IPv6 address in brackets", async (context) => {
+    const probe = millrace(["serve", "--memory", "--host", "::1", "--port", "0"])
+    const listening = await probe.said(/listening on \[::1\]:(\d+)/, 5_000).catch(() => undefined)
+    if (listening === undefined) return context.skip("there is no ::1 here")
+    assert.strictEqual((await run(["stats", "--address", `[::1]:${listening[1]}`])).code, 0)
+  })
+
+  it("says what is wrong with one, and how it is written", async () => {
+    const remedy = "use HOST:PORT, \\[IPv6\\]:PORT, the path of a socket with a slash, or a join string"
+    const cases: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+      ...["", "a b", "::1:8001", "host:", "host:x", "[::1", "user@host:1"].map(
+        (text) => [["--address", text], new RegExp(`--address is ".*": ${remedy}`)] as const
+      ),
+      [["--address", "host:0"], /--address is "host:0": use a number from 1 to 65535/],
+      [["--address", "host:65536"], /--address is "host:65536": use a number from 1 to 65535/],
+      [["--address", "millrace://x"], /--address is no join string: use the whole line that millrace serve --network/],
+      [["--address", "a:1", "--port", "1"], /--address is given beside --port: use one of the two/],
+      [["--address", "a:1", "--host", "b"], /--address is given beside --host: use one of the two/],
+      [["--address", "a:1", "--join", "x"], /--address is given beside --join: use one of the two/],
+      [Array.from({ length: 17 }, () => ["--address", "a:1"]).flat(), /--address is given 17 times: give at most 16/],
+      [["--join", "x"], /--join is no join string: use the whole line/],
+      [["--host", "two words"], /--host is "two words": name a host/],
+      [["--port", "0"], /--port is 0: use 1 to 65535/]
+    ]
+    for (let i = 0; i < cases.length; i += 6) {
+      await Promise.all(
+        cases.slice(i, i + 6).map(async ([args, pattern]) => assertOneLine(await run(["stats", ...args]), pattern))
+      )
+    }
+  }, 120_000)
 })
 
 describe("put, get and stats", () => {

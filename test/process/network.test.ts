@@ -28,7 +28,8 @@ describe("serve --network", () => {
     const at = { cwd: folder }
     const to = ["--join", first.joined.trim()]
     assert.strictEqual((await run(["put", "q", "1", "--create", ...to], at)).code, 0)
-    assert.strictEqual((await run(["get", "q", ...to], at)).stdout, "1\n")
+    const others = ["--address", "127.0.0.1:1", "--address", first.joined.trim()]
+    assert.strictEqual((await run(["get", "q", ...others], at)).stdout, "1\n")
     const mode = statSync(join(folder, "data/manager.pem")).mode & 0o777
     assert.strictEqual(mode, 0o600)
     first.program.child.kill("SIGTERM")
