@@ -40,7 +40,7 @@ export const steps: Readonly<Record<Tag, ReadonlyArray<Tag>>> = {
   New: ["Ready", "Delayed"],
   Ready: ["Leased", "Dead", "Cancelled", "Purged"],
   Delayed: ["Ready", "Dead", "Cancelled", "Purged"],
-  // Back to Ready: released or lost. To Delayed: failed, backing off.
+  // Back to Ready: released or lost. To Delayed: failed, backing off; or its handler waits.
   Leased: ["Ready", "Delayed", "Done", "Failed", "Dead", "Cancelled", "Taken"],
   Done: [],
   Failed: [],

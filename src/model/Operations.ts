@@ -121,8 +121,9 @@ export class Operations {
   }
 
   /**
-   * Puts dead letters again, each as a new task that knows its `origin` and has its checkpoint and its steps: those named, or those
-   * that fit among the ones that died after place `after` and up to place `upTo` (undefined: the last one so far).
+   * Puts dead letters again, each as a new task that knows its `origin` and has its checkpoint, steps and signals: those
+   * named, or those that fit among the ones that died after place `after` and up to place `upTo` (undefined: the last one
+   * so far).
    *
    * They always enter, whatever the capacity. A dedupe id stays with the task that died.
    */
