@@ -124,7 +124,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "read answered from a state not yet durable",
-    from: 110,
+    from: 550,
     edits: [
       {
         file: core,
@@ -228,7 +228,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a repeated increment counts twice",
-    from: 63,
+    from: 350,
     edits: [
       {
         file: core,
@@ -360,7 +360,7 @@ export const plants: ReadonlyArray<Plant> = [
   },
   {
     name: "a put that has entered in part is refused",
-    from: 1225,
+    from: 2630,
     edits: [
       {
         file: core,
