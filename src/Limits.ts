@@ -127,6 +127,8 @@ export const traceBytesMax = 256
 
 /** What a progress of 100 % travels as. */
 export const progressWhole = 10_000
+/** A task that waits does so for this long at least, unless there is news: a handler that waits in a circle is no storm. */
+export const suspendMsMin = 10
 /** Characters of the name of a step or a signal, as a program gives it. */
 export const stepNameCharsMax = 200
 /** Steps and signals of one task, bytes of a name, and of all names and values together. */

@@ -88,7 +88,11 @@ export class Progress {
       const task = this.#inside.held(session, n, fence)
       if (typeof task === "number") return task
       const news = (task.entries?.size ?? 0) > seen
-      this.#inside.suspend(task, now + (news ? 0 : Math.min(forMs ?? Limits.delayMsMax, Limits.delayMsMax)), now)
+      this.#inside.suspend(
+        task,
+        now + (news ? 0 : Math.max(Limits.suspendMsMin, Math.min(forMs ?? Limits.delayMsMax, Limits.delayMsMax))),
+        now
+      )
       return 0
     })
     this.#answer(session, request, codes)

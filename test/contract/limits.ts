@@ -362,6 +362,8 @@ export type Limit = keyof typeof Limits
 
 const here = "test/contract/limits.test.ts"
 const peers = "test/contract/limitsOfPeers.test.ts"
+const progressMessages = "test/unit/wire/ProgressMessages.test.ts"
+const progressModel = "test/unit/model/Progress.test.ts"
 const core = "test/unit/manager/Core.test.ts"
 const logins = "test/unit/manager/Logins.test.ts"
 const answers = "test/unit/client/Answers.test.ts"
@@ -463,6 +465,12 @@ export const tested: { readonly [K in Limit]?: ReadonlyArray<readonly [file: str
     [core, "are for {Limits.sessionsMax} sessions; of those that nobody is connected to, the oldest makes room"]
   ],
   nameCharsMax: [[here, "a name is for namespaces, agents and credentials, too"]],
+  progressWhole: [[progressMessages, "end at their limits: the limit passes, one more is refused"]],
+  entryNameBytesMax: [[progressMessages, "end at their limits: the limit passes, one more is refused"]],
+  entriesPerTaskMax: [
+    [progressModel, "are as many as the bound says, signals among them; one that is there is accepted still"]
+  ],
+  entryBytesPerTaskMax: [[progressModel, "are as large together as the bound says: {over} bytes beyond"]],
   payloadBytesMax: [["test/contract/queue.ts", "a payload of the limit passes, one byte more is refused"]],
   payloadBytesCeiling: [
     ["test/contract/queue.ts", "the largest payload that a queue may allow comes back, and its death is told"]
@@ -492,6 +500,9 @@ export const unbounded: { readonly [K in Limit]?: string } = {
   authkeyGeneratedBytes: "what this end draws for its own keys",
   logBurstMs: "how often this end logs",
   heartbeatMs: "when a client speaks if it has nothing else to say",
+  heartbeatMsMin: "how often a client lets a manager make it speak",
+  suspendMsMin: "how long a waiting task waits at least: a shorter wait is taken as this one",
+  stepNameCharsMax: "what a client lets its program name; the manager bounds the bytes",
   silenceLookMs: "how often this end looks for silence",
   quietMs: "when a manager speaks if its answers have to wait"
 }

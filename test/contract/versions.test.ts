@@ -241,10 +241,19 @@ describe("a manager that chose a version which the client does not speak", () =>
 /** Two elements more at the end of a message: nil, and an array that holds a string and an integer. */
 const more = [0xc0, 0x92, 0xa1, 0x61, 0xcc, 0xff] as const
 
+/** What these may leave out; first of all it comes: no reports, and no prefetch. */
+const leftOut: Readonly<Record<number, readonly [elements: number, last: number]>> = {
+  [C.heartbeat]: [3, 0x90],
+  [C.credit]: [3, 0]
+}
+
 const longer = (message: Uint8Array): Uint8Array => {
-  const length = (message[0]! & 0x0f) + 2
+  const known = message[0]! & 0x0f
+  const [elements, last] = leftOut[message[1]!] ?? [-1, 0]
+  const added = known === elements ? [last, ...more] : [...more]
+  const length = known + (known === elements ? 3 : 2)
   const head = length < 16 ? [0x90 | length] : [0xdc, 0, length]
-  return Uint8Array.from([...head, ...message.subarray(1), ...more])
+  return Uint8Array.from([...head, ...message.subarray(1), ...added])
 }
 
 /** Passes frames on, each message as `grow` makes it. */

@@ -857,7 +857,7 @@ export class Reference {
       }
       task.state = "delayed"
       task.suspended = true
-      task.at = task.entries.length > seen ? now : now + (forMs ?? Limits.delayMsMax)
+      task.at = task.entries.length > seen ? now : now + Math.max(Limits.suspendMsMin, forMs ?? Limits.delayMsMax)
       return "ok"
     })
     this.#answerItems(request, codes)
