@@ -83,18 +83,25 @@ export const runSteps = async (options: { readonly kills: number; readonly seed:
       )
       const work = (plan: string): Program =>
         start(join(root, "test/process/steps/worker.ts"), [String(port), journal, plan])
-      const crew: Array<{ readonly program: Program; readonly plan: string; readonly over: Promise<Ended> }> = []
+      const crew: Array<{
+        readonly program: Program
+        readonly plan: string
+        readonly over: Promise<Ended>
+        killed: boolean
+      }> = []
       let next = 0
       while (next < plans.length || crew.length > 0) {
         while (crew.length < workersAtATime && next < plans.length) {
           const plan = plans[next++]!
           const program = work(plan)
-          crew.push({ program, plan, over: program.ended(120_000) })
+          crew.push({ program, plan, over: program.ended(120_000), killed: false })
         }
         const { waiting } = yield* Effect.map(Steps.stats, ({ delayed, ready }) => ({ waiting: ready + delayed }))
         if (waiting < 20) yield* putSome
-        const { over, plan, program } = crew[0]!
-        if (plan === "") {
+        const worker = crew[0]!
+        const { over, plan, program } = worker
+        if (plan === "" && !worker.killed) {
+          worker.killed = true
           yield* Effect.promise(() => sleep(500 + random.int(500)))
           for (let i = 0; i < 100 && risky(); i++) yield* Effect.promise(() => sleep(10))
           program.child.kill("SIGKILL")
