@@ -50,6 +50,7 @@ export interface Look {
 }
 
 const peers: Array<Peer> = []
+const quiet = new Set<Peer>()
 let lost = 0
 let why = ""
 let heartbeats = 0
@@ -89,7 +90,7 @@ class Peer {
   closed = false
   heartbeats = 0
   answered = 0
-  #saidAt = 0
+  saidAt = monotonicMs()
   #ending = false
   #helloBody: Uint8Array | undefined
   #first: ReturnType<typeof Scram.clientFirst> | undefined
@@ -127,7 +128,7 @@ class Peer {
   }
 
   heartbeat(): void {
-    this.#saidAt = monotonicMs()
+    this.saidAt = monotonicMs()
     heartbeats++
     this.#say({ type: C.heartbeat, sequence: ++this.heartbeats, held: [] })
   }
@@ -193,7 +194,7 @@ class Peer {
           return void this.#socket.destroy(new Error("a heartbeat was answered out of turn"))
         }
         answered++
-        answerMs.push(monotonicMs() - this.#saidAt)
+        answerMs.push(monotonicMs() - this.saidAt)
         return
       case M.closing:
         why = `closed by the manager: ${message.text}`
@@ -223,6 +224,7 @@ const connect = ({ count, inFlight, open }: ConnectOptions): Promise<number> =>
         waits = false
         if (error !== undefined) return reject(error)
         peers.push(peer)
+        quiet.add(peer)
         if (++done === count) resolve((monotonicMs() - from) / 1_000)
         else if (begun < count) next()
       })
@@ -233,6 +235,7 @@ const connect = ({ count, inFlight, open }: ConnectOptions): Promise<number> =>
 /** All are told to end; answers when all sockets are closed. */
 const end = async (how: (peer: Peer) => void): Promise<void> => {
   const ending = peers.splice(0)
+  quiet.clear()
   for (const peer of ending) if (!peer.closed) how(peer)
   const deadline = monotonicMs() + 30_000
   while (ending.some(({ closed }) => !closed)) {
@@ -256,20 +259,17 @@ const look = (): Look => {
   }
 }
 
-// One timer for all: each says something once in the time between two heartbeats, also when the timer is late.
-let at = 0
-let due = 0
-let tickedAt = monotonicMs()
+// One timer for all; the one that has said nothing for longest comes first.
 const timer = setInterval(() => {
   const now = monotonicMs()
-  due = Math.min(peers.length, due + ((now - tickedAt) / Limits.heartbeatMs) * peers.length)
-  tickedAt = now
-  for (; due >= 1; due--) {
-    if (at >= peers.length) at = 0
-    const peer = peers[at++]!
-    if (!peer.closed) peer.heartbeat()
+  for (const peer of quiet) {
+    if (now - peer.saidAt < Limits.heartbeatMs) break
+    quiet.delete(peer)
+    if (peer.closed) continue
+    peer.heartbeat()
+    quiet.add(peer)
   }
-}, 50)
+}, 25)
 
 serve(
   {
