@@ -18,7 +18,7 @@ export interface Measurement {
   readonly median: number
   readonly min: number
   readonly max: number
-  readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "MiB"
+  readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "bytes/session" | "logins/s" | "MiB"
   readonly runs: number
 }
 

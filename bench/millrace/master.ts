@@ -211,6 +211,19 @@ const latency = async ({ samples, pauseMs }: { samples: number; pauseMs: number 
   return times
 }
 
+/** Milliseconds from the call of `put` to its answer, one at a time, with a pause between. */
+const answers = async ({ samples, pauseMs }: { samples: number; pauseMs: number }): Promise<Float64Array> => {
+  const number = passes++
+  const times = new Float64Array(samples)
+  for (let i = 0; i < samples; i++) {
+    const from = monotonicMs()
+    await runtime.runPromise(Probes.put({ url: urlOf(number, i) }))
+    times[i] = monotonicMs() - from
+    await sleep(pauseMs)
+  }
+  return times
+}
+
 /** Milliseconds of each lease. */
 export interface LeaseTimes {
   readonly empty: Float64Array
@@ -250,6 +263,7 @@ const leaseLatency = async ({ samples, waiting }: { samples: number; waiting: nu
   return times
 }
 
-serve({ ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency, fillBacklog, leaseLatency }, () =>
-  runtime.dispose()
+serve(
+  { ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency, answers, fillBacklog, leaseLatency },
+  () => runtime.dispose()
 )

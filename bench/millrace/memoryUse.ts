@@ -6,6 +6,8 @@ import { runInNewContext } from "node:vm"
 export interface MemoryUse {
   readonly heapBytes: number
   readonly bufferBytes: number
+  /** Array buffers, and what else V8 knows of outside its heap. */
+  readonly externalBytes: number
   readonly rssBytes: number
 }
 
@@ -18,6 +20,6 @@ export const memoryUse = (): MemoryUse => {
   }
   collect()
   collect()
-  const { arrayBuffers, heapUsed, rss } = process.memoryUsage()
-  return { heapBytes: heapUsed, bufferBytes: arrayBuffers, rssBytes: rss }
+  const { arrayBuffers, external, heapUsed, rss } = process.memoryUsage()
+  return { heapBytes: heapUsed, bufferBytes: arrayBuffers, externalBytes: external, rssBytes: rss }
 }

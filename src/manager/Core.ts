@@ -129,6 +129,8 @@ export class Core implements Out {
   /** Peers that have heard the last word and have not closed yet. */
   readonly #closing = new Set<Peer>()
   readonly #sessions = new Map<string, PeerSession>()
+  /** Those of them without a connection, the one that has been so for longest first. */
+  readonly #alone = new Set<PeerSession>()
   readonly #dirty: Array<Peer> = []
   #arrived: Array<{ readonly peer: Peer; readonly body: Uint8Array }> = []
   #gone: Array<Peer> = []
@@ -251,6 +253,7 @@ export class Core implements Out {
       session.detachedAt = now
       session.resumed = true
       this.#sessions.set(toHex(session.token), session)
+      this.#alone.add(session)
     }
     if (recorder.namespaceHome === 0)
       recorder.namespace(engine.numbers.task, engine.numbers.session, engine.objects.key)
@@ -324,10 +327,9 @@ export class Core implements Out {
     for (const peer of this.#closing) {
       if (now - peer.closingAt >= Limits.closeMs) peer.connection.destroy()
     }
-    for (const session of this.#sessions.values()) {
-      if (session.peer === undefined && session.leased === 0 && now - session.detachedAt >= Limits.sessionIdleMs) {
-        this.#endSession(session, now)
-      }
+    for (const session of this.#alone) {
+      if (now - session.detachedAt < Limits.sessionIdleMs) break
+      if (session.leased === 0) this.#endSession(session, now)
     }
   }
 
@@ -577,6 +579,7 @@ export class Core implements Out {
       }
       const verdict = Scram.serverFinal(peer.scram!, message.message)
       peer.scram = undefined
+      peer.helloHash = undefined
       if (verdict._tag === "Refused") {
         this.#logins.failed(peer.source, name, this.#host.now())
         return this.#loginFailed(peer, verdict.reason)
@@ -621,6 +624,7 @@ export class Core implements Out {
         this.engine.detach(known, now)
       }
       session = known
+      this.#alone.delete(session)
       session.resumed = true
       this.#admit(session, peer)
       this.#recorder?.journal.begin(now)
@@ -633,7 +637,11 @@ export class Core implements Out {
         guard === undefined
           ? resume(message.held, answered)
           : guard.lost(session, message.held, (held) => resume(held, guard.leasable(answered)))
-      for (const { kind, request } of session.waiting) if (kind === "put") peer.crossing.add(request)
+      for (const { kind, request } of session.waiting) {
+        if (kind !== "put") continue
+        peer.crossing ??= new Set()
+        peer.crossing.add(request)
+      }
     } else {
       if (this.#sessions.size >= Limits.sessionsMax) this.#endOldestSession(now)
       if (this.#sessions.size >= Limits.sessionsMax)
@@ -1026,7 +1034,7 @@ export class Core implements Out {
     if (before !== undefined && this.#answerAgain(session, m.request, before.answer as Wire.Answer)) return
     // A put that waited when its connection went: it still waits and is answered here, or has been while it was asked
     // again. A refusal is not remembered: asked once more, the put would be done after all.
-    if (peer.crossing.size > 0 && peer.crossing.delete(m.request)) return
+    if (peer.crossing?.delete(m.request)) return
     if (session.resumed && engine.waits(session, m.request)) return
     const { guard } = session
     if (guard !== undefined) {
@@ -1036,7 +1044,7 @@ export class Core implements Out {
     switch (m.type) {
       case C.put: {
         // One that has entered in part cannot be refused any more: it goes on.
-        const begun = session.partial.size > 0 && session.partial.has(m.request)
+        const begun = session.partial?.has(m.request) === true
         if (peer.draining && !begun) return this.refused(session, m.request, refusal(Code.draining, ""))
         if (!begun && this.#isStored(m.queue) && this.#isFull(session, m.request, m.payloads)) return
         return engine.put(session, m.request, m.queue, m.atomic, m.waitMs, m.payloads, m.options, now)
@@ -1294,6 +1302,7 @@ export class Core implements Out {
     if (session === undefined || session.peer !== peer) return
     session.peer = undefined
     session.detachedAt = now
+    this.#alone.add(session)
     this.engine.detach(session, now)
   }
 
@@ -1303,16 +1312,12 @@ export class Core implements Out {
     this.#recorder?.sessionEnded(session)
     session.peer = undefined
     this.#sessions.delete(toHex(session.token))
+    this.#alone.delete(session)
   }
 
   /** Makes room for a session: the one that has been without a connection, and without leases, for longest. */
   #endOldestSession(now: number): void {
-    let oldest: PeerSession | undefined
-    for (const session of this.#sessions.values()) {
-      if (session.peer !== undefined || session.leased > 0) continue
-      if (oldest === undefined || session.detachedAt < oldest.detachedAt) oldest = session
-    }
-    if (oldest !== undefined) this.#endSession(oldest, now)
+    for (const session of this.#alone) if (session.leased === 0) return this.#endSession(session, now)
   }
 
   #isStored(queueId: number): boolean {

@@ -52,7 +52,7 @@ export class Peer {
   inTurn = false
   framesBeforeLogin = 0
   /** Puts that waited when this connection took its session over, until they are asked again on it. */
-  readonly crossing = new Set<number>()
+  crossing: Set<number> | undefined = undefined
   /** Requests that have no answer yet. */
   inFlight = 0
   /** Bytes that have arrived and not been stepped. */

@@ -381,7 +381,7 @@ export class Engine {
     if (queue === undefined) return
     const { policy } = queue
     // Asked again after a restart: what had entered before has entered, whatever has become of the queue.
-    const before = session.partial.size === 0 ? undefined : session.partial.get(request)
+    const before = session.partial?.get(request)
     if (queue.closed !== "open" && before === undefined) {
       return this.#out.refused(session, request, refusal(Code.closed, queue.definition.name))
     }
@@ -993,7 +993,7 @@ export class Engine {
   }
 
   #answerPut(session: Session, request: number, queue: Queue, batch: PutBatch): void {
-    if (session.partial.size > 0) session.partial.delete(request)
+    session.partial?.delete(request)
     if (batch.tasks.length === 0) {
       const closed = queue.closed !== "open"
       const why = refusal(

@@ -291,7 +291,7 @@ export class Restorer implements Visitor {
       const session = this.#options.session(id, token, principal)
       session.home = home
       for (const [request, answer] of answers) session.answers.set(request, answer)
-      for (const [request, progress] of partial) session.partial.set(request, progress)
+      if (partial.size > 0) session.partial = partial
       engine.sessions.add(session)
       sessions.set(id, session)
       this.sessions.push(session)

@@ -34,8 +34,8 @@ export class Session {
   readonly token: Uint8Array
   readonly principal: string
   readonly answers = new Map<number, Remembered>()
-  /** Puts of an earlier life of the manager that had entered in part. */
-  readonly partial = new Map<number, PutProgress>()
+  /** Puts of an earlier life of the manager that had entered in part; undefined: it has had none. */
+  partial: Map<number, PutProgress> | undefined = undefined
   readonly leaseStreams = new Map<number, LeaseStream>()
   readonly outcomeStreams = new Map<number, OutcomeStream>()
   /** Requests that wait inside the engine; ended with the connection. */
@@ -52,7 +52,7 @@ export class Session {
 
   /** How far a put that waits for room, now or before a restart, has entered. */
   progress(request: number): PutProgress | undefined {
-    const before = this.partial.get(request)
+    const before = this.partial?.get(request)
     if (before !== undefined) return before
     for (const { put, request: waiting } of this.waiting) if (waiting === request) return put
     return undefined

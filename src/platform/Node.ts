@@ -73,13 +73,17 @@ const connectionOf = (socket: net.Socket): Connection => ({
 
 const attach = (socket: net.Socket, handler: Handler): void => {
   let reason = "closed by the peer"
-  socket.on("data", (chunk) => handler.onData(chunk as Uint8Array))
-  socket.on("drain", () => handler.onDrain())
-  socket.on("end", () => socket.end())
+  socket.on("data", handler.onData)
+  socket.on("drain", handler.onDrain)
+  socket.on("end", endToo)
   socket.on("error", (error) => {
     reason = reasonOf(error)
   })
   socket.on("close", () => handler.onClose(reason))
+}
+
+function endToo(this: net.Socket): void {
+  this.end()
 }
 
 const listenOptions = (address: Address): net.ListenOptions =>
@@ -178,10 +182,12 @@ const bind: Network["Service"]["listen"] = (address, accept, secure, failed = ()
       ListenFailed
     >((resume) => {
       const open = new Set<net.Socket>()
+      function left(this: net.Socket): void {
+        open.delete(this)
+      }
       const take = (socket: net.Socket): void => {
         open.add(socket)
-        socket.once("close", () => open.delete(socket))
-        socket.on("error", () => {})
+        socket.on("close", left)
         attach(socket, accept(connectionOf(socket)))
       }
       const server = serverOf(secure, take, failed)

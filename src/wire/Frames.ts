@@ -88,66 +88,98 @@ export class FrameReader {
   }
 }
 
-/** A buffer that grew larger is not kept: one large write must not cost an idle connection its memory. */
+/**
+ * Buffers that nobody writes to, the last used last: whoever has something to say takes one until its flush. So a connection
+ * that idles has none, whatever it has said before, and one that is busy finds the one that it had.
+ */
+const spare: Array<Writer> = []
+let spareBytes = 0
+/** One that grew larger is not kept, nor one that would make them hold more in all. */
 const keptBytesMax = 1_048_576
+const spareBytesMax = 16 * 1_048_576
+
+const takeSpare = (): Writer => {
+  const writer = spare.pop()
+  if (writer === undefined) return new Writer(4_096)
+  spareBytes -= writer.bytes.byteLength
+  return writer
+}
+
+const giveBack = (writer: Writer): void => {
+  const bytes = writer.bytes.byteLength
+  if (bytes > keptBytesMax || spareBytes + bytes > spareBytesMax) return
+  writer.position = 0
+  spareBytes += bytes
+  spare.push(writer)
+}
+
+const noBytes = new Uint8Array()
 
 /** Collects messages into frames of about `frameBytesTarget`, ready for one write. */
 export class FrameWriter {
-  #writer = new Writer(4_096)
+  /** While something is written and not flushed. */
+  #writer: Writer | undefined = undefined
   #frameAt = -1
   #messages = 0
 
   get empty(): boolean {
-    return this.#frameAt < 0 && this.#writer.position === 0
+    return this.#writer === undefined
   }
 
   /** Bytes written since the last flush. */
   get size(): number {
-    return this.#writer.position
+    return this.#writer === undefined ? 0 : this.#writer.position
   }
 
   /** Bytes of the frame under way. */
   get frameSize(): number {
-    return this.#frameAt < 0 ? 0 : this.#writer.position - this.#frameAt
+    return this.#writer === undefined ? 0 : this.#writer.position - this.#frameAt
   }
 
   /** Where to write the next message. */
   begin(): Writer {
-    if (
-      this.#frameAt >= 0 &&
-      (this.#writer.position - this.#frameAt >= Limits.frameBytesTarget || this.#messages >= Limits.messagesPerFrameMax)
+    let writer = this.#writer
+    if (writer === undefined) {
+      writer = takeSpare()
+      this.#writer = writer
+      this.#openFrame(writer)
+    } else if (
+      writer.position - this.#frameAt >= Limits.frameBytesTarget ||
+      this.#messages >= Limits.messagesPerFrameMax
     ) {
-      this.#closeFrame()
-    }
-    if (this.#frameAt < 0) {
-      this.#frameAt = this.#writer.position
-      this.#messages = 0
-      this.#writer.reserve(4)
-      this.#writer.position += 4
+      this.#closeFrame(writer)
+      this.#openFrame(writer)
     }
     this.#messages++
-    return this.#writer
+    return writer
   }
 
   /**
    * All that was written since the last call. The bytes are the caller's.
    *
-   * The writer keeps its grown buffer and hands out a copy of the right size: one allocation and one memcpy per write to
+   * A grown buffer is written to again and a copy of the right size handed out: one allocation and one memcpy per write to
    * the network, where a new buffer each time would be zeroed, outgrown and copied again (14 % of a manager's time).
    */
   flush(): Uint8Array {
-    this.#closeFrame()
-    const bytes = this.#writer.bytes.slice(0, this.#writer.position)
-    this.#writer.position = 0
-    if (this.#writer.bytes.byteLength > keptBytesMax) this.#writer = new Writer(4_096)
+    const writer = this.#writer
+    if (writer === undefined) return noBytes
+    this.#closeFrame(writer)
+    const bytes = writer.bytes.slice(0, writer.position)
+    this.#writer = undefined
+    giveBack(writer)
     return bytes
   }
 
-  #closeFrame(): void {
-    if (this.#frameAt < 0) return
-    const size = this.#writer.position - this.#frameAt - 4
-    new DataView(this.#writer.bytes.buffer, this.#writer.bytes.byteOffset + this.#frameAt, 4).setUint32(0, size)
-    this.#frameAt = -1
+  #openFrame(writer: Writer): void {
+    this.#frameAt = writer.position
+    this.#messages = 0
+    writer.reserve(4)
+    writer.position += 4
+  }
+
+  #closeFrame({ bytes, position }: Writer): void {
+    const size = position - this.#frameAt - 4
+    new DataView(bytes.buffer, bytes.byteOffset + this.#frameAt, 4).setUint32(0, size)
   }
 }
 

@@ -364,7 +364,7 @@ export const plants: ReadonlyArray<Plant> = [
     edits: [
       {
         file: core,
-        find: "const begun = session.partial.size > 0 && session.partial.has(m.request)",
+        find: "const begun = session.partial?.has(m.request) === true",
         replace: "const begun = false"
       }
     ]

@@ -187,17 +187,18 @@ const hello = frame((w) =>
     ...{ role: "", namespace: "default", agent: "test" }
   })
 )
-const sessionOpen = frame((w) => Client.encode(w, { type: C.sessionOpen, session: undefined, held: [] }))
+const sessionOpen = (session: Uint8Array | undefined) =>
+  frame((w) => Client.encode(w, { type: C.sessionOpen, session, held: [] }))
 
 const settled = async (): Promise<void> => {
   for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))
 }
 
 describe("a manager's places", () => {
-  const joined = (connect: ReturnType<typeof manager>["connect"], i: number) => {
+  const joined = (connect: ReturnType<typeof manager>["connect"], i: number, session?: Uint8Array) => {
     const made = connect(`10.0.0.1:${i}`, undefined)
     made.handler.onData(hello)
-    made.handler.onData(sessionOpen)
+    made.handler.onData(sessionOpen(session))
     return made
   }
 
@@ -221,7 +222,21 @@ describe("a manager's places", () => {
       if (i % 1_000 === 0) await settled()
     }
     await settled()
-    for (let i = 0; i < 3; i++) assert.isFalse(joined(connect, -1 - i).end.closed)
+    const [own, first, second, third, fourth] = [...core.engine.sessions]
+    // It was connected again: from then on it is the one that was left alone last.
+    joined(connect, 1, first!.token).handler.onClose("gone")
+    await settled()
+    for (let i = 0; i < 2; i++) assert.isFalse(joined(connect, -1 - i).end.closed)
+    const { sessions } = core.engine
+    assert.deepStrictEqual(
+      [own, first, second, third, fourth].map((session) => sessions.has(session!)),
+      [true, true, false, false, true]
+    )
+    assert.strictEqual(sessions.size, Limits.sessionsMax)
+    // One with a connection is not counted among them, and is not ended.
+    joined(connect, 2, fourth!.token)
+    assert.isFalse(joined(connect, -3).end.closed)
+    assert.isTrue(sessions.has(fourth!))
     assert.isFalse(kept.end.closed, "a session with a connection stays")
     assert.strictEqual(core.counters.sessions, Limits.sessionsMax + 3)
   })

@@ -180,4 +180,40 @@ describe("the frame writer", () => {
     assert.deepStrictEqual([...frame((w) => w.str("a"))], [0, 0, 0, 2, 0xa1, 0x61])
     assert.strictEqual(writer.flush().byteLength, 0)
   })
+
+  it("keeps apart what several write at a time, whoever is flushed first", () => {
+    const random = new Random(11)
+    const writers = Array.from({ length: 20 }, () => ({ writer: new FrameWriter(), said: [] as Array<number> }))
+    for (let i = 0; i < 5_000; i++) {
+      const { said, writer } = random.pick(writers)
+      if (random.chance(80)) {
+        writer.begin().uint(i % 128)
+        said.push(i % 128)
+        continue
+      }
+      assert.strictEqual(writer.empty, said.length === 0)
+      const bytes = [...writer.flush()]
+      assert.deepStrictEqual(bytes, said.length === 0 ? [] : [0, 0, 0, said.length, ...said])
+      assert.deepStrictEqual([writer.empty, writer.size, writer.frameSize], [true, 0, 0])
+      said.length = 0
+    }
+  })
+
+  it("holds no buffer when it has nothing to say, however much it has said before", () => {
+    setFlagsFromString("--expose-gc")
+    const collect = runInNewContext("gc") as () => void
+    const held = (): number => {
+      collect()
+      collect()
+      return process.memoryUsage().arrayBuffers
+    }
+    const writers = Array.from({ length: 400 }, () => new FrameWriter())
+    const large = new Uint8Array(200_000)
+    const before = held()
+    for (const writer of writers) writer.begin().bin(large)
+    assert.isAbove(held() - before, 300 * large.byteLength)
+    for (const writer of writers) writer.flush()
+    assert.isBelow(held() - before, 20 * 1_048_576)
+    assert.isTrue(writers.every(({ empty }) => empty))
+  })
 })
