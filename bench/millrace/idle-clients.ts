@@ -18,7 +18,7 @@ import { concat, Reader } from "../../src/wire/Bytes.ts"
 import * as Client from "../../src/wire/ClientMessages.ts"
 import { FrameReader, frame } from "../../src/wire/Frames.ts"
 import * as Manager from "../../src/wire/ManagerMessages.ts"
-import { ClientType as C, ManagerType as M, magic, versionMax, versionMin } from "../../src/wire/Vocabulary.ts"
+import { ClientType as C, ManagerType as M, magic, versionsSpoken } from "../../src/wire/Vocabulary.ts"
 import { monotonicMs, required, serve } from "../harness/role.ts"
 
 const host = "127.0.0.1"
@@ -68,8 +68,8 @@ const saltedKey = (salt: Uint8Array, iterations: number): Promise<Uint8Array> =>
 const hello: Client.Hello = {
   type: C.hello,
   magic,
-  versionMin,
-  versionMax,
+  versionMin: versionsSpoken.min,
+  versionMax: versionsSpoken.max,
   capabilities: 0,
   frameBytesMax: Limits.frameBytesMax,
   role: "",

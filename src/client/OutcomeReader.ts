@@ -35,6 +35,11 @@ export class OutcomeReader {
     this.#cursor = cursor
   }
 
+  /** Of the next outcome that `next` gives. */
+  get cursor(): number {
+    return this.#cursor
+  }
+
   readonly start: Effect.Effect<void, ReadError, Scope.Scope> = Effect.contextWith(
     (context: Context.Context<never>) => {
       const { link } = this.#client

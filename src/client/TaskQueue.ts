@@ -23,6 +23,7 @@ import { Outcome as OutcomeKind, Reason } from "../model/Task.ts"
 import { fromHex, toHex } from "../wire/Bytes.ts"
 import type * as ClientMessages from "../wire/ClientMessages.ts"
 import type * as ManagerMessages from "../wire/ManagerMessages.ts"
+import { isName } from "../wire/pieces.ts"
 import type * as Wire from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M, optionsBytes } from "../wire/Vocabulary.ts"
 import { Client, type ClientShape, type OpenQueue, type Refusal, requestErrorOf, unexpected } from "./Client.ts"
@@ -37,7 +38,7 @@ import * as Operate from "./Operate.ts"
 import { type Outcome, reasonText } from "./Outcome.ts"
 import { OutcomeReader } from "./OutcomeReader.ts"
 import { type Repeat, type RepeatOptions, repeatOf, type Schedule, scheduleOf } from "./Repeat.ts"
-import { type WriteError, writeErrorOf } from "./SharedObject.ts"
+import { askObject, type ObjectError, type WriteError, writeErrorOf } from "./SharedObject.ts"
 import * as Signal from "./Signal.ts"
 import { Receipt, taskIdOf, taskNumberOf } from "./TaskId.ts"
 import { traceOf } from "./Trace.ts"
@@ -113,6 +114,9 @@ export type OutcomeStream<R, E, P> = Stream.Stream<
   Errors.RequestError | Errors.OutcomesGap | Errors.DecodeFailed,
   Client
 >
+
+/** What a reader with a name may fail with. */
+export type ReaderError = ObjectError | Errors.OutcomesGap | Errors.DecodeFailed
 
 export type PutError =
   | Errors.RequestError
@@ -809,6 +813,62 @@ export class TaskQueue<P, R = void, E = never, C = void> {
     return this.#outcomesFrom(cursor)
   }
 
+  /**
+   * The outcomes, for a reader with a name: it goes on where it was, over restarts of its program and of the manager. Its
+   * cursor is kept at the manager, as durably as the best of its queues, and moves when the next outcomes are pulled: those
+   * that were pulled last, and perhaps not dealt with, come again. One reader a name at a time. The first time it begins
+   * where `outcomes` does.
+   */
+  outcomesAs(name: string): Stream.Stream<Outcome<R, E, P>, ReaderError, Client> {
+    const handle = { kind: "counter", name: `cursor.${this.name}.${name}` } as const
+    if (!isName.test(handle.name)) {
+      const remedy = "use A-Z a-z 0-9 . _ : - and at most 200 characters with the queue's name"
+      const fields = { queue: this.name, field: "name of a reader", value: JSON.stringify(name), remedy }
+      return Stream.fail(new Errors.DefinitionInvalid(fields))
+    }
+    // One more than the cursor: a counter begins at 0.
+    const kept = (client: ClientShape): Effect.Effect<number, ObjectError> =>
+      neverOfCursors(
+        askObject(
+          client,
+          handle,
+          (request, object) => ({ type: C.count, request, object, by: 0 }),
+          M.counter,
+          ({ value }) => value
+        )
+      )
+    const keep = (client: ClientShape, cursor: number): Effect.Effect<unknown, ObjectError> =>
+      neverOfCursors(
+        askObject(
+          client,
+          handle,
+          (request, object) => ({ type: C.countSet, request, object, expected: undefined, value: cursor + 1 }),
+          M.counter,
+          (answer) => answer
+        )
+      )
+    return Stream.unwrap(
+      Effect.gen({ self: this }, function* () {
+        const client = yield* Client
+        const queue = yield* client.open(this)
+        const before = yield* kept(client)
+        let known = before > 0 ? before - 1 : queue.outcomesFrom
+        const reader = new OutcomeReader(client, this, known)
+        if (before === 0) yield* keep(client, known)
+        yield* reader.start
+        const pull = this.#pullOf(client, reader)
+        const save = Effect.suspend(() => {
+          const { cursor } = reader
+          if (cursor === known) return Effect.void
+          return Effect.map(keep(client, cursor), () => {
+            known = cursor
+          })
+        })
+        return Stream.fromPull(Effect.succeed(Effect.andThen(save, pull)))
+      })
+    )
+  }
+
   #outcomesFrom(cursor: number | undefined): OutcomeStream<R, E, P> {
     return Stream.unwrap(
       Effect.gen({ self: this }, function* () {
@@ -816,20 +876,23 @@ export class TaskQueue<P, R = void, E = never, C = void> {
         const queue = yield* client.open(this)
         const reader = new OutcomeReader(client, this, cursor ?? queue.outcomesFrom)
         yield* reader.start
-        const prefix = client.link.session?.prefix ?? ""
-        type Decoded = readonly [Outcome<R, E, P>, ...Array<Outcome<R, E, P>>]
-        const pull = Effect.flatMap(reader.next, (items): Effect.Effect<Decoded, Errors.DecodeFailed> => {
-          const decoded: Array<Outcome<R, E, P>> = []
-          for (const item of items) {
-            const outcome = this.#outcomeOf(prefix, item)
-            if (outcome instanceof Error) return Effect.fail(outcome)
-            decoded.push(outcome)
-          }
-          return Effect.succeed(decoded as unknown as Decoded)
-        })
-        return Stream.fromPull(Effect.succeed(pull))
+        return Stream.fromPull(Effect.succeed(this.#pullOf(client, reader)))
       })
     )
+  }
+
+  #pullOf(client: ClientShape, reader: OutcomeReader) {
+    const prefix = client.link.session?.prefix ?? ""
+    type Decoded = readonly [Outcome<R, E, P>, ...Array<Outcome<R, E, P>>]
+    return Effect.flatMap(reader.next, (items): Effect.Effect<Decoded, Errors.DecodeFailed> => {
+      const decoded: Array<Outcome<R, E, P>> = []
+      for (const item of items) {
+        const outcome = this.#outcomeOf(prefix, item)
+        if (outcome instanceof Error) return Effect.fail(outcome)
+        decoded.push(outcome)
+      }
+      return Effect.succeed(decoded as unknown as Decoded)
+    })
   }
 
   // ---- inside
@@ -1243,6 +1306,10 @@ export const untyped = (
     checkpoint: Schema.Unknown,
     untyped: { create: options.create ?? false }
   })
+
+/** What a counter never says no with when it is set to a cursor. */
+const neverOfCursors = <A>(effect: Effect.Effect<A, WriteError>): Effect.Effect<A, ObjectError> =>
+  Effect.catchTag(effect, ["Conflict", "CounterOverflow", "DurabilityMixed"], (error) => Effect.die(error))
 
 const waitMsOf = (timeout: Timeout | undefined): number | undefined => {
   if (timeout === undefined || timeout === "forever") return undefined
