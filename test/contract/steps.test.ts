@@ -2,10 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { Client, Signal, Step, Task, TaskQueue, Worker } from "millrace"
+import { Client, Manager, Signal, Step, Task, TaskQueue, Worker } from "millrace"
+import { layerMemoryLog, MemoryDisk } from "../../src/testing/MemoryLog.ts"
 import { overTcp } from "./layers.ts"
 import { eventually } from "./queue.ts"
 
@@ -287,4 +289,38 @@ describe("steps, over TCP", () => {
       })
     )
   })
+})
+
+describe("a step", () => {
+  it.live("adds at most one transaction of the store", () =>
+    Effect.gen(function* () {
+      const commits: Array<number> = []
+      for (const steps of [0, 1, 2, 5]) {
+        const disk = new MemoryDisk()
+        const q = queueOf()
+        yield* Effect.gen(function* () {
+          yield* Worker.start(
+            q,
+            Effect.fnUntraced(function* () {
+              for (let i = 0; i < steps; i++) yield* Step.run(`${i}`, Schema.Int, Effect.succeed(i))
+              return []
+            })
+          )
+          // One after the other: no round is shared.
+          for (let n = 0; n < 20; n++) yield* q.putWait(n)
+          commits.push(disk.commits)
+        }).pipe(
+          Effect.scoped,
+          Effect.provide(Manager.layer({ queues: [q] }).pipe(Layer.provide(layerMemoryLog(disk)), Layer.fresh))
+        )
+      }
+      const [none = 0, ...more] = commits
+      console.log(`transactions of 20 tasks with 0, 1, 2 and 5 steps: ${commits.join(", ")}`)
+      more.forEach((count, i) => {
+        const added = count - none
+        assert.isAtMost(added, 20 * [1, 2, 5][i]! + 1)
+        assert.isAbove(added, 0)
+      })
+    })
+  )
 })
