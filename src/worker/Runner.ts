@@ -266,7 +266,8 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
   }
 
   reports(into: Array<Report>, sequence: number): void {
-    let bytes = 0
+    // What others have to say goes into the same message.
+    let bytes = into.reduce((sum, { checkpoint }) => sum + (checkpoint?.byteLength ?? 0), 0)
     for (const running of this.#reporting) {
       const { checkpoint, fence, lost, progress, task } = running
       if (lost) {
