@@ -377,6 +377,7 @@ export const contract = ({ layer, name, remembersOwnIds }: Contract): void => {
           for (const id of ["done", "failed", "held", "waits"]) yield* offer(2, id)
           yield* old
           yield* clean("1 second")
+          yield* clean("30 days")
           for (const id of ["done", "failed", "held", "waits"]) yield* offer(3, id)
           assert.deepInclude(yield* taken(queue), { n: 1, id: "waits" })
           assert.deepInclude(yield* taken(queue), { n: 3, id: "done", attempts: 1 })
