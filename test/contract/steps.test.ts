@@ -253,6 +253,44 @@ describe("steps, over TCP", () => {
       })
     )
 
+    it.effect("checkpoints of many tasks and workers all arrive, however large they are together", () =>
+      Effect.gen(function* () {
+        const client = yield* Client.Client
+        const Large = Schema.String
+        const queues = Array.from({ length: 3 }, () =>
+          TaskQueue.make(`steps-${++names}`, { payload: Schema.Int, checkpoint: Large })
+        )
+        const over = yield* Deferred.make<void>()
+        const text = "x".repeat(1_000_000)
+        for (const q of queues) {
+          yield* Worker.start(
+            q,
+            Effect.fnUntraced(function* (task) {
+              yield* task.saveCheckpoint(`${task.payload} ${text}`)
+              yield* Deferred.await(over)
+            }),
+            { concurrency: 10 }
+          )
+          yield* q.putAll(Array.from({ length: 10 }, (_, i) => i))
+        }
+        const { generation } = client.link
+        yield* eventually(
+          Effect.gen(function* () {
+            client.link.heartbeat()
+            const pages = yield* Effect.forEach(queues, (q) => q.browse({ state: "leased" }))
+            const saved = pages
+              .flatMap(({ tasks }) => tasks)
+              .filter(({ checkpointBytes }) => checkpointBytes > 1_000_000)
+            return saved.length === 30
+          }),
+          "all are saved"
+        )
+        assert.strictEqual(client.link.generation, generation)
+        yield* Deferred.succeed(over, undefined)
+        for (const q of queues) yield* q.join()
+      })
+    )
+
     it.effect("the last checkpoint is handed to the next attempt, typed; progress is shown", () =>
       Effect.gen(function* () {
         const q = queueOf({ maxAttempts: 5 })
