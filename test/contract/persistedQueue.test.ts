@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer, References, Schedule, Schema, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Schedule, Scheduler, Schema, Scope, Stream } from "effect"
 import { PersistedQueue } from "effect/persistence"
 import { Client, Limits, Manager, PersistedQueueStore, Store, TaskQueue } from "millrace"
 import { ClientType } from "../../src/wire/Vocabulary.ts"
@@ -149,12 +149,23 @@ describe("Millrace's store of PersistedQueue", () => {
         )
         const queue = yield* items()
         const tasks = PersistedQueueStore.queue(queue.name)
-        // A fiber that lets others run at every step: it has the element, and has not seen it yet.
-        const one = yield* Effect.forkScoped(Effect.provideService(taken(queue), References.MaxOpsBeforeYield, 3))
+        // Its fiber lets others run before it sees what it was brought.
+        let lets = false
+        class Letting extends Scheduler.MixedScheduler {
+          override shouldYield(): boolean {
+            const now = lets
+            lets = false
+            return now
+          }
+        }
+        const one = yield* Effect.forkScoped(Effect.provideService(taken(queue), Scheduler.Scheduler, new Letting()))
+        before = (count) => {
+          lets = count > 0
+        }
         after = () => one.interruptUnsafe()
         yield* queue.offer({ n: 1n })
         assert.isTrue(Exit.isFailure(yield* Fiber.await(one)))
-        after = () => {}
+        before = after = () => {}
         assert.deepInclude(yield* taken(queue), { n: 1, attempts: 1 })
         // Of several that come at once, one comes for a take that is gone by then.
         yield* tasks.pause()
