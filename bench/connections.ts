@@ -195,7 +195,7 @@ const measureMemory = (secure: boolean, run: number): Promise<void> =>
     const prefix = secure ? "tls-" : ""
     const { env, manager } = await startManager(start, secure)
     const crowd = new Crowd(start, env, sessions)
-    await crowd.connect(warmUpLogins, true)
+    await crowd.connect(Math.min(warmUpLogins, sessions), true)
     await crowd.end("goodbye")
     const empty = await memoryOf(manager)
     const record = (variant: string, before: MemoryUse, after: MemoryUse): void => {
@@ -286,7 +286,7 @@ const measureLogins = (secure: boolean, run: number): Promise<void> => {
   return withChildren(async (start) => {
     const { env, manager } = await startManager(start, secure, profileName)
     const crowd = new Crowd(start, env, logins)
-    await crowd.connect(warmUpLogins, false)
+    await crowd.connect(Math.min(warmUpLogins, logins), false)
     await crowd.end("goodbye")
     const from = await manager.usage()
     const seconds = await crowd.connect(logins, false)
