@@ -125,7 +125,7 @@ export const suite = (provided: Layer.Layer<Client.Client, unknown>): void => {
       })
     )
 
-    it.effect("a lease ends once: a second commit is refused, and an old fence changes nothing", () =>
+    it.effect("a lease ends once: a second commit is refused, and an old fence changes nothing (M22)", () =>
       Effect.gen(function* () {
         const q = numbers()
         const { taskId } = yield* q.put(1)
