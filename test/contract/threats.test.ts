@@ -4,7 +4,10 @@
  * sessions of others.
  */
 import { once } from "node:events"
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs"
 import * as net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -662,5 +665,36 @@ describe("tokens and ids", () => {
         assert.strictEqual(renewed.type, M.done)
       })
     }).pipe(Effect.scoped, Effect.provide(managed({ auth: [auth, { ...auth, user: "other" }] })))
+  )
+})
+
+describe("a socket in a folder of others", () => {
+  it.live("is its owner's alone from the moment it is there, not only later (M20)", () =>
+    Effect.gen(function* () {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-threats-"))),
+        (at) => Effect.sync(() => rmSync(at, { recursive: true }))
+      )
+      chmodSync(folder, 0o777)
+      const path = join(folder, "manager.sock")
+      const modes: Array<number> = []
+      const { listen } = net.Server.prototype
+      const mask = process.umask(0)
+      net.Server.prototype.listen = function (this: net.Server, ...args: Array<unknown>) {
+        const server = (listen as (...args: Array<unknown>) => net.Server).apply(this, args)
+        // Bound, and nothing else has run: whoever watches the folder could connect now.
+        if (existsSync(path)) modes.push(statSync(path).mode & 0o777)
+        return server
+      } as typeof listen
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          net.Server.prototype.listen = listen
+          process.umask(mask)
+        })
+      )
+      yield* Effect.provide(Effect.asVoid(Manager.Listening), managed({ path }))
+      assert.deepStrictEqual(modes, [0o700])
+      assert.strictEqual(process.umask(), 0)
+    }).pipe(Effect.scoped)
   )
 })
