@@ -208,6 +208,7 @@ describe("a flood of connections", () => {
         const port = Number(text)
         const sockets: Array<net.Socket> = []
         let settled = 0
+        let turnedAway = 0
         let most = 0
         const held = (): number => {
           const count = readdirSync(`/proc/${program.pid}/fd`).length
@@ -223,7 +224,10 @@ describe("a flood of connections", () => {
               if (!counted) settled++
               counted = true
             }
-            socket.on("connect", count).on("error", count).on("close", count).resume()
+            socket.on("connect", count).on("error", count).on("close", count)
+            socket.on("data", (said) => {
+              if (said.includes("too many connections")) turnedAway++
+            })
             sockets.push(socket)
             if (i % 250 === 249) {
               held()
@@ -234,13 +238,6 @@ describe("a flood of connections", () => {
             until("each has a connection or none", () => held() > 0 && settled === connects, 60_000)
           )
           for (let i = 0; i < 20; i++) yield* work
-          // Who has no place is not kept either.
-          yield* Effect.promise(() =>
-            until(
-              "the rest is turned away",
-              () => held() < (descriptors ?? Limits.connectionsUnauthenticatedLoopbackMax) + 50
-            )
-          )
         })
         await Effect.runPromise(
           flood.pipe(
@@ -255,6 +252,12 @@ describe("a flood of connections", () => {
           most,
           descriptors === undefined ? Limits.connectionsUnauthenticatedLoopbackMax : descriptors - 8
         )
+        // Who has no place is told so and not kept; some are on their way out, as many as are accepted at once.
+        if (descriptors === undefined) {
+          assert.isAbove(turnedAway, 0)
+          assert.isBelow(most, Limits.connectionsUnauthenticatedLoopbackMax + 600)
+        }
+        console.log(`${connects} connects ${how}: at most ${most} descriptors, ${turnedAway} turned away`)
         for (const socket of sockets) socket.destroy()
         await until("the flood is gone", () => held() < 100)
         await asClient(port, work)
@@ -480,7 +483,7 @@ describe("a task that ends its worker", () => {
       })
     )
     const look = () => asClient(port, Poison.stats)
-    for (let attempt = 1; attempt <= 3; attempt++) {
+    for (let attempt = 1; attempt <= 2; attempt++) {
       const worker = millrace(["work", "--module", fixture("poison.ts"), "--port", String(port)])
       await worker.said(new RegExp(`begin poison ${attempt}`))
       // Its manager has heard that it began: the explanation says so.
@@ -502,7 +505,7 @@ describe("a task that ends its worker", () => {
     )
     assert.deepStrictEqual(
       begun.filter((line) => line.includes("poison")),
-      ["begin poison 1", "begin poison 2", "begin poison 3"]
+      ["begin poison 1", "begin poison 2"]
     )
     last.kill("SIGTERM")
     assert.strictEqual((await last.ended()).code, 0)
