@@ -1,10 +1,10 @@
 /** `millrace explain`: why a task is not running, or what limits a queue. */
-import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Options from "./options.ts"
+import * as Output from "./output.ts"
 import { define, queue, withClient } from "./queue.ts"
 
 export const explain = Command.make(
@@ -24,6 +24,6 @@ export const explain = Command.make(
     const explanation: { readonly text: string } = yield* task === undefined
       ? withClient(options, source.explain())
       : withClient(options, source.explain(task))
-    yield* Console.log(options.json ? JSON.stringify(explanation) : explanation.text)
+    yield* Output.log(options.json ? JSON.stringify(explanation) : Output.visible(explanation.text))
   })
 ).pipe(Command.withDescription("Say why a task is not running, or what limits a queue"))

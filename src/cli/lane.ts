@@ -1,5 +1,4 @@
 /** `millrace lane`: what one key of a queue may do, changed while the queue runs. */
-import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -8,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { ConfigurationInvalid } from "../Errors.ts"
 import * as Options from "./options.ts"
+import * as Output from "./output.ts"
 import { define, queue, withClient } from "./queue.ts"
 
 export const lane = Command.make(
@@ -73,10 +73,10 @@ export const lane = Command.make(
     const { change, said } = asked
     yield* withClient(options, change)
     const { key } = options
-    yield* Console.log(
+    yield* Output.log(
       options.json
         ? JSON.stringify({ queue: options.queue, lane: key, said, ...(limited ? { limits: inMillis(limits) } : {}) })
-        : `lane "${key}" of queue "${options.queue}" ${said}`
+        : `lane "${Output.visible(key)}" of queue "${options.queue}" ${said}`
     )
   })
 ).pipe(

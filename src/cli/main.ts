@@ -21,6 +21,7 @@ import { explain } from "./explain.ts"
 import { key } from "./key.ts"
 import { lane } from "./lane.ts"
 import { browse, cancel, dead, pause, purge, redrive, resume } from "./operate.ts"
+import { visible, visibleLine, visibleLines } from "./output.ts"
 import { get, put } from "./queue.ts"
 import { repeat } from "./repeat.ts"
 import { serve } from "./serve.ts"
@@ -79,15 +80,17 @@ const logger = Logger.make(({ date, fiber, logLevel, message }) => {
   const text = Array.isArray(message) ? message.map(String).join(" ") : String(message)
   const details = Object.entries(fiber.getRef(References.CurrentLogAnnotations))
     .filter(([name]) => name !== "room")
-    .map(([name, value]) => `${name}: ${String(value)}`)
+    .map(([name, value]) => `${name}: ${visible(String(value))}`)
   const line = details.length === 0 ? text : `${text} (${details.join(", ")})`
-  process.stderr.write(`${date.toISOString().slice(11, 19)} ${logLevel.toUpperCase().padEnd(5)} ${line}\n`)
+  // Whoever breaks a line does not begin one that looks like ours.
+  const shown = visibleLines(line).replaceAll("\n", "\n    ")
+  process.stderr.write(`${date.toISOString().slice(11, 19)} ${logLevel.toUpperCase().padEnd(5)} ${shown}\n`)
 })
 
 const explanationOf = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
-  if (debug) return Cause.pretty(cause)
-  const text = error instanceof Error ? error.message || error.name : String(error)
+  if (debug) return visibleLines(Cause.pretty(cause))
+  const text = visibleLine(error instanceof Error ? error.message || error.name : String(error))
   return cause.reasons.some(Cause.isDieReason) ? `internal error: ${text} (run again with --debug for the trace)` : text
 }
 

@@ -3,7 +3,6 @@
  *
  * Each is one call of `TaskQueue` and prints what it says: a line a task for people, or, with `--json`, for machines.
  */
-import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -16,6 +15,7 @@ import * as Limits from "../Limits.ts"
 import { stdinIsTerminal } from "../platform/Process.ts"
 import type * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
+import * as Output from "./output.ts"
 import { define, queue, withClient } from "./queue.ts"
 
 const text = (name: string, description: string) =>
@@ -74,9 +74,9 @@ const line = (task: TaskQueue.BrowsedTask<unknown>): string => {
     `priority ${task.priority}`,
     at === undefined ? "" : `${at} ${instant(task.atMs)}`,
     task.holder === undefined ? "" : `session ${task.holder}`,
-    task.key === undefined ? "" : `key ${task.key}`,
-    task.id === undefined ? "" : `id ${task.id}`,
-    task.labels.length === 0 ? "" : `labels ${task.labels.join(", ")}`,
+    task.key === undefined ? "" : `key ${Output.visible(task.key)}`,
+    task.id === undefined ? "" : `id ${Output.visible(task.id)}`,
+    task.labels.length === 0 ? "" : `labels ${task.labels.map(Output.visible).join(", ")}`,
     task.origin === undefined ? "" : `redriven from ${task.origin}`
   ]
   const payload = task.payload === undefined ? "" : `  ${JSON.stringify(task.payload)}`
@@ -85,10 +85,14 @@ const line = (task: TaskQueue.BrowsedTask<unknown>): string => {
 
 const show = (task: TaskQueue.BrowsedTask<unknown>, json: boolean): Effect.Effect<void> =>
   json
-    ? Console.log(JSON.stringify(task))
-    : Effect.forEach([line(task), ...task.reasons.map((reason) => `    ${reason}`)], (text) => Console.log(text), {
-        discard: true
-      })
+    ? Output.log(JSON.stringify(task))
+    : Effect.forEach(
+        [line(task), ...task.reasons.map((reason) => `    ${Output.visible(reason)}`)],
+        (text) => Output.log(text),
+        {
+          discard: true
+        }
+      )
 
 const withoutPayloads = Flag.Boolean("without-payloads").pipe(
   Flag.withDescription("Do not show payloads"),
@@ -131,8 +135,8 @@ export const browse = Command.make(
     const page = yield* withClient(options, look())
     for (const task of page.tasks) yield* show(task, options.json)
     if (page.cursor === undefined) return
-    if (options.json) yield* Console.log(JSON.stringify({ cursor: page.cursor }))
-    else yield* Console.error(`there may be more: --cursor ${page.cursor}`)
+    if (options.json) yield* Output.log(JSON.stringify({ cursor: page.cursor }))
+    else yield* Output.error(`there may be more: --cursor ${page.cursor}`)
   })
 ).pipe(Command.withDescription("Show the tasks of a queue, left where they are"))
 
@@ -181,10 +185,10 @@ export const redrive = Command.make(
     const named = options.taskIds.length > 0 ? { taskIds: options.taskIds } : wanted
     const done = yield* withClient(options, source.redrive(named))
     for (const one of done) {
-      if (options.json) yield* Console.log(JSON.stringify({ from: one.from, to: one.to ?? null }))
-      else yield* Console.log(`${one.from}  ${one.to === undefined ? "is no dead letter" : `put again as ${one.to}`}`)
+      if (options.json) yield* Output.log(JSON.stringify({ from: one.from, to: one.to ?? null }))
+      else yield* Output.log(`${one.from}  ${one.to === undefined ? "is no dead letter" : `put again as ${one.to}`}`)
     }
-    if (!options.json && options.taskIds.length === 0) yield* Console.error(`${done.length} redriven`)
+    if (!options.json && options.taskIds.length === 0) yield* Output.error(`${done.length} redriven`)
     const missing = done.find(({ to }) => to === undefined)
     if (missing !== undefined) return yield* new TaskNotFound({ taskId: missing.from })
   })
@@ -204,7 +208,7 @@ export const cancel = Command.make(
     for (const one of done) {
       const { cancelled, taskId, was } = one
       const what = cancelled ? `cancelled (it was ${was})` : was === "gone" ? "not found" : `had ended already: ${was}`
-      yield* Console.log(options.json ? JSON.stringify(one) : `${taskId}  ${what}`)
+      yield* Output.log(options.json ? JSON.stringify(one) : `${taskId}  ${what}`)
     }
     const missing = done.find(({ was }) => was === "gone")
     if (missing !== undefined) return yield* new TaskNotFound({ taskId: missing.taskId })
@@ -237,7 +241,7 @@ export const purge = Command.make(
     const which = isEmpty(wanted) ? "all waiting tasks" : "the waiting tasks that fit"
     if (!options.yes && !(yield* confirm(`Remove ${which} of queue "${options.queue}" for good?`))) return
     const purged = yield* withClient(options, source.purge(wanted))
-    yield* Console.log(options.json ? JSON.stringify({ queue: options.queue, purged }) : `${purged} purged`)
+    yield* Output.log(options.json ? JSON.stringify({ queue: options.queue, purged }) : `${purged} purged`)
   })
 ).pipe(Command.withDescription("Remove the waiting tasks of a queue for good"))
 
@@ -250,7 +254,7 @@ const pausing = (name: "pause" | "resume", description: string) =>
       const paused = name === "pause"
       yield* withClient(options, paused ? source.pause() : source.resume())
       const said = paused ? "paused" : "resumed"
-      yield* Console.log(
+      yield* Output.log(
         options.json ? JSON.stringify({ queue: options.queue, paused }) : `queue "${options.queue}" is ${said}`
       )
     })

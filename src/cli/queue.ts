@@ -1,5 +1,4 @@
 /** `millrace put` and `millrace get`, and what all commands about a queue of a running manager share. */
-import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -11,6 +10,7 @@ import { ConfigurationInvalid, QueueNotFound } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
+import * as Output from "./output.ts"
 
 export const queue = Argument.String("queue").pipe(Argument.withDescription("Name of the queue"))
 
@@ -98,7 +98,7 @@ export const put = Command.make(
       Effect.forEach(payloads, (payload) => target.put(payload, { id, timeout: wait }))
     )
     for (const { duplicate, taskId } of receipts) {
-      yield* Console.log(
+      yield* Output.log(
         options.json ? JSON.stringify({ taskId, duplicate }) : `${taskId}${duplicate ? " (was there)" : ""}`
       )
     }
@@ -118,7 +118,7 @@ export const get = Command.make(
     yield* timeoutIsValid(options.timeout)
     const source = yield* define(options.queue, false)
     const wait = timeoutOf(options.timeout)
-    const takeOne = Effect.flatMap(source.get({ timeout: wait }), (payload) => Console.log(JSON.stringify(payload)))
+    const takeOne = Effect.flatMap(source.get({ timeout: wait }), (payload) => Output.log(JSON.stringify(payload)))
     yield* withClient(options, Effect.repeat(takeOne, { times: options.count - 1 }))
   })
 ).pipe(Command.withDescription("Take payloads from a queue for good, one JSON value a line"))

@@ -1,5 +1,4 @@
 /** `millrace repeat`: tasks that come again; sets one, removes one, or lists them. */
-import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -9,6 +8,7 @@ import * as Option from "effect/Option"
 import { ConfigurationInvalid } from "../Errors.ts"
 import type * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
+import * as Output from "./output.ts"
 import { define, parsePayload, queue, withClient } from "./queue.ts"
 
 export const repeat = Command.make(
@@ -43,11 +43,11 @@ export const repeat = Command.make(
   Effect.fn(function* (options) {
     const target = yield* define(options.queue, options.create)
     const print = (repeat: TaskQueue.Repeat<unknown>) =>
-      Console.log(options.json ? JSON.stringify(repeat) : lineOf(repeat))
+      Output.log(options.json ? JSON.stringify(repeat) : lineOf(repeat))
     const id = Option.getOrUndefined(options.id)
     if (id === undefined) {
       const repeats = yield* withClient(options, target.repeats)
-      if (repeats.length === 0 && !options.json) return yield* Console.log("no repeats")
+      if (repeats.length === 0 && !options.json) return yield* Output.log("no repeats")
       return yield* Effect.forEach(repeats, print, { discard: true })
     }
     if (options.remove) {
@@ -103,5 +103,5 @@ const lineOf = ({
       : `every ${Duration.format(Duration.millis(schedule.everyMs))}`
   const last = lastAtMs === undefined ? "" : `, last ${instant(lastAtMs)}`
   const under = taskId === undefined ? "" : `, under way: ${taskId}`
-  return `${id}  ${when}  next ${instant(nextAtMs)}${under}  ${occurrences} so far${last}  ${JSON.stringify(payload)}`
+  return `${Output.visible(id)}  ${Output.visible(when)}  next ${instant(nextAtMs)}${under}  ${occurrences} so far${last}  ${JSON.stringify(payload)}`
 }

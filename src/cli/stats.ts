@@ -1,5 +1,4 @@
 /** `millrace stats`: the counts of the queues of a running manager, once or again and again. */
-import * as Console from "effect/Console"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -8,9 +7,10 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Client from "../Client.ts"
 import { ConfigurationInvalid } from "../Errors.ts"
-import { stdoutIsTerminal } from "../platform/Process.ts"
+import { stdoutIsTerminal, writeOut } from "../platform/Process.ts"
 import type * as TaskQueue from "../TaskQueue.ts"
 import * as Options from "./options.ts"
+import * as Output from "./output.ts"
 import { queue, withClient } from "./queue.ts"
 
 export const stats = Command.make(
@@ -38,11 +38,12 @@ export const stats = Command.make(
         })
       }
       if (options.json) {
-        for (const one of wanted) yield* Console.log(JSON.stringify(one))
+        for (const one of wanted) yield* Output.log(JSON.stringify(one))
         return
       }
       const text = name === undefined ? tableOf(wanted) : `${tableOf(wanted)}\n\n${detailsOf(wanted[0]!)}`
-      yield* Console.log(options.watch && stdoutIsTerminal() ? `${clearScreen}${text}` : text)
+      if (options.watch && stdoutIsTerminal()) writeOut(clearScreen)
+      yield* Output.log(text)
     })
     yield* withClient(options, options.watch ? Effect.repeat(show, Schedule.spaced("1 second")) : show)
   })
@@ -128,7 +129,7 @@ const detailsOf = (one: TaskQueue.QueueStats): string => {
     ["repeats", String(one.repeats)],
     ...one.lanes.map(([key, waiting, leased, blockedMs], i): readonly [string, string] => [
       i === 0 ? "lanes with most to do" : "",
-      `${key}: ${waiting} waiting, ${leased} leased${blockedMs > 0 ? `, opens in ${ageText(blockedMs)}` : ""}`
+      `${Output.visible(key)}: ${waiting} waiting, ${leased} leased${blockedMs > 0 ? `, opens in ${ageText(blockedMs)}` : ""}`
     ])
   ]
   const width = Math.max(...lines.map(([name]) => name.length))

@@ -262,7 +262,9 @@ export const blockerOf = ({ at, kind, limit, subject, value }: Fact): Blocker =>
       return { _tag: "Closed", mode: subject, unfinished: value, text }
     }
     case FactKind.lane: {
-      const [key = "", name = ""] = subject.split("\n")
+      // A key may have line breaks, the name of a limit has none.
+      const cut = subject.lastIndexOf("\n")
+      const [key, name] = [subject.slice(0, Math.max(0, cut)), subject.slice(cut + 1)]
       const until = at === 0 ? "until one of its tasks ends" : `until ${instant(at)}`
       const one = subject !== ""
       return {

@@ -42,7 +42,7 @@ const work = Effect.gen(function* () {
 
 describe("a hostile peer", () => {
   it.layer(overTcp, { excludeTestServices: true })((it) => {
-    it.effect("before login: garbage, wrong magic, large frames and commands are answered once and closed", () =>
+    it.effect("before login: garbage, wrong magic, large frames and commands are answered once and closed (M8)", () =>
       Effect.gen(function* () {
         const cases: ReadonlyArray<readonly [string, Uint8Array]> = [
           ["garbage", randomBytes(64).fill(0xff, 0, 4)],
@@ -67,7 +67,7 @@ describe("a hostile peer", () => {
       })
     )
 
-    it.effect("a frame of the limit before login is read, one byte more is not", () =>
+    it.effect("a frame of the limit before login is read, one byte more is not (M10)", () =>
       hostile(async (raw) => {
         const body = frame((w) => ClientMessages.encode(w, hello)).subarray(4)
         // Trailing elements of a newer peer, up to the limit.
@@ -137,7 +137,7 @@ describe("a hostile peer", () => {
       })
     )
 
-    it.effect("after login: a malformed or unknown message ends that session only", () =>
+    it.effect("after login: a malformed or unknown message ends that session only (M9)", () =>
       Effect.gen(function* () {
         const bad: ReadonlyArray<Uint8Array> = [
           Uint8Array.of(0, 0, 0, 1, 0xc1),

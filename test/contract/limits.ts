@@ -400,8 +400,8 @@ export const tested: { readonly [K in Limit]?: ReadonlyArray<readonly [file: str
     [peers, "the handshake's"],
     ["test/contract/hostile.test.ts", "a silent connection is closed when the time for the handshake is over"]
   ],
-  scramIterationsMin: [[scram, "asks for no derivation outside the bounds"]],
-  scramIterationsMax: [[scram, "asks for no derivation outside the bounds"]],
+  scramIterationsMin: [[scram, "asks for no derivation outside the bounds (M5)"]],
+  scramIterationsMax: [[scram, "asks for no derivation outside the bounds (M5)"]],
   scramMessageCharsMax: [
     [scram, "refuses a message above 900 characters"],
     [scram, "refuses a message above 900 characters, and one that would need a longer answer"]
@@ -418,7 +418,7 @@ export const tested: { readonly [K in Limit]?: ReadonlyArray<readonly [file: str
   connectionsMax: [[core, "are for {Limits.connectionsMax} connections, and one that goes makes room for one"]],
   connectionsUnauthenticatedMax: [
     [core, "takes no more strangers than its places, wherever they are from"],
-    [peers, "have their own places: a login frees one for another stranger"]
+    [peers, "have their own places: a login frees one for another stranger (M13)"]
   ],
   connectionsUnauthenticatedPerAddressMax: [[core, strangers]],
   connectionsUnauthenticatedLoopbackMax: [[core, strangers]],
@@ -447,11 +447,11 @@ export const tested: { readonly [K in Limit]?: ReadonlyArray<readonly [file: str
   ],
   outboundBytesMax: [
     [peers, "may be as much as the limit; with one byte more the peer is dropped at once"],
-    [peers, "is bounded where payloads are {where}: a peer that asks and never reads is dropped, others go on"]
+    [peers, "is bounded where payloads are {where}: a peer that asks and never reads is dropped, others go on (M12)"]
   ],
   outboundBytesPause: [
     [peers, "is added to by deliveries up to the pause, and again when the peer has read"],
-    [peers, "a subscriber that never reads is dropped, its leases go back, and a neighbour does all of the work"]
+    [peers, "a subscriber that never reads is dropped, its leases go back, and a neighbour does all of the work (M12)"]
   ],
   inboundBytesPause: [[peers, "may be as much as the limit; above it the peer is not read until half of it is done"]],
   subscriptionsPerSessionMax: [[peers, "subscriptions of a session refuses one more, of either kind, until one ends"]],

@@ -394,88 +394,102 @@ describe("what is kept for a peer that does not read", () => {
 
   for (const stored of [false, true]) {
     const where = stored ? "only in the store" : "in memory"
-    it.live(`is bounded where payloads are ${where}: a peer that asks and never reads is dropped, others go on`, () =>
-      Effect.gen(function* () {
-        const { accepted, connect } = yield* lab({ stored })
-        const [greedy, other] = [yield* connect, yield* connect]
-        yield* Effect.promise(async () => {
-          await other.login()
-          other.say(open(1, "large"))
-          const { queue } = await other.next(M.opened)
-          for (let i = 0; i < 4; i++) other.say(put(10 + i, queue, 1, Limits.payloadBytesMax))
-          for (let i = 0; i < 4; i++) await other.next(M.putDone)
-          await greedy.login()
-          greedy.socket.pause()
-          const peeks = Array.from({ length: Limits.requestsInFlightMax }, (_, i): Message => {
-            return { type: C.peek, request: 1_000 + i, queue, count: 4 }
+    it.live(
+      `is bounded where payloads are ${where}: a peer that asks and never reads is dropped, others go on (M12)`,
+      () =>
+        Effect.gen(function* () {
+          const { accepted, connect } = yield* lab({ stored })
+          const [greedy, other] = [yield* connect, yield* connect]
+          yield* Effect.promise(async () => {
+            await other.login()
+            other.say(open(1, "large"))
+            const { queue } = await other.next(M.opened)
+            for (let i = 0; i < 4; i++) other.say(put(10 + i, queue, 1, Limits.payloadBytesMax))
+            for (let i = 0; i < 4; i++) await other.next(M.putDone)
+            await greedy.login()
+            greedy.socket.pause()
+            const peeks = Array.from({ length: Limits.requestsInFlightMax }, (_, i): Message => {
+              return { type: C.peek, request: 1_000 + i, queue, count: 4 }
+            })
+            // A gigabyte of answers, asked for at once.
+            greedy.say(...peeks)
+            const seen = accepted[0]!
+            await until(() => seen.dropped, "the greedy one is dropped")
+            assert.isAtMost(seen.mostPending, Limits.outboundBytesMax + Limits.batchBytesMax + 65_536)
+            other.say(stats(3))
+            await other.until(
+              () => other.heard.some((m) => m.type === M.stats && m.request === 3),
+              "the other's answer"
+            )
+            assert.isFalse(other.closed)
           })
-          // A gigabyte of answers, asked for at once.
-          greedy.say(...peeks)
-          const seen = accepted[0]!
-          await until(() => seen.dropped, "the greedy one is dropped")
-          assert.isAtMost(seen.mostPending, Limits.outboundBytesMax + Limits.batchBytesMax + 65_536)
-          other.say(stats(3))
-          await other.until(() => other.heard.some((m) => m.type === M.stats && m.request === 3), "the other's answer")
-          assert.isFalse(other.closed)
-        })
-      }).pipe(Effect.scoped)
+        }).pipe(Effect.scoped)
     )
   }
 
-  it.live("a subscriber that never reads is dropped, its leases go back, and a neighbour does all of the work", () =>
-    Effect.gen(function* () {
-      const { accepted, clock, connect, core } = yield* lab()
-      const [deaf, neighbour] = [yield* connect, yield* connect]
-      yield* Effect.promise(async () => {
-        const [count, size] = [900, 100_000]
-        const { session } = await deaf.login()
-        deaf.say(open(1, "deaf"))
-        const { queue } = await deaf.next(M.opened)
-        deaf.say(subscribe(2, queue, Limits.creditMax))
-        await deaf.next(M.streaming)
-        deaf.socket.pause()
-        await neighbour.login()
-        for (let i = 0; i < count / 30; i++) {
-          neighbour.say(put(100 + i, queue, 30, size))
-          await neighbour.next(M.putDone)
-        }
-        const q = core.engine.queues[queue]!
-        // Some 90 MB were to be delivered: what the system did not take for it waits up to the pause, and no more is written.
-        assert.isAbove(q.leased, 0)
-        assert.isBelow(q.leased, count)
-        const seen = accepted[0]!
-        assert.isAbove(seen.mostPending, Limits.outboundBytesPause)
-        assert.isAtMost(seen.mostPending, 2 * Limits.outboundBytesPause + 2 * size)
-        const held = q.leased
-        let looks = 0
-        const look = async (): Promise<void> => {
-          clock.now += Limits.silenceLookMs
-          looks++
-          neighbour.say({ type: C.heartbeat, sequence: 1, held: [] })
-          await neighbour.next(M.heartbeat)
-          core.sweep()
-          await settled()
-        }
-        while (!seen.dropped && looks < 30) await look()
-        // It was silent until it was dropped, and it did not take the last word either.
-        assert.isAtMost(looks * Limits.silenceLookMs, Limits.heartbeatDeadMs + Limits.closeMs + Limits.silenceLookMs)
-        assert.strictEqual(q.leased, held, "a lost connection has its grace")
-        while (q.leased > 0 && looks < 60) await look()
-        assert.strictEqual(q.leased, 0)
-        const tasks = new Set<number>()
-        for (let request = 1_000; tasks.size < count; request++) {
-          neighbour.say({ type: C.lease, request, queue, count: 100, waitMs: 0, get: false })
-          const { items } = await neighbour.next(M.leased)
-          for (const { task } of items) tasks.add(task)
-          const [done, fences] = [items.map(({ task }) => task), items.map(({ fence }) => fence)]
-          const results = items.map(() => new Uint8Array(1))
-          neighbour.say({ type: C.commit, request: request + 50_000, tasks: done, fences, results, effects: undefined })
-          await neighbour.next(M.done)
-        }
-        assert.deepStrictEqual([q.ready.size, q.leased, q.done], [0, 0, count])
-        assert.isDefined(session)
-      })
-    }).pipe(Effect.scoped)
+  it.live(
+    "a subscriber that never reads is dropped, its leases go back, and a neighbour does all of the work (M12)",
+    () =>
+      Effect.gen(function* () {
+        const { accepted, clock, connect, core } = yield* lab()
+        const [deaf, neighbour] = [yield* connect, yield* connect]
+        yield* Effect.promise(async () => {
+          const [count, size] = [900, 100_000]
+          const { session } = await deaf.login()
+          deaf.say(open(1, "deaf"))
+          const { queue } = await deaf.next(M.opened)
+          deaf.say(subscribe(2, queue, Limits.creditMax))
+          await deaf.next(M.streaming)
+          deaf.socket.pause()
+          await neighbour.login()
+          for (let i = 0; i < count / 30; i++) {
+            neighbour.say(put(100 + i, queue, 30, size))
+            await neighbour.next(M.putDone)
+          }
+          const q = core.engine.queues[queue]!
+          // Some 90 MB were to be delivered: what the system did not take for it waits up to the pause, and no more is written.
+          assert.isAbove(q.leased, 0)
+          assert.isBelow(q.leased, count)
+          const seen = accepted[0]!
+          assert.isAbove(seen.mostPending, Limits.outboundBytesPause)
+          assert.isAtMost(seen.mostPending, 2 * Limits.outboundBytesPause + 2 * size)
+          const held = q.leased
+          let looks = 0
+          const look = async (): Promise<void> => {
+            clock.now += Limits.silenceLookMs
+            looks++
+            neighbour.say({ type: C.heartbeat, sequence: 1, held: [] })
+            await neighbour.next(M.heartbeat)
+            core.sweep()
+            await settled()
+          }
+          while (!seen.dropped && looks < 30) await look()
+          // It was silent until it was dropped, and it did not take the last word either.
+          assert.isAtMost(looks * Limits.silenceLookMs, Limits.heartbeatDeadMs + Limits.closeMs + Limits.silenceLookMs)
+          assert.strictEqual(q.leased, held, "a lost connection has its grace")
+          while (q.leased > 0 && looks < 60) await look()
+          assert.strictEqual(q.leased, 0)
+          const tasks = new Set<number>()
+          for (let request = 1_000; tasks.size < count; request++) {
+            neighbour.say({ type: C.lease, request, queue, count: 100, waitMs: 0, get: false })
+            const { items } = await neighbour.next(M.leased)
+            for (const { task } of items) tasks.add(task)
+            const [done, fences] = [items.map(({ task }) => task), items.map(({ fence }) => fence)]
+            const results = items.map(() => new Uint8Array(1))
+            neighbour.say({
+              type: C.commit,
+              request: request + 50_000,
+              tasks: done,
+              fences,
+              results,
+              effects: undefined
+            })
+            await neighbour.next(M.done)
+          }
+          assert.deepStrictEqual([q.ready.size, q.leased, q.done], [0, 0, count])
+          assert.isDefined(session)
+        })
+      }).pipe(Effect.scoped)
   )
 })
 
@@ -514,7 +528,7 @@ describe("what a peer has said and the manager has not done yet", () => {
 })
 
 describe("strangers and those who are in", () => {
-  it("have their own places: a login frees one for another stranger", async () => {
+  it("have their own places: a login frees one for another stranger (M13)", async () => {
     const { core } = coreLab()
     const gate: Gate = {
       verifier: () => undefined,

@@ -45,7 +45,7 @@ const attack = (user: string) =>
   }).pipe(Effect.provide(Layer.fresh(listening)))
 
 describe("wrong logins", () => {
-  it.live("are checked one by one and ever more slowly, for a name that is known as for one that nobody has", () =>
+  it.live("are checked one by one and ever more slowly, for a name that is known as for one that nobody has (M2)", () =>
     Effect.gen(function* () {
       const counts = yield* Effect.all([attack("default"), attack("nobody")], { concurrency: 2 })
       console.log(counts)
@@ -57,7 +57,7 @@ describe("wrong logins", () => {
     })
   )
 
-  it.live("are not checked all at once either when every challenge is collected before the first proof", () =>
+  it.live("are not checked all at once either when every challenge is collected before the first proof (M2)", () =>
     Effect.gen(function* () {
       const { address } = yield* Manager.Listening
       const port = address._tag === "Tcp" ? address.port : 0

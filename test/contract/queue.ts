@@ -88,7 +88,7 @@ export const suite = (provided: Layer.Layer<Client.Client, unknown>): void => {
       })
     )
 
-    it.effect("a full queue refuses at once, after a time, or lets wait until there is room", () =>
+    it.effect("a full queue refuses at once, after a time, or lets wait until there is room (M24)", () =>
       Effect.gen(function* () {
         const q = numbers({ capacity: 2 })
         yield* q.putAll([1, 2])
@@ -125,7 +125,7 @@ export const suite = (provided: Layer.Layer<Client.Client, unknown>): void => {
       })
     )
 
-    it.effect("a lease ends once: a second commit is refused, and an old fence changes nothing", () =>
+    it.effect("a lease ends once: a second commit is refused, and an old fence changes nothing (M22)", () =>
       Effect.gen(function* () {
         const q = numbers()
         const { taskId } = yield* q.put(1)

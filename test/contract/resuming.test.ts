@@ -188,50 +188,52 @@ for (const [where, store] of stores) {
       }).pipe(Effect.scoped, Effect.provide(listening()))
     )
 
-    it.live("is not touched by another session that says its numbers, its leases or its token without the right", () =>
-      Effect.gen(function* () {
-        const [mine, other, thief] = [yield* connect, yield* connect, yield* connect]
-        yield* Effect.promise(async () => {
-          const { session } = await mine.login()
-          mine.say(open("apart"))
-          const { queue } = await mine.next(M.opened)
-          mine.say(put(10, queue, 2))
-          const puts = await mine.next(M.putDone)
-          mine.say(lease(11, queue, 2))
-          const leased = await mine.next(M.leased)
-          mine.say({ type: C.lease, request: 12, queue, count: 1, waitMs: undefined, get: false })
-          await other.login()
-          other.say(
-            // Numbers of the first session: acknowledged, abandoned, and said again with its leases.
-            { type: C.answered, ranges: [0, Number.MAX_SAFE_INTEGER] },
-            { type: C.abandon, request: 12 },
-            commit(13, leased),
-            { type: C.release, request: 14, held: leased.items.flatMap(({ fence, task }) => [task, fence]) }
-          )
-          const [committed, released] = [await other.next(M.items), await other.next(M.items)]
-          assert.deepStrictEqual(committed.codes, [Code.leaseLost, Code.leaseLost])
-          assert.deepStrictEqual(released.codes, [Code.leaseLost, Code.leaseLost])
-          // A number is the session's own: what another one did under it is not its answer.
-          other.say(lease(11, queue, 1))
-          assert.strictEqual((await other.next(M.refused)).code, Code.empty)
-          assert.deepStrictEqual(await countsOf(mine, queue), [2, 0, 2, 0])
-          assert.isUndefined(
-            mine.heard.find(({ type }) => type === M.refused),
-            "nobody else abandons its wait"
-          )
-          const token = session.slice()
-          token[15]! ^= 1
-          assert.isFalse((await thief.login(undefined, token)).resumed)
-          mine.say(put(10, queue, 2))
-          assert.deepStrictEqual(await mine.next(M.putDone), puts)
-          assert.isFalse(mine.closed)
-          other.say(put(10, queue, 1))
-          assert.strictEqual((await other.next(M.putDone)).count, 1)
-          // The one that waits has it.
-          const [got] = (await mine.next(M.leased)).items
-          assert.isAbove(got!.task, puts.first + 1)
-        })
-      }).pipe(Effect.scoped, Effect.provide(listening()))
+    it.live(
+      "is not touched by another session that says its numbers, its leases or its token without the right (M7, M22)",
+      () =>
+        Effect.gen(function* () {
+          const [mine, other, thief] = [yield* connect, yield* connect, yield* connect]
+          yield* Effect.promise(async () => {
+            const { session } = await mine.login()
+            mine.say(open("apart"))
+            const { queue } = await mine.next(M.opened)
+            mine.say(put(10, queue, 2))
+            const puts = await mine.next(M.putDone)
+            mine.say(lease(11, queue, 2))
+            const leased = await mine.next(M.leased)
+            mine.say({ type: C.lease, request: 12, queue, count: 1, waitMs: undefined, get: false })
+            await other.login()
+            other.say(
+              // Numbers of the first session: acknowledged, abandoned, and said again with its leases.
+              { type: C.answered, ranges: [0, Number.MAX_SAFE_INTEGER] },
+              { type: C.abandon, request: 12 },
+              commit(13, leased),
+              { type: C.release, request: 14, held: leased.items.flatMap(({ fence, task }) => [task, fence]) }
+            )
+            const [committed, released] = [await other.next(M.items), await other.next(M.items)]
+            assert.deepStrictEqual(committed.codes, [Code.leaseLost, Code.leaseLost])
+            assert.deepStrictEqual(released.codes, [Code.leaseLost, Code.leaseLost])
+            // A number is the session's own: what another one did under it is not its answer.
+            other.say(lease(11, queue, 1))
+            assert.strictEqual((await other.next(M.refused)).code, Code.empty)
+            assert.deepStrictEqual(await countsOf(mine, queue), [2, 0, 2, 0])
+            assert.isUndefined(
+              mine.heard.find(({ type }) => type === M.refused),
+              "nobody else abandons its wait"
+            )
+            const token = session.slice()
+            token[15]! ^= 1
+            assert.isFalse((await thief.login(undefined, token)).resumed)
+            mine.say(put(10, queue, 2))
+            assert.deepStrictEqual(await mine.next(M.putDone), puts)
+            assert.isFalse(mine.closed)
+            other.say(put(10, queue, 1))
+            assert.strictEqual((await other.next(M.putDone)).count, 1)
+            // The one that waits has it.
+            const [got] = (await mine.next(M.leased)).items
+            assert.isAbove(got!.task, puts.first + 1)
+          })
+        }).pipe(Effect.scoped, Effect.provide(listening()))
     )
   })
 }

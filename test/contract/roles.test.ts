@@ -674,7 +674,7 @@ describe("roles", () => {
       for (const role of roles) {
         for (const scope of ["mine", "other"] as const) {
           it.effect(
-            `${role}, ${scope === "mine" ? "a name that it may use" : "another name"}: every message`,
+            `${role}, ${scope === "mine" ? "a name that it may use" : "another name"}: every message (M8, M15)`,
             () =>
               Effect.scoped(
                 Effect.gen(function* () {
@@ -772,7 +772,7 @@ describe("roles", () => {
         else assert.strictEqual(code, cell.by === "child" ? Code.queueNotFound : Code.objectNotFound, about)
       }
 
-      it.effect("a task that has ended is as absent to a credential that may not see its queue", () =>
+      it.effect("a task that has ended is as absent to a credential that may not see its queue (M15)", () =>
         Effect.gen(function* () {
           const manager = yield* Manager.Manager
           const port = yield* portOf
@@ -1023,7 +1023,7 @@ describe("roles", () => {
         })
       )
 
-      it.effect("hostile names, at the login and behind it, leave no control character in the log", () =>
+      it.effect("hostile names, at the login and behind it, leave no control character in the log (M17)", () =>
         Effect.gen(function* () {
           const port = yield* portOf
           const from = logged.length
@@ -1092,7 +1092,7 @@ describe("roles", () => {
         })
       )
 
-      it.effect("a verifier in the place of the key lets in who has the key, and not who has the verifier", () =>
+      it.effect("a verifier in the place of the key lets in who has the key, and not who has the verifier (M6)", () =>
         Effect.gen(function* () {
           const key = keyOf("verified")
           const made = yield* Effect.promise(() => deriveVerifier("verified", keyBytes(key), new Uint8Array(16), 4_096))

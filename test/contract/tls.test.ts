@@ -124,7 +124,7 @@ describe("a manager with TLS", () => {
       })
     )
 
-    it.effect("one in the middle, whose certificate the client takes, cannot pass a login on", () =>
+    it.effect("one in the middle, whose certificate the client takes, cannot pass a login on (M4)", () =>
       Effect.gen(function* () {
         const middle = yield* between(yield* port, other)
         const trusting = { port: middle, tls: { authorities: other.certificate } }
@@ -180,7 +180,7 @@ describe("a manager's address", () => {
   ]
   for (const { starts, ...options } of cases) {
     const how = `${options.tls === undefined ? "without" : "with"} TLS${options.insecureNetwork ? ", insecure" : ""}`
-    it.live(`${options.host} ${how} is ${starts ? "listened on" : "refused"}`, () =>
+    it.live(`${options.host} ${how} is ${starts ? "listened on" : "refused"} (M1)`, () =>
       Effect.gen(function* () {
         const end = yield* Effect.result(Effect.provide(Manager.Listening, listening(options)))
         assert.strictEqual(end._tag, starts ? "Success" : "Failure")
@@ -189,7 +189,7 @@ describe("a manager's address", () => {
         } else assert.match(end.failure.message, /a manager without TLS is only for this machine/)
       })
     )
-    it.live(`${options.host} ${how} without credentials is refused`, () =>
+    it.live(`${options.host} ${how} without credentials is refused (M1)`, () =>
       Effect.gen(function* () {
         const error = yield* Effect.flip(Effect.provide(Manager.Listening, listening({ ...options, auth: [] })))
         assert.match(error.message, starts ? /without any nobody could log in/ : /only for this machine/)

@@ -25,7 +25,7 @@ const letter = (path: string) =>
   )
 
 describe("a Unix socket", () => {
-  it.live("serves programs of its owner and is nobody else's; it is gone with the manager", () =>
+  it.live("serves programs of its owner and is nobody else's; it is gone with the manager (M20)", () =>
     Effect.gen(function* () {
       const path = join(yield* folder, "manager.sock")
       yield* Effect.gen(function* () {

@@ -94,7 +94,7 @@ const common = (a: Versions, b: Versions): number | undefined => {
 describe("windows of versions", () => {
   for (const theirs of windows) {
     it.live(
-      `a manager of ${versionsText(theirs)} serves whom it has a version in common with, and refuses the rest`,
+      `a manager of ${versionsText(theirs)} serves whom it has a version in common with, and refuses the rest (M25)`,
       () =>
         Effect.gen(function* () {
           const port = yield* managerOf(theirs)

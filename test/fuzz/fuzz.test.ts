@@ -57,7 +57,7 @@ describe("fuzz of a live manager", () => {
   it.each([
     { how: "in this process", sequences: liveSequences, tcp: false },
     { how: "over sockets, with a login", sequences: tcpSequences, tcp: true }
-  ])("$how: the neighbour works, nothing is left behind", async ({ how, sequences, tcp }) => {
+  ])("$how: the neighbour works, nothing is left behind (M9)", async ({ how, sequences, tcp }) => {
     const { failure, ...counts } = await runLive({ seed, sequences, tcp })
     assert.isUndefined(failure, failure)
     console.log(`fuzz: live ${how}: ${JSON.stringify(counts)}`)
@@ -72,7 +72,7 @@ describe("fuzz of a live manager", () => {
 })
 
 describe("fuzz of a client", () => {
-  it("asks an impostor for no session, and ends with typed errors whatever it is answered", async () => {
+  it("asks an impostor for no session, and ends with typed errors whatever it is answered (M5)", async () => {
     const { ends, failure, ...counts } = await runClients({ seed, inputs: clients })
     assert.isUndefined(failure, failure)
     console.log(`fuzz: clients: ${JSON.stringify(counts)}, ended: ${JSON.stringify(ends)}`)

@@ -86,7 +86,7 @@ describe.concurrent("human errors end with code 1 and one line", () => {
     }
   })
 
-  it("a wide bind without --insecure-network", async () => {
+  it("a wide bind without --insecure-network (M1)", async () => {
     assertOneLine(
       await run(["serve", "--memory", "--host", "0.0.0.0", "--port", "0"]),
       /0\.0\.0\.0.*--insecure-network/

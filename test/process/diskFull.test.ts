@@ -17,7 +17,7 @@ const Heavy = TaskQueue.make("heavy", {
 const text = "x".repeat(64 * 1_024)
 
 describe("a manager on a disk that fills up", () => {
-  it("refuses puts definitely, goes on committing and telling, recovers by itself, and loses nothing", async (context) => {
+  it("refuses puts definitely, goes on committing and telling, recovers by itself, and loses nothing (M24)", async (context) => {
     const disk = mountDisk(192)
     if ("reason" in disk) {
       console.log(`skipped: ${disk.reason}`)

@@ -30,7 +30,7 @@ const made = async (
 }
 
 describe("millrace serve --credentials", () => {
-  it("lets each do what its roles say, and says what it takes; no key is in the file or in what is printed", async () => {
+  it("lets each do what its roles say, and says what it takes; no key is in the file or in what is printed (M19)", async () => {
     const { file, keys } = await made(
       ["master", "--role", "producer", "--queues", "images*"],
       ["dash", "--role", "observer", "--queues", "*"],
@@ -87,7 +87,7 @@ describe("millrace serve --credentials", () => {
     await asClient(port, Effect.andThen(any.put(1), any.pause()))
   }, 60_000)
 
-  it("refuses a file that others may read, that has a key or a fault, or that is not there, with file, line and remedy", async () => {
+  it("refuses a file that others may read, that has a key or a fault, or that is not there, with file, line and remedy (M6)", async () => {
     const { file } = await made(["master", "--role", "producer", "--queues", "images*"])
     const refused = (): Promise<Ended> => run(["serve", "--port", "0", "--memory", "--credentials", file])
     chmodSync(file, 0o644)

@@ -78,13 +78,13 @@ describe("millrace serve", () => {
     )
   }, 60_000)
 
-  it("refuses a folder that another manager has, and names it", async () => {
+  it("refuses a folder that another manager has, and names it (M20)", async () => {
     const data = join(temporaryFolder(), "data")
     const { program } = await serve(["--data", data])
     assertOneLine(await refused(data), new RegExp(`${data} is in use by process ${program.pid} on `))
   }, 60_000)
 
-  it("refuses a damaged file, names it and the remedy, and leaves it as it is", async () => {
+  it("refuses a damaged file, names it and the remedy, and leaves it as it is (M26)", async () => {
     const data = await withTasks()
     const file = join(data, "millrace.db")
     const bytes = readFileSync(file)
@@ -119,7 +119,7 @@ describe("millrace serve", () => {
     assertOneLine(await refused(none), /millrace\.db /)
   }, 60_000)
 
-  it("refuses a file that lacks what was committed, and opens it with --accept-loss", async () => {
+  it("refuses a file that lacks what was committed, and opens it with --accept-loss (M26)", async () => {
     const data = await withTasks()
     const file = join(data, "millrace.db")
     const old = readFileSync(file)

@@ -73,7 +73,7 @@ describe("a store whose process is killed", () => {
 })
 
 describe("a full disk", () => {
-  it("stops puts, lets commits through by the ballast, refuses definitely in the end, and recovers", async (context) => {
+  it("stops puts, lets commits through by the ballast, refuses definitely in the end, and recovers (M24)", async (context) => {
     const disk = mountDisk(48)
     if ("reason" in disk) {
       console.log(`skipped: ${disk.reason}`)

@@ -161,7 +161,7 @@ describe.concurrent("a module that is no worker ends with code 1 and one line", 
   })
 })
 
-it("a payload that does not decode goes to the dead letters and does not end the worker", async () => {
+it("a payload that does not decode goes to the dead letters and does not end the worker (M21)", async () => {
   const { port } = await serve()
   const worker = startWorker(port)
   await put(port, "good", 1)

@@ -167,14 +167,14 @@ describe("a login", () => {
     assert.strictEqual(verdict(serverFinal(state, final.message)), "InvalidCredentials")
   })
 
-  it("whose hello was edited on either side is refused", () => {
+  it("whose hello was edited on either side is refused (M4)", () => {
     assert.strictEqual(verdict(exchange({ clientHash: otherHash }).server!), "HelloMismatch")
     const hide = (message: string, index: number) =>
       index === 2 ? message.replace(base64(otherHash), base64(helloHash)) : message
     assert.strictEqual(verdict(exchange({ clientHash: otherHash, edit: hide }).server!), "InvalidCredentials")
   })
 
-  it("that was recorded is refused on replay", () => {
+  it("that was recorded is refused on replay (M7)", () => {
     const { first, final } = untilFinal()
     const fresh = expectTag(challenge(first.message, filled(18, 3)), "Challenge")
     assert.strictEqual(verdict(serverFinal(fresh.state, final.message)), "NonceMismatch")
@@ -182,7 +182,7 @@ describe("a login", () => {
     assert.strictEqual(verdict(serverFinal(fresh.state, renamed)), "InvalidCredentials")
   })
 
-  it("with what a stolen verifier holds is refused", () => {
+  it("with what a stolen verifier holds is refused (M6)", () => {
     const { challenged, derive } = untilFinal()
     const secrets = [known.storedKey, known.serverKey, known.salt, sha256(known.storedKey), filled(32, 0)]
     for (const secret of secrets) {
@@ -208,7 +208,7 @@ describe("a client", () => {
   const nonces = `${base64(clientNonce)}${base64(serverNonce)}`
   const answer = (message: string): string => verdict(clientChallenge(first.state, message))
 
-  it("refuses a nonce that is not its own, extended", () => {
+  it("refuses a nonce that is not its own, extended (M5)", () => {
     assert.strictEqual(answer(`r=${nonces},s=${base64(salt)},i=4096`), "Derive")
     assert.strictEqual(answer(`r=${base64(clientNonce)}x,s=${base64(salt)},i=4096`), "Derive")
     assert.strictEqual(answer(`r=${base64(clientNonce)},s=${base64(salt)},i=4096`), "NonceNotExtended")
@@ -217,7 +217,7 @@ describe("a client", () => {
     assert.strictEqual(answer(`r=${base64(clientNonce).slice(0, -1)},s=${base64(salt)},i=4096`), "NonceMismatch")
   })
 
-  it("asks for no derivation outside the bounds", () => {
+  it("asks for no derivation outside the bounds (M5)", () => {
     const expected: ReadonlyArray<readonly [string, string]> = [
       ["1", "IterationsOutOfBounds"],
       ["4095", "IterationsOutOfBounds"],
@@ -295,7 +295,7 @@ describe("a client", () => {
     assert.deepStrictEqual([899, 900, 901].map(padded).map(answer), ["Derive", "Derive", "MessageTooLong"])
   })
 
-  it("accepts only the server's signature", () => {
+  it("accepts only the server's signature (M5)", () => {
     const { challenged, final } = untilFinal()
     const { message } = expectTag(serverFinal(challenged.state, final.message), "Accepted")
     const judge = (text: string): string => verdict(clientVerify(final.state, text))
@@ -584,7 +584,7 @@ describe("messages damaged on their way", () => {
     assert.isAbove(damaged, 35_000)
   })
 
-  it("never authenticate with any single character changed, removed or added", () => {
+  it("never authenticate with any single character changed, removed or added (M4)", () => {
     const originals: Array<string> = []
     assert.strictEqual(exchange({ edit: (message) => originals[originals.push(message) - 1]! }).client?._tag, "Ok")
     for (const [target, original] of originals.entries()) {

@@ -25,7 +25,7 @@ vi.mock("../../../src/platform/Crypto.ts", async (original) => {
 const filled = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value)
 
 describe("the server's work", () => {
-  it("is call for call the same for a known and an unknown name of the same length, and never a derivation", async () => {
+  it("is call for call the same for a known and an unknown name of the same length, and never a derivation (M2)", async () => {
     const known = await deriveVerifier("crawler", keyBytes("pencil"), filled(16, 9), 4_096)
     const helloHash = filled(32, 4)
     const work = (name: string) => {

@@ -120,7 +120,7 @@ describe("files at rest", () => {
   })
 
   it(
-    `never loses a committed row unnoticed, in ${images} images`,
+    `never loses a committed row unnoticed, in ${images} images (M26)`,
     () => {
       const counts = new Map<string, { whole: number; refused: number; refusedLoad: number }>()
       for (let image = 0; image < images; image++) {

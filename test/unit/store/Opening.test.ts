@@ -61,7 +61,7 @@ const refusedUntouched = (directory: string): ReturnType<typeof refusal> => {
 }
 
 describe("an opening", () => {
-  it("makes a private folder with private files, and leaves none of its making", () => {
+  it("makes a private folder with private files, and leaves none of its making (M20)", () => {
     const directory = folder()
     const mask = process.umask(0)
     const log = open(directory, { ballastBytes: 65_536 })
@@ -205,7 +205,7 @@ describe("an opening", () => {
     assert.strictEqual(refusal(join(directory, "below")).kind, "misconfigured")
   })
 
-  it.skipIf(!isRoot)("refuses what belongs to another user: folder, link, file", () => {
+  it.skipIf(!isRoot)("refuses what belongs to another user: folder, link, file (M20)", () => {
     const other = 65_534
     // A process of another user looks at a folder of `other`; root may be trusted by everybody.
     const script = `
