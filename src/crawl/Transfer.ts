@@ -148,7 +148,7 @@ const run = Effect.fnUntraced(function* <A>(
     return yield* fail("decode", `encoded as ${encodingName.slice(0, 100)}, which was not asked for`)
   }
   const length = Fetch.contentLength(response)
-  const total = resumed !== undefined && verdict._tag === "Append" ? verdict.total : encoding ? undefined : length
+  const total = totalOf(verdict, resumed, encoding === undefined ? length : undefined)
   const promised = Math.max(total ?? 0, length ?? 0)
   if (promised > job.bytesMax) return yield* fail("size", `${promised} bytes promised, ${job.bytesMax} allowed`)
 
@@ -204,6 +204,16 @@ const failOf =
   ({ status, url }: Fetch.FetchResponse): Partial.Fail =>
   (cause, detail) =>
     new Fetch.FetchError({ url, cause, detail, status })
+
+/** Bytes of the whole file, as far as they are known. */
+const totalOf = (
+  verdict: Range.Verdict,
+  resumed: Range.Checkpoint | undefined,
+  length: number | undefined
+): number | undefined => {
+  if (verdict._tag === "Append") return verdict.total
+  return verdict._tag === "Complete" ? resumed?.bytes : length
+}
 
 /** One request, which can be given up before the attempt ends. */
 const ask = Effect.fnUntraced(function* <A>(
