@@ -21,8 +21,9 @@ export interface Block {
 }
 
 export interface BodyOptions {
-  /** Bytes that may come, on the wire and decoded. */
+  /** Bytes of the whole file, on the wire and decoded, and those of them that came before this body. */
   readonly bytesMax: number
+  readonly heldBytes: number
   readonly encoding: Inflate.Encoding | undefined
   /** Bytes on the wire, if they were promised. */
   readonly promised: number | undefined
@@ -39,7 +40,7 @@ export class Body {
   readonly #fail: Fail
   readonly #url: string
   readonly #chunks: AsyncIterator<Uint8Array>
-  #block = new Uint8Array(Limits.blockBytes + 64 * 1_024)
+  #block: Uint8Array
   #wireBytes = 0
   #bytes = 0
   #windowBytes = 0
@@ -47,6 +48,9 @@ export class Body {
 
   constructor(response: Fetch.FetchResponse, options: BodyOptions, clock: Clock.Clock, fail: Fail) {
     this.#options = options
+    // room for the chunk that fills a block; a small file takes little
+    const chunkBytes = 64 * 1_024
+    this.#block = new Uint8Array(Math.min(Limits.blockBytes, options.promised ?? Limits.blockBytes) + chunkBytes)
     this.#clock = clock
     this.#fail = fail
     this.#url = response.url
@@ -101,8 +105,8 @@ export class Body {
   }
 
   #tooMuch(): Fetch.FetchError | undefined {
-    const { bytesMax } = this.#options
-    if (this.#bytes > bytesMax) return this.#fail("size", `more than ${bytesMax} bytes`)
+    const { bytesMax, heldBytes } = this.#options
+    if (heldBytes + this.#bytes > bytesMax) return this.#fail("size", `more than ${bytesMax} bytes`)
     const fair = Math.max(Limits.decodeRatioFreeBytes, this.#wireBytes * Limits.decodeRatioMax)
     if (this.#options.encoding === undefined || this.#bytes <= fair) return undefined
     return this.#fail("ratio", `${this.#wireBytes} bytes became more than ${fair}`)
@@ -110,7 +114,7 @@ export class Body {
 
   /** The iterator below is never `return`ed: that would wait for a chunk; the scope of the request destroys the body. */
   async *#wire(chunks: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, undefined> {
-    const { bytesMax, bytesPerSecondMin, speedWindowMs } = this.#options
+    const { bytesMax, bytesPerSecondMin, heldBytes, speedWindowMs } = this.#options
     while (true) {
       const beganMs = monotonicMs(this.#clock)
       const next = await chunks.next()
@@ -118,7 +122,7 @@ export class Body {
       this.#windowMs += monotonicMs(this.#clock) - beganMs
       this.#wireBytes += next.value.length
       this.#windowBytes += next.value.length
-      if (this.#wireBytes > bytesMax) throw this.#fail("size", `more than ${bytesMax} bytes`)
+      if (heldBytes + this.#wireBytes > bytesMax) throw this.#fail("size", `more than ${bytesMax} bytes`)
       if (this.#windowMs >= speedWindowMs) {
         const bytesPerSecond = Math.floor((this.#windowBytes * 1_000) / this.#windowMs)
         if (bytesPerSecond < bytesPerSecondMin) throw this.#fail("slow", `${bytesPerSecond} bytes a second`)

@@ -61,7 +61,9 @@ export const create = Effect.fnUntraced(function* (
   const path = yield* Path.Path
   const part = Hex.encode(Crypto.randomBytes(8))
   const temporary = pathOf(path, directory, key, part)
+  const folderIsNew = !(yield* diskError(fail)(fs.exists(directory)))
   yield* diskError(fail)(fs.makeDirectory(directory, { recursive: true }))
+  if (folderIsNew) yield* syncDirectory(path.dirname(directory), fail)
   const state = { keep: false }
   // registered first, so that it runs after the file is closed; the name is random, so it can only remove our own file
   yield* Effect.addFinalizer(() => (state.keep ? Effect.void : Effect.ignore(fs.remove(temporary, { force: true }))))

@@ -169,7 +169,8 @@ const run = Effect.fnUntraced(function* <A>(
   const body = new Body(
     response,
     {
-      bytesMax: job.bytesMax - partial.bytes,
+      bytesMax: job.bytesMax,
+      heldBytes: partial.bytes,
       encoding,
       promised: verdict._tag === "Append" ? verdict.bytes : length,
       bytesPerSecondMin: options.bytesPerSecondMin ?? Limits.bytesPerSecondMin,
@@ -335,6 +336,15 @@ const receive = Effect.fnUntraced(function* <A>(
   }
 })
 
+/** A checkpoint under way is of no more use; but a disk that has failed has failed, and says so only once. */
+const endSaving = Effect.fnUntraced(function* ({ saving }: State) {
+  if (saving === undefined) return
+  yield* Fiber.interrupt(saving)
+  const exit = yield* Fiber.await(saving)
+  const error = Exit.isFailure(exit) ? errorOf(exit.cause) : undefined
+  if (error !== undefined) return yield* error
+})
+
 /** Looks at the whole, and gives it its name. */
 const finish = Effect.fnUntraced(function* <A>(
   options: TransferOptions,
@@ -344,7 +354,7 @@ const finish = Effect.fnUntraced(function* <A>(
   fail: Partial.Fail
 ) {
   const { contentType, partial, response, total } = state
-  if (state.saving !== undefined) yield* Fiber.join(state.saving)
+  yield* endSaving(state)
   if (total !== undefined && partial.bytes !== total) {
     return yield* fail("reset", `${total} bytes promised, ${partial.bytes} received`)
   }
@@ -358,10 +368,9 @@ const finish = Effect.fnUntraced(function* <A>(
     ...{ finalUrl: response.url, bytes: partial.bytes, sha256, contentType },
     head: head.bytes.subarray(0, head.size)
   }
-  // once it is begun it is done: an answer that says "interrupted" of a file that is there helps nobody
-  const published = yield* Effect.uninterruptible(job.publish(partial, received, fail))
   if (options.progress !== undefined) yield* options.progress(1)
-  return published
+  // once it is begun it is done: an answer that says "interrupted" of a file that is there helps nobody
+  return yield* Effect.uninterruptible(job.publish(partial, received, fail))
 })
 
 /** Keeps what the next attempt can use, and nothing else. */
