@@ -25,7 +25,7 @@ export interface BodyOptions {
   readonly bytesMax: number
   readonly heldBytes: number
   readonly encoding: Inflate.Encoding | undefined
-  /** Bytes on the wire, if they were promised. */
+  /** Bytes on the wire, if they were promised: undici sees to it that they come. */
   readonly promised: number | undefined
   readonly bytesPerSecondMin: number
   readonly speedWindowMs: number
@@ -74,7 +74,7 @@ export class Body {
     try {
       while (size < goal) {
         const next = await this.#chunks.next()
-        if (next.done === true) return block(this.#ended())
+        if (next.done === true) return block("end")
         const chunk = next.value
         this.#bytes += chunk.length
         const fault = this.#tooMuch()
@@ -96,20 +96,13 @@ export class Body {
     this.#block.set(before.subarray(0, size))
   }
 
-  /** What came, against what was promised. */
-  #ended(): Block["end"] {
-    const { promised } = this.#options
-    return promised === undefined || promised === this.#wireBytes
-      ? "end"
-      : this.#fail("reset", `${promised} bytes promised, ${this.#wireBytes} received`)
-  }
-
+  /** What bytes have become by decoding; as they come they are counted below. */
   #tooMuch(): Fetch.FetchError | undefined {
-    const { bytesMax, heldBytes } = this.#options
-    if (heldBytes + this.#bytes > bytesMax) return this.#fail("size", `more than ${bytesMax} bytes`)
+    const { bytesMax, encoding } = this.#options
+    if (encoding === undefined) return undefined
+    if (this.#bytes > bytesMax) return this.#fail("size", `more than ${bytesMax} bytes`)
     const fair = Math.max(Limits.decodeRatioFreeBytes, this.#wireBytes * Limits.decodeRatioMax)
-    if (this.#options.encoding === undefined || this.#bytes <= fair) return undefined
-    return this.#fail("ratio", `${this.#wireBytes} bytes became more than ${fair}`)
+    return this.#bytes > fair ? this.#fail("ratio", `${this.#wireBytes} bytes became more than ${fair}`) : undefined
   }
 
   /** The iterator below is never `return`ed: that would wait for a chunk; the scope of the request destroys the body. */

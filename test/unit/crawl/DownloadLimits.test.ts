@@ -194,6 +194,11 @@ describe("an encoded body", () => {
         (yield* attempt(server.origin, directory, keeper, { bytesMax: text.length })).bytes,
         text.length
       )
+      // more bytes than are allowed that become next to nothing
+      const hollow = Buffer.concat(Array.from({ length: 100 }, () => zlib.gzipSync("")))
+      server.fault = Server.encoded("gzip", hollow)
+      const bytesMax = hollow.length - 1
+      assert.strictEqual((yield* Effect.flip(attempt(server.origin, directory, keeper, { bytesMax }))).cause, "size")
       // more than a hundredfold, but not more than is free
       server.fault = Server.encoded("gzip", zeros(Limits.decodeRatioFreeBytes, zlib.gzipSync))
       assert.strictEqual((yield* attempt(server.origin, directory, keeper)).bytes, Limits.decodeRatioFreeBytes)

@@ -1,13 +1,11 @@
 import * as nodeFs from "node:fs"
-import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as FileSystem from "effect/FileSystem"
-import * as Layer from "effect/Layer"
+import { systemError } from "effect/PlatformError"
 import * as Download from "../../../src/crawl/Download.ts"
 import * as Fetch from "../../../src/crawl/Fetch.ts"
-import { attempt, Keeper, Live, sha256, temporaryDirectory, temporaryFiles } from "./downloads.ts"
+import { attempt, fileSystemWith, Keeper, Live, sha256, temporaryDirectory, temporaryFiles } from "./downloads.ts"
 import * as Server from "./faultServer.ts"
 
 const size = 1_000_000
@@ -255,14 +253,16 @@ describe("the temporary file", () => {
     }).pipe(Effect.provide(Live))
   )
 
-  const damage: ReadonlyArray<readonly [name: string, change: (path: string, held: number) => void, resumes: boolean]> =
-    [
-      ["has more than was saved: that is left", (path) => nodeFs.appendFileSync(path, changed), true],
-      ["has less than was saved: a clean start", (path, held) => nodeFs.truncateSync(path, held - 1), false],
-      ["has other bytes than were saved: a clean start", (path) => nodeFs.writeFileSync(path, changed), false],
-      ["is a folder now: a clean start", replaceByFolder, false]
-    ]
-  for (const [name, change, resumes] of damage) {
+  /** Whether a part is asked for, and whether the bytes that the file has are taken. */
+  const damage: ReadonlyArray<
+    readonly [name: string, change: (path: string, held: number) => void, asked: boolean, taken: boolean]
+  > = [
+    ["has more than was saved: that is left", (path) => nodeFs.appendFileSync(path, changed), true, true],
+    ["has less than was saved: a clean start", (path, held) => nodeFs.truncateSync(path, held - 1), false, false],
+    ["has other bytes than were saved: a clean start", (path) => nodeFs.writeFileSync(path, changed), true, false],
+    ["is a folder now: a clean start", replaceByFolder, false, false]
+  ]
+  for (const [name, change, asked, taken] of damage) {
     it.live(name, () =>
       Effect.gen(function* () {
         const { directory, held, keeper, server } = yield* brokenOff()
@@ -271,7 +271,10 @@ describe("the temporary file", () => {
         const result = yield* attempt(server.origin, directory, keeper)
         if (nodeFs.existsSync(path)) nodeFs.rmdirSync(path)
         assertDone(directory, result)
-        assert.strictEqual(server.requests.at(-1)!.sent, resumes ? size - held : size)
+        assert.deepStrictEqual(
+          server.requests.map(({ range }) => range),
+          [...(asked ? [`bytes=${held}-`] : []), ...(taken ? [] : [undefined])]
+        )
       }).pipe(Effect.provide(Live))
     )
   }
@@ -301,40 +304,16 @@ describe("the temporary file", () => {
   it.live("is synced before the checkpoint that counts on it, and before it gets its name", () =>
     Effect.gen(function* () {
       const events: Array<string> = []
-      const spied = Layer.effect(
-        FileSystem.FileSystem,
-        Effect.map(FileSystem.FileSystem, (fs) =>
-          FileSystem.FileSystem.of({
-            ...fs,
-            open: (path, options) =>
-              Effect.map(fs.open(path, options), (opened) => {
-                if (options?.flag !== "wx") return opened
-                let written = 0
-                return new Proxy(opened, {
-                  get: (target, name) => {
-                    if (name === "sync") {
-                      return Effect.suspend(() => {
-                        const upTo = written
-                        return Effect.tap(target.sync, () => Effect.sync(() => events.push(`sync ${upTo}`)))
-                      })
-                    }
-                    if (name === "writeAll") {
-                      return (buffer: Uint8Array) =>
-                        Effect.tap(target.writeAll(buffer), () => Effect.sync(() => (written += buffer.length)))
-                    }
-                    const value = Reflect.get(target, name, target)
-                    return typeof value === "function" ? value.bind(target) : value
-                  }
-                })
-              }),
-            rename: (from, to) =>
-              Effect.andThen(
-                Effect.sync(() => events.push("rename")),
-                fs.rename(from, to)
-              )
-          })
-        )
-      ).pipe(Layer.provideMerge(NodeServices.layer))
+      let written = 0
+      const spied = fileSystemWith({
+        rename: () => events.push("rename"),
+        sync: (sync) =>
+          Effect.suspend(() => {
+            const upTo = written
+            return Effect.tap(sync, () => Effect.sync(() => events.push(`sync ${upTo}`)))
+          }),
+        writeAll: (write, buffer) => Effect.tap(write, () => Effect.sync(() => (written += buffer.length)))
+      })
       const saves: Array<number> = []
       yield* Effect.gen(function* () {
         const directory = yield* temporaryDirectory
@@ -359,6 +338,30 @@ describe("the temporary file", () => {
       }
       assert.strictEqual(events.at(-1), "rename")
     }).pipe(Effect.provide(Fetch.layer))
+  )
+
+  it.live("outlives a disk that is full, with what was saved before", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporaryDirectory
+      const keeper = new Keeper()
+      const server = yield* Server.faultServer(file)
+      server.fault = Server.drips(20_000, 10, () => keeper.saves > 0)
+      const full = fileSystemWith({
+        writeAll: (write) =>
+          Effect.suspend(() =>
+            keeper.saves === 0
+              ? write
+              : Effect.fail(systemError({ _tag: "Unknown", module: "FileSystem", method: "writeAll" }))
+          )
+      })
+      const options = { checkpointEveryBytes: 1, checkpointEveryMs: 50 }
+      const error = yield* Effect.flip(attempt(server.origin, directory, keeper, options).pipe(Effect.provide(full)))
+      assert.deepStrictEqual([error.cause, Fetch.retryable(error), keeper.saves], ["disk", true, 1])
+      const held = keeper.checkpoint!.bytes
+      assert.strictEqual(nodeFs.statSync(partPath(directory)).size, held)
+      assertDone(directory, yield* attempt(server.origin, directory, keeper))
+      assert.strictEqual(server.requests.at(-1)!.range, `bytes=${held}-`)
+    }).pipe(Effect.provide(Live))
   )
 
   it.live("is kept by an interruption, which saves what came", () =>

@@ -53,3 +53,36 @@ export const attempt = (
     checkpointEveryBytes: 64 * 1_024,
     ...options
   })
+
+/** Node's file system, watched or broken: what is done to files that are made anew, and to names. */
+export const fileSystemWith = (intercept: {
+  readonly rename?: () => void
+  readonly sync?: (sync: FileSystem.File["sync"]) => FileSystem.File["sync"]
+  readonly writeAll?: (write: FileSystem.File["sync"], buffer: Uint8Array) => FileSystem.File["sync"]
+}) =>
+  Layer.effect(
+    FileSystem.FileSystem,
+    Effect.map(FileSystem.FileSystem, (fs) =>
+      FileSystem.FileSystem.of({
+        ...fs,
+        open: (path, options) =>
+          Effect.map(fs.open(path, options), (opened) =>
+            options?.flag === "wx" ? interceptedFile(opened, intercept) : opened
+          ),
+        rename: (from, to) => Effect.andThen(Effect.sync(intercept.rename ?? (() => {})), fs.rename(from, to))
+      })
+    )
+  ).pipe(Layer.provideMerge(NodeServices.layer))
+
+const interceptedFile = (
+  file: FileSystem.File,
+  { sync = (effect) => effect, writeAll = (effect) => effect }: Parameters<typeof fileSystemWith>[0]
+): FileSystem.File =>
+  new Proxy(file, {
+    get: (target, name) => {
+      if (name === "sync") return sync(target.sync)
+      if (name === "writeAll") return (buffer: Uint8Array) => writeAll(target.writeAll(buffer), buffer)
+      const value = Reflect.get(target, name, target)
+      return typeof value === "function" ? value.bind(target) : value
+    }
+  })
