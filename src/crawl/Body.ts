@@ -21,9 +21,8 @@ export interface Block {
 }
 
 export interface BodyOptions {
-  /** Bytes of the whole file, on the wire and decoded, and those of them that came before this body. */
+  /** On the wire and decoded. */
   readonly bytesMax: number
-  readonly heldBytes: number
   readonly encoding: Inflate.Encoding | undefined
   /** Bytes on the wire, if they were promised: undici sees to it that they come. */
   readonly promised: number | undefined
@@ -107,7 +106,7 @@ export class Body {
 
   /** The iterator below is never `return`ed: that would wait for a chunk; the scope of the request destroys the body. */
   async *#wire(chunks: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, undefined> {
-    const { bytesMax, bytesPerSecondMin, heldBytes, speedWindowMs } = this.#options
+    const { bytesMax, bytesPerSecondMin, speedWindowMs } = this.#options
     while (true) {
       const beganMs = monotonicMs(this.#clock)
       const next = await chunks.next()
@@ -115,7 +114,7 @@ export class Body {
       this.#windowMs += monotonicMs(this.#clock) - beganMs
       this.#wireBytes += next.value.length
       this.#windowBytes += next.value.length
-      if (heldBytes + this.#wireBytes > bytesMax) throw this.#fail("size", `more than ${bytesMax} bytes`)
+      if (this.#wireBytes > bytesMax) throw this.#fail("size", `more than ${bytesMax} bytes`)
       if (this.#windowMs >= speedWindowMs) {
         const bytesPerSecond = Math.floor((this.#windowBytes * 1_000) / this.#windowMs)
         if (bytesPerSecond < bytesPerSecondMin) throw this.#fail("slow", `${bytesPerSecond} bytes a second`)

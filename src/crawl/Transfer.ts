@@ -170,7 +170,6 @@ const run = Effect.fnUntraced(function* <A>(
     response,
     {
       bytesMax: job.bytesMax,
-      heldBytes: partial.bytes,
       encoding,
       promised: verdict._tag === "Append" ? verdict.bytes : length,
       bytesPerSecondMin: options.bytesPerSecondMin ?? Limits.bytesPerSecondMin,
@@ -310,6 +309,10 @@ const receive = Effect.fnUntraced(function* <A>(
       const more = block.bytes.subarray(0, job.headBytes - head.size)
       head.bytes.set(more, head.size)
       head.size += more.length
+    }
+    // before it is written: what is held stays good
+    if (total !== undefined && partial.bytes + block.bytes.length > total) {
+      return yield* fail("reset", `more than the ${total} bytes that were promised`)
     }
     yield* Partial.write(partial, block.bytes, fail)
     if (!judged && head.size >= job.headBytes) {

@@ -131,6 +131,20 @@ describe("a length that lies", () => {
       assert.isFalse(nodeFs.existsSync(`${directory}/file.bin`))
     }).pipe(Effect.provide(Live))
   )
+
+  it.live("of a part that has no end is found when the file is full, and what was held stays good", () =>
+    Effect.gen(function* () {
+      const { directory, keeper, server } = yield* prepared(Server.cutAt(600_000))
+      yield* Effect.flip(attempt(server.origin, directory, keeper))
+      server.fault = Server.endlessPart
+      const error = yield* Effect.flip(attempt(server.origin, directory, keeper))
+      assert.deepStrictEqual([error.cause, Fetch.retryable(error)], ["reset", true])
+      assert.isAtMost(nodeFs.statSync(`${directory}/${temporaryFiles(directory)[0]}`).size, size)
+      server.fault = Server.honest
+      assert.strictEqual((yield* attempt(server.origin, directory, keeper)).sha256, sha256(bytes))
+      assert.isDefined(server.requests.at(-1)!.range)
+    }).pipe(Effect.provide(Live))
+  )
 })
 
 describe("an encoded body", () => {

@@ -346,19 +346,22 @@ describe("the temporary file", () => {
       const keeper = new Keeper()
       const server = yield* Server.faultServer(file)
       server.fault = Server.drips(20_000, 10, () => keeper.saves > 0)
+      let after = 0
+      let savesThen = 0
       const full = fileSystemWith({
         writeAll: (write) =>
-          Effect.suspend(() =>
-            keeper.saves === 0
-              ? write
-              : Effect.fail(systemError({ _tag: "Unknown", module: "FileSystem", method: "writeAll" }))
-          )
+          Effect.suspend(() => {
+            if (keeper.saves === 0 || ++after < 2) return write
+            savesThen = keeper.saves
+            return Effect.fail(systemError({ _tag: "Unknown", module: "FileSystem", method: "writeAll" }))
+          })
       })
-      const options = { checkpointEveryBytes: 1, checkpointEveryMs: 50 }
+      const options = { checkpointEveryBytes: size, checkpointEveryMs: 300 }
       const error = yield* Effect.flip(attempt(server.origin, directory, keeper, options).pipe(Effect.provide(full)))
-      assert.deepStrictEqual([error.cause, Fetch.retryable(error), keeper.saves], ["disk", true, 1])
+      assert.deepStrictEqual([error.cause, Fetch.retryable(error)], ["disk", true])
+      assert.strictEqual(keeper.saves, savesThen)
       const held = keeper.checkpoint!.bytes
-      assert.strictEqual(nodeFs.statSync(partPath(directory)).size, held)
+      assert.isAtLeast(nodeFs.statSync(partPath(directory)).size, held)
       assertDone(directory, yield* attempt(server.origin, directory, keeper))
       assert.strictEqual(server.requests.at(-1)!.range, `bytes=${held}-`)
     }).pipe(Effect.provide(Live))

@@ -295,12 +295,23 @@ export const silentAt =
 /** A body of no end. */
 export const endless: Fault = (exchange) => {
   start(exchange, 200, versionOf(exchange.file, exchange.response))
+  pour(exchange)
+}
+
+const pour = ({ file, response }: Exchange): void => {
   const more = (): void => {
-    while (!exchange.response.destroyed && exchange.response.write(exchange.file.bytes)) {}
+    while (!response.destroyed && response.write(file.bytes)) {}
   }
-  exchange.response.on("drain", more)
+  response.on("drain", more)
   more()
 }
+
+/** The right part, and then more without end. */
+export const endlessPart: Fault = part((exchange, from) => {
+  start(exchange, 206, partHeaders(exchange, from))
+  exchange.response.write(exchange.file.bytes.subarray(from))
+  pour(exchange)
+})
 
 export const status =
   (code: number): Fault =>
