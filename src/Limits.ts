@@ -369,3 +369,29 @@ export const bodyIdleMs = 30_000
 export const pageMs = 5 * 60_000
 /** Longest Retry-After that a crawl honours. */
 export const retryAfterMsMax = 60 * 60_000
+/** Bytes of one file that is neither page nor image, on the wire and decoded. */
+export const fileBytesMax = 64 * 1_024 * 1_024 * 1_024
+/** A body that stays below this speed over a whole window, in which we wait for it, is given up as `slow`. */
+export const bytesPerSecondMin = 1_024
+export const speedWindowMs = 30_000
+/** Decoded bytes of a body per byte on the wire, once there are more than the free ones. */
+export const decodeRatioMax = 100
+export const decodeRatioFreeBytes = 1_024 * 1_024
+/** Bytes of a body that are hashed and written at once. */
+export const blockBytes = 256 * 1_024
+/** Bytes of a partial file that are copied and hashed at once. */
+export const adoptBytes = 1_024 * 1_024
+/** A download saves a checkpoint after this many new bytes, or when there are any after this time. */
+export const checkpointEveryBytes = 4 * 1_024 * 1_024
+export const checkpointEveryMs = 5_000
+/** Time that a download which fails or is interrupted has for its last checkpoint. */
+export const checkpointLastMs = 2_000
+/** Between two reports of a download's progress. */
+export const progressEveryMs = 1_000
+/** Characters of an ETag and of a Content-Type that a checkpoint carries. */
+export const validatorCharsMax = 512
+export const contentTypeCharsMax = 256
+/** A Last-Modified that is this much older than the Date beside it names one version (RFC 9110, 8.8.2.2). */
+export const lastModifiedStrongMs = 60_000
+/** Age at which a temporary file that nobody has written to is taken for left behind. */
+export const temporaryMsMax = 24 * 60 * 60_000

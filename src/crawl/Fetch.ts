@@ -2,7 +2,7 @@
  * One HTTP request as a scoped effect: headers as a value, the body as a stream.
  *
  * It follows redirects itself, hop by hop, because every hop is a new URL for scope and rules. It never retries, never
- * decompresses (it asks for `identity`), never judges a status, and puts no bound on a body: the readers of bodies
+ * decompresses (it asks for `identity`, unless its reader says otherwise), never judges a status, and puts no bound on a body: the readers of bodies
  * (`Page`, `Download`) count their own bytes.
  *
  * Invariant: when the scope closes, nothing of the request is left: a body that was not read to its end is destroyed,
@@ -38,6 +38,10 @@ export interface OpenOptions {
   readonly maxRedirects?: number | undefined
   /** Asked for the URL and for every redirect target; `false` ends the fetch with cause `scope`. */
   readonly allow?: ((url: URL) => boolean) | undefined
+  /** Content encodings that the reader can undo. Default: `identity`. */
+  readonly acceptEncoding?: string | undefined
+  /** Asks for the bytes from here on, if the file is still the one that the validator (`If-Range`) names. */
+  readonly range?: { readonly from: number; readonly ifRange: string } | undefined
 }
 
 export interface FetchResponse {
@@ -50,6 +54,8 @@ export interface FetchResponse {
   readonly redirects: ReadonlyArray<string>
   /** Can be read once, within the scope of the request. */
   readonly body: Stream.Stream<Uint8Array, FetchError>
+  /** The same body, for a reader with a loop of its own: one of the two can be read. Its errors are undici's. */
+  readonly chunks: AsyncIterable<Uint8Array>
 }
 
 export interface FetchOptions {
@@ -103,8 +109,12 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
   const follow = Effect.fnUntraced(function* (first: URL, open: OpenOptions, signal: AbortSignal) {
     const headers: Record<string, string> = {
       "user-agent": userAgent,
-      "accept-encoding": "identity",
+      "accept-encoding": open.acceptEncoding ?? "identity",
       accept: open.accept ?? "*/*"
+    }
+    if (open.range !== undefined) {
+      headers["range"] = `bytes=${open.range.from}-`
+      headers["if-range"] = open.range.ifRange
     }
     const referer = open.referer === undefined ? undefined : Url.parse(open.referer)
     if (referer !== undefined) headers["referer"] = Url.withoutFragment(referer)
@@ -127,7 +137,8 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
           headers: flatten(response.headers),
           url: Url.withoutFragment(url),
           redirects,
-          body: streamOf(response.body, url.href)
+          body: streamOf(response.body, url.href),
+          chunks: response.body
         }
         return answer
       }

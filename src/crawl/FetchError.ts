@@ -12,7 +12,7 @@ import * as Limits from "../Limits.ts"
 
 export const Cause = Schema.Literals([
   ...(["dns", "connect", "tls", "headers", "idle", "slow", "size", "ratio", "status"] as const),
-  ...(["decode", "scope", "redirect", "reset", "type", "disk"] as const)
+  ...(["decode", "scope", "redirect", "reset", "type", "disk", "digest"] as const)
 ])
 export type Cause = typeof Cause.Type
 
@@ -44,6 +44,8 @@ const retryableCause: Readonly<Record<Cause, boolean>> = {
   reset: true,
   // our own trouble: another worker, or the same one later, may have room
   disk: true,
+  // the file may have been replaced while it was read; nothing of it is kept, so the next attempt begins at its start
+  digest: true,
   // the answer will be the same
   tls: false,
   size: false,
@@ -66,7 +68,8 @@ const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 const httpDate = /^[A-Z][a-z]+, (\d\d)[ -]([A-Z][a-z]{2})[ -](\d{4}|\d\d) (\d\d):(\d\d):(\d\d) GMT$/
 const asctime = /^[A-Z][a-z]{2} ([A-Z][a-z]{2}) ([ \d]\d) (\d\d):(\d\d):(\d\d) (\d{4})$/
 
-const parseHttpDate = (value: string, nowMs: number): number | undefined => {
+/** Milliseconds since 1970 of an HTTP date in any of its three forms. */
+export const parseHttpDate = (value: string, nowMs: number): number | undefined => {
   const a = httpDate.exec(value)
   const b = asctime.exec(value)
   const fields = a !== null ? a.slice(1) : b !== null ? [b[2], b[1], b[6], b[3], b[4], b[5]] : undefined
@@ -108,7 +111,10 @@ const causeOfCode = (code: string): Cause | undefined => {
   if (code === "UND_ERR_HEADERS_TIMEOUT") return "headers"
   if (code === "UND_ERR_BODY_TIMEOUT") return "idle"
   if (code === "UND_ERR_HEADERS_OVERFLOW" || code === "HPE_HEADER_OVERFLOW") return "size"
-  if (code.startsWith("HPE_")) return "decode"
+  // a compressed body that ends too early was cut; whatever else zlib does not like comes again
+  if (code === "Z_BUF_ERROR") return "reset"
+  if (code.startsWith("HPE_") || code.startsWith("Z_") || code.startsWith("ERR_BROTLI")) return "decode"
+  if (code.startsWith("ERR__ERROR_FORMAT")) return "decode"
   if (code.startsWith("UND_ERR_") || code === "ECONNRESET" || code === "EPIPE" || code === "ECONNABORTED") {
     return "reset"
   }

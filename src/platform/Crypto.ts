@@ -35,10 +35,20 @@ export const useRandomBytes = (replacement: (size: number) => Uint8Array): (() =
   }
 }
 
-/** An incremental SHA-256, for files that are hashed while they stream. */
-export const sha256Stream = (): { readonly update: (data: Uint8Array) => void; readonly hex: () => string } => {
+/** An incremental SHA-256, for files that are hashed while they stream. `soFar` may be asked at any time, `hex` once. */
+export interface Sha256Stream {
+  readonly update: (data: Uint8Array) => void
+  readonly soFar: () => string
+  readonly hex: () => string
+}
+
+export const sha256Stream = (): Sha256Stream => {
   const hash = crypto.createHash("sha256")
-  return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") }
+  return {
+    update: (data) => void hash.update(data),
+    soFar: () => hash.copy().digest("hex"),
+    hex: () => hash.digest("hex")
+  }
 }
 
 /** A new key that signs: ECDSA over P-256 with SHA-256, which every TLS 1.3 implementation has (RFC 8446, 9.1). */

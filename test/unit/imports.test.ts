@@ -25,7 +25,10 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   client: ["wire", "auth", "model", "platform/Json", "platform/Text", ...ports, ...common],
   worker: ["client", "wire", "model", "platform/Schedule", ...common],
   actor: ["client", "worker", "model", "wire", ...common],
-  crawl: ["worker", "client", "platform/Crypto", "platform/Undici", "TaskQueue", "Task", "Worker", "Client", ...common],
+  crawl: [
+    ...["worker", "client", "platform/Crypto", "platform/Inflate", "platform/Undici"],
+    ...["TaskQueue", "Task", "Worker", "Client", ...common]
+  ],
   platform: common,
   testing: ["model", "wire", "auth", "store", "manager", "client", "worker", "actor", "platform", ...common],
   Errors: [],

@@ -9,7 +9,7 @@ const error = (cause: Cause, status?: number) =>
 describe("FetchError", () => {
   it("retries what may get better, and nothing else", () => {
     const retried = Cause.literals.filter((cause) => retryable(error(cause)))
-    assert.deepStrictEqual(retried, ["dns", "connect", "headers", "idle", "slow", "reset", "disk"])
+    assert.deepStrictEqual(retried, ["dns", "connect", "headers", "idle", "slow", "reset", "disk", "digest"])
     const statuses = [200, 301, 400, 401, 403, 404, 408, 410, 425, 429, 500, 501, 502, 503, 504, 505, 522, 524]
     assert.deepStrictEqual(
       statuses.filter((status) => retryable(error("status", status))),

@@ -1,0 +1,127 @@
+/**
+ * The body of one response, read in blocks: counted, decoded, and held to its limits.
+ *
+ * A plain loop without an effect per chunk. Its own counters say how many bytes came over the wire and how many they
+ * became; limits of zlib or undici do not hold for streams. Speed is judged by the time that was spent waiting for the
+ * server: a slow disk here is not a slow server there.
+ *
+ * Invariant: a block ends with what came before its error, so that nothing received is lost to a resumption.
+ */
+import type * as Clock from "effect/Clock"
+import * as Limits from "../Limits.ts"
+import * as Inflate from "../platform/Inflate.ts"
+import * as Fetch from "./Fetch.ts"
+import { fromUndici } from "./FetchError.ts"
+import type { Fail } from "./Partial.ts"
+
+export interface Block {
+  /** Valid until the next block is asked for. */
+  readonly bytes: Uint8Array
+  readonly end: "more" | "end" | Fetch.FetchError
+}
+
+export interface BodyOptions {
+  /** On the wire and decoded. */
+  readonly bytesMax: number
+  readonly encoding: Inflate.Encoding | undefined
+  /** Bytes on the wire, if they were promised: undici sees to it that they come. */
+  readonly promised: number | undefined
+  readonly bytesPerSecondMin: number
+  readonly speedWindowMs: number
+}
+
+/** Milliseconds that no change of the wall clock moves. */
+export const monotonicMs = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
+
+export class Body {
+  readonly #options: BodyOptions
+  readonly #clock: Clock.Clock
+  readonly #fail: Fail
+  readonly #url: string
+  readonly #chunks: AsyncIterator<Uint8Array>
+  #block: Uint8Array
+  #wireBytes = 0
+  #bytes = 0
+  #windowBytes = 0
+  #windowMs = 0
+
+  constructor(response: Fetch.FetchResponse, options: BodyOptions, clock: Clock.Clock, fail: Fail) {
+    this.#options = options
+    // room for the chunk that fills a block; a small file takes little
+    const chunkBytes = 64 * 1_024
+    this.#block = new Uint8Array(Math.min(Limits.blockBytes, options.promised ?? Limits.blockBytes) + chunkBytes)
+    this.#clock = clock
+    this.#fail = fail
+    this.#url = response.url
+    const wire = this.#wire(response.chunks[Symbol.asyncIterator]())
+    this.#chunks = options.encoding === undefined ? wire : Inflate.inflate(options.encoding, wire)
+  }
+
+  /** Bytes as they came, before any decoding. */
+  get wireBytes(): number {
+    return this.#wireBytes
+  }
+
+  /**
+   * The next bytes: at least `enough` and not much more, or what there is at `untilMs` (by `monotonicMs`; looked at when
+   * bytes come), or what there is before the end. Never rejects.
+   */
+  async next(enough: number, untilMs: number): Promise<Block> {
+    const goal = Math.min(enough, Limits.blockBytes)
+    let size = 0
+    const block = (end: Block["end"]): Block => ({ bytes: this.#block.subarray(0, size), end })
+    try {
+      while (size < goal) {
+        const next = await this.#chunks.next()
+        if (next.done === true) return block("end")
+        const chunk = next.value
+        this.#bytes += chunk.length
+        const fault = this.#tooMuch()
+        if (fault !== undefined) return block(fault)
+        if (size + chunk.length > this.#block.length) this.#grow(size, chunk.length)
+        this.#block.set(chunk, size)
+        size += chunk.length
+        if (monotonicMs(this.#clock) >= untilMs) break
+      }
+      return block("more")
+    } catch (error) {
+      return block(error instanceof Fetch.FetchError ? error : fromUndici(this.#url, error))
+    }
+  }
+
+  #grow(size: number, more: number): void {
+    const before = this.#block
+    this.#block = new Uint8Array(size + more)
+    this.#block.set(before.subarray(0, size))
+  }
+
+  /** What bytes have become by decoding; as they come they are counted below. */
+  #tooMuch(): Fetch.FetchError | undefined {
+    const { bytesMax, encoding } = this.#options
+    if (encoding === undefined) return undefined
+    if (this.#bytes > bytesMax) return this.#fail("size", `more than ${bytesMax} bytes`)
+    const fair = Math.max(Limits.decodeRatioFreeBytes, this.#wireBytes * Limits.decodeRatioMax)
+    return this.#bytes > fair ? this.#fail("ratio", `${this.#wireBytes} bytes became more than ${fair}`) : undefined
+  }
+
+  /** The iterator below is never `return`ed: that would wait for a chunk; the scope of the request destroys the body. */
+  async *#wire(chunks: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array, undefined> {
+    const { bytesMax, bytesPerSecondMin, speedWindowMs } = this.#options
+    while (true) {
+      const beganMs = monotonicMs(this.#clock)
+      const next = await chunks.next()
+      if (next.done === true) return undefined
+      this.#windowMs += monotonicMs(this.#clock) - beganMs
+      this.#wireBytes += next.value.length
+      this.#windowBytes += next.value.length
+      if (this.#wireBytes > bytesMax) throw this.#fail("size", `more than ${bytesMax} bytes`)
+      if (this.#windowMs >= speedWindowMs) {
+        const bytesPerSecond = Math.floor((this.#windowBytes * 1_000) / this.#windowMs)
+        if (bytesPerSecond < bytesPerSecondMin) throw this.#fail("slow", `${bytesPerSecond} bytes a second`)
+        this.#windowMs = 0
+        this.#windowBytes = 0
+      }
+      yield next.value
+    }
+  }
+}
