@@ -19,7 +19,7 @@ import type { RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
-import { download } from "./Download.ts"
+import { Checkpoint, download } from "./Download.ts"
 import * as Fetch from "./Fetch.ts"
 import * as HostLimit from "./HostLimit.ts"
 import { fetchPage } from "./Page.ts"
@@ -93,6 +93,7 @@ const makeImages = (options: QueueOptions) =>
     payload: ImageTask,
     result: ImageResult,
     error: Fetch.FetchError,
+    checkpoint: Checkpoint,
     key: ({ url }) => hostOf(url),
     policy: policyOf(options)
   })
@@ -170,14 +171,21 @@ const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.
   return { url, finalUrl, status, bytes, links, images: images.length, dropped }
 })
 
-const handleImage = Effect.fnUntraced(function* (task: Task.Task<typeof ImageTask.Type>) {
+const handleImage = Effect.fnUntraced(function* (task: Task.Task<typeof ImageTask.Type, Checkpoint>) {
   const { page, url } = task.payload
   const { directory, host } = yield* Settings
   const limit = yield* HostLimit.HostLimit
-  const { bytes, contentType, file, sha256 } = yield* download({ url, directory, referer: page }).pipe(
-    limit.withPermit(hostOf(url)),
-    Effect.catchTag("FetchError", failedFetch)
-  )
+  const { bytes, contentType, file, sha256 } = yield* download({
+    url,
+    directory,
+    referer: page,
+    id: task.id,
+    attempt: task.attempt,
+    checkpoint: task.checkpoint,
+    // Its Schema is the queue's own, and it is small.
+    saveCheckpoint: (checkpoint) => Effect.orDie(task.saveCheckpoint(checkpoint)),
+    progress: (part) => task.progress(part)
+  }).pipe(limit.withPermit(hostOf(url)), Effect.catchTag("FetchError", failedFetch))
   return { url, file, bytes, sha256, contentType, host }
 })
 
