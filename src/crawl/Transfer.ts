@@ -111,6 +111,38 @@ const endsForGood = (cause: Cause.Cause<Fetch.FetchError>): boolean => {
   return error !== undefined && (!Fetch.retryable(error) || error.cause === "digest")
 }
 
+/**
+ * An answer that can be used: the rest of what an earlier attempt has, and that taken over, or the whole file, or a status
+ * that says why there is nothing. Two requests at most.
+ */
+const negotiate = Effect.fnUntraced(function* <A>(
+  options: TransferOptions,
+  job: Job<A>,
+  key: string,
+  here: Range.Checkpoint | undefined,
+  ifRange: string | undefined
+) {
+  const scope = yield* Effect.scope
+  const whole: Range.Verdict = { _tag: "Whole" }
+  const answer = yield* ask(options, job, scope, here, ifRange)
+  const { response } = answer
+  if (here === undefined) return { response, verdict: whole, resumed: undefined, partial: undefined }
+  let verdict = Range.judge(response, here)
+  let partial: Partial.Partial | undefined
+  if (verdict._tag === "Append" || verdict._tag === "Complete") {
+    partial = yield* Partial.create(job.directory, key, failOf(response))
+    const adopted = yield* Partial.adopt(partial, job.directory, key, here, failOf(response))
+    if (adopted) return { response, verdict, resumed: here, partial }
+    verdict = { _tag: "Again", why: "the temporary file is not what was saved" }
+  }
+  if (verdict._tag !== "Again") return { response, verdict: whole, resumed: undefined, partial }
+  yield* Effect.logDebug(`the download begins again: ${verdict.why}`).pipe(Effect.annotateLogs("url", options.url))
+  // first, for it may hold the one connection that there is
+  yield* answer.close
+  const second = yield* ask(options, job, scope, undefined, undefined)
+  return { response: second.response, verdict: whole, resumed: undefined, partial }
+})
+
 const run = Effect.fnUntraced(function* <A>(
   options: TransferOptions,
   job: Job<A>,
@@ -119,26 +151,9 @@ const run = Effect.fnUntraced(function* <A>(
   ifRange: string | undefined
 ) {
   const { directory } = job
-  const scope = yield* Effect.scope
   const here = earlier !== undefined && (yield* Partial.isHere(directory, key, earlier)) ? earlier : undefined
-  let answer = yield* ask(options, job, scope, here, ifRange)
-  let verdict: Range.Verdict = here === undefined ? { _tag: "Whole" } : Range.judge(answer.response, here)
-  let partial: Partial.Partial | undefined
-  if (here !== undefined && (verdict._tag === "Append" || verdict._tag === "Complete")) {
-    const fail = failOf(answer.response)
-    partial = yield* Partial.create(directory, key, fail)
-    const adopted = yield* Partial.adopt(partial, directory, key, here, fail)
-    if (!adopted) verdict = { _tag: "Again", why: "the temporary file is not what was saved" }
-  }
-  if (verdict._tag === "Again") {
-    yield* Effect.logDebug(`the download begins again: ${verdict.why}`).pipe(Effect.annotateLogs("url", options.url))
-    // first, for it may hold the one connection that there is
-    yield* answer.close
-    answer = yield* ask(options, job, scope, undefined, undefined)
-    verdict = { _tag: "Whole" }
-  }
-  const { response } = answer
-  const resumed = verdict._tag === "Whole" ? undefined : here
+  const negotiated = yield* negotiate(options, job, key, here, ifRange)
+  const { response, resumed, verdict } = negotiated
   const fail = failOf(response)
   const refused = resumed === undefined ? yield* Fetch.statusError(response) : undefined
   if (refused !== undefined) return yield* refused
@@ -152,7 +167,7 @@ const run = Effect.fnUntraced(function* <A>(
   const promised = Math.max(total ?? 0, length ?? 0)
   if (promised > job.bytesMax) return yield* fail("size", `${promised} bytes promised, ${job.bytesMax} allowed`)
 
-  partial ??= yield* Partial.create(directory, key, fail)
+  const partial = negotiated.partial ?? (yield* Partial.create(directory, key, fail))
   const state: State = {
     partial,
     response,
