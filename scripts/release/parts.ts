@@ -142,6 +142,14 @@ export const parts: ReadonlyArray<Part> = [
     ]
   },
   {
+    name: "login-times",
+    unit: "logins each of a known and of an unknown name, compared by their times",
+    count: 10_000,
+    least: 1_000,
+    variable: undefined,
+    programs: (count) => [script("logins.ts", "--samples", `${count}`, "--json")]
+  },
+  {
     name: "stops",
     unit: "stops of a manager and of a worker for 1 to 60 s",
     count: 20,
