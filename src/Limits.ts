@@ -322,6 +322,8 @@ export const workerRestartCapMs = 5_000
 /** Bodies of one workflow that a program runs at a time, default, and notes between executions that it tells at a time. */
 export const workflowConcurrencyDefault = 32
 export const workflowNotesAtOnce = 16
+/** Runs of a body that the engine itself could not bring to an end, before the execution is given up. */
+export const workflowAttemptsMax = 100
 /** Attempts to tell an execution that is not there yet: about a day. */
 export const workflowNoteAttemptsMax = 1_500
 /** How long a parent holds its worker for a child, and when it looks after one that may have ended without a word. */

@@ -31,14 +31,12 @@ import { Client } from "../client/Client.ts"
 import { CodecFault, make as makeCodec } from "../client/Codec.ts"
 import type { PolicyOptions } from "../client/Definition.ts"
 import type { Outcome } from "../client/Outcome.ts"
-import { queueNameOf } from "../client/QueueName.ts"
+import { digestOf, queueNameOf } from "../client/QueueName.ts"
 import type { Signal } from "../client/Signal.ts"
 import { taskNumberOf } from "../client/TaskId.ts"
 import { make as makeQueue, type TaskQueue } from "../client/TaskQueue.ts"
 import type { RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
-import { sha256 } from "../platform/Crypto.ts"
-import { toHex } from "../wire/Bytes.ts"
 import { replayed, type StepError } from "./Step.ts"
 import { CurrentTask, type Steps } from "./Steps.ts"
 import { Kill, kill, type Task } from "./Task.ts"
@@ -76,7 +74,7 @@ export const queue = (workflow: string, options: Options = {}): ExecutionQueue =
   makeQueue(queueNameOf(`workflow.${workflow}`), {
     payload: Execution,
     result: Ended,
-    policy: { ...policyOf(options), maxAttempts: Limits.attemptsMax }
+    policy: { ...policyOf(options), maxAttempts: Limits.workflowAttemptsMax }
   })
 
 const policyOf = ({ concurrency: _, grace: __, ...policy }: Options): PolicyOptions => policy
@@ -109,10 +107,7 @@ export const layer = (options: Options = {}): Layer.Layer<WorkflowEngine.Workflo
 
 /** Any text as a part of a name: one that is too long is hashed. */
 const named = (kind: string, text: string): string =>
-  3 * text.length + kind.length <= Limits.entryNameBytesMax
-    ? kind + text
-    : `${kind}#${toHex(sha256(encoder.encode(text)))}`
-const encoder = new TextEncoder()
+  3 * text.length + kind.length <= Limits.entryNameBytesMax ? kind + text : `${kind}#${digestOf(text)}`
 
 const interruptEntry = "!i"
 const unsafeEntry = "!u"
@@ -130,6 +125,11 @@ const ActivityExit = Schema.toCodecJson(Schema.Exit(Schema.Json, Schema.Json, Sc
 const DeferredExit = Schema.toCodecJson(Schema.Exit(Schema.Json, Schema.Json, Schema.Json))
 /** What a clock tells. */
 const voidExit = Schema.encodeUnknownSync(DeferredExit)(Exit.succeed(null)) as Json
+const endedCodec = makeCodec(Ended)
+const sizeOf = (value: typeof Ended.Type): number => {
+  const bytes = endedCodec.encode(value)
+  return bytes instanceof CodecFault ? 0 : bytes.byteLength
+}
 const orNull = Exit.map((value: unknown) => (value ?? null) as Json)
 
 const exitSchemas = new WeakMap<Workflow.Any, Schema.Codec<Exit.Exit<unknown, unknown>, Json, unknown, unknown>>()
@@ -180,6 +180,8 @@ class Run {
   readonly clocks = new Map<string, number>()
   /** Signals that this run has told itself: the next run sees who was first. */
   readonly own = new Set<string>()
+  /** Deferreds of clocks whose end the body knows of. */
+  readonly given = new Set<string>()
   fiber: Fiber.Fiber<Workflow.Result<unknown, unknown>> | undefined
   interrupting: boolean
   readonly unsafe: boolean
@@ -259,6 +261,9 @@ class Run {
 /** Where a clock that never fires is set. */
 const clockMsMax = 1_000 * Limits.delayMsMax
 
+/** The run that a body belongs to: another one of the same execution may have begun here since. */
+class CurrentRun extends Context.Service<CurrentRun, Run>()("millrace/worker/CurrentRun") {}
+
 const isSuspended = (result: Workflow.Result<unknown, unknown>): result is Workflow.Suspended =>
   result._tag === "Suspended"
 
@@ -282,7 +287,13 @@ const make = Effect.fnUntraced(function* (options: Options) {
     return known
   }
   const runs = new Map<string, Run>()
-  const runOf = ({ executionId, workflow }: Instance): Run | undefined => runs.get(keyOf(workflow._tag, executionId))
+  const runOf = ({ executionId, workflow }: Instance): Effect.Effect<Run | undefined> =>
+    Effect.map(Effect.serviceOption(CurrentRun), (current) => {
+      const own = Option.getOrUndefined(current)
+      const isOwn = own?.instance.executionId === executionId && own.instance.workflow._tag === workflow._tag
+      // A context may have come from elsewhere.
+      return isOwn ? own : runs.get(keyOf(workflow._tag, executionId))
+    })
 
   /** Tells an execution; the first value of an entry counts. */
   const tell = (to: Named, entry: string, value: Json): Effect.Effect<"told" | "ended" | "unknown"> => {
@@ -303,7 +314,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const complete = Effect.fnUntraced(function* (to: Named, deferredName: string, exit: Json) {
     const entry = deferredEntry(deferredName)
     const run = runs.get(keyOf(to.workflow, to.execution))
-    if (run?.steps.entries.has(entry) === true) return false
+    if (run !== undefined && (run.steps.entries.has(entry) || run.own.has(entry))) return false
     const told = yield* tell(to, entry, exit)
     // It may be executed later.
     if (told === "unknown") yield* withClient(steady(notes.put({ ...to, entry, value: exit })))
@@ -316,7 +327,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
       yield* Effect.sleep(Math.max(0, dueAt - (yield* Clock.currentTimeMillis)))
       const { executionId, workflow } = run.instance
       const to = { workflow: workflow._tag, execution: executionId }
-      if (yield* complete(to, name, voidExit)) {
+      if (run.given.has(name)) return
+      // The body may come to it meanwhile.
+      if ((yield* complete(to, name, voidExit)) && !run.given.has(name)) {
         yield* Effect.forkIn(deferreds.deferredDone(executionId, name), engineScope)
       }
     })
@@ -379,8 +392,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
     const page = { cursor: task - 1, limit: 1, payloads: false, state: "leased" } as const
     for (;;) {
       yield* Effect.sleep(Limits.workflowLookMs)
-      const { instance, own, steps } = run
-      if (instance.awaitedDeferreds.size === 0) continue
+      const { given, instance, own, steps } = run
+      const unknown = (name: string): boolean => !given.has(name) && !steps.entries.has(deferredEntry(name))
+      if (![...instance.awaitedDeferreds.keys()].some(unknown)) continue
       const known = steps.entries.size + own.size
       const [seen] = (yield* executions.browse(page)).tasks
       if (seen?.taskId !== taskId || seen.entries <= known || steps.entries.size + own.size > known) continue
@@ -423,6 +437,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
         }),
         Workflow.intoResult,
         Effect.provideService(WorkflowEngine.WorkflowEngine, engine),
+        Effect.provideService(CurrentRun, run),
         (effect) => deferreds.trackRun(instance, effect),
         Effect.forkChild
       )
@@ -447,9 +462,15 @@ const make = Effect.fnUntraced(function* (options: Options) {
       }
       const captured = Exit.isSuccess(exit)
       const ended = Exit.isFailure(exit) ? exit : isSuspended(exit.value) ? Exit.void : exit.value.exit
-      const json = yield* Effect.catch(encodeExit(workflow, ended), (error) =>
-        encodeExit(workflow, Exit.die(new Error(`the result does not fit the workflow: ${error.message}`)))
-      ).pipe(Effect.orDie)
+      const instead = (why: string) => Effect.orDie(encodeExit(workflow, Exit.die(new Error(why))))
+      const fitting = Effect.catch(encodeExit(workflow, ended), (error) =>
+        instead(`the result does not fit the workflow: ${error.message}`)
+      )
+      let json = yield* fitting
+      const size = sizeOf({ exit: json, captured })
+      if (size > Limits.payloadBytesMax) {
+        json = yield* instead(`the result has ${size} bytes, at most ${Limits.payloadBytesMax}`)
+      }
       for (const to of parentsOf(run, parent)) {
         yield* task.put(notes, { ...to, entry: childEntry(key), value: json })
       }
@@ -502,7 +523,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
     execute: ((workflow: Workflow.Any, { detached, discard, executionId, parent, payload }: ExecuteOptions) =>
       Effect.gen(function* () {
-        const run = parent === undefined ? undefined : runOf(parent)
+        const run = parent === undefined ? undefined : yield* runOf(parent)
         const child = keyOf(workflow._tag, executionId)
         const started = named("s/", child)
         const known = run?.read(childEntry(child)) ?? run?.read(named("x/", child))
@@ -574,7 +595,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
     activityExecute: Effect.fnUntraced(function* (activity, attempt) {
       const instance = yield* WorkflowEngine.WorkflowInstance
-      const run = runOf(instance)
+      const run = yield* runOf(instance)
       if (run === undefined)
         return yield* Effect.die(new Error(`activity "${activity.name}" has outlived its workflow`))
       const name = named(`a${attempt}/`, activity.name)
@@ -599,13 +620,14 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
     deferredResult: Effect.fnUntraced(function* (deferred) {
       const instance = yield* WorkflowEngine.WorkflowInstance
-      const run = runOf(instance)
+      const run = yield* runOf(instance)
       if (run === undefined) return Option.none()
       const known = run.read(deferredEntry(deferred.name))
       if (known !== undefined) return Option.some(yield* Effect.orDie(Schema.decodeEffect(DeferredExit)(known)))
       const due = run.clocks.get(deferred.name)
       if (due === undefined || (yield* Clock.currentTimeMillis) < due) return Option.none()
       const to = { workflow: instance.workflow._tag, execution: instance.executionId }
+      run.given.add(deferred.name)
       yield* complete(to, deferred.name, voidExit)
       return Option.some(Exit.void)
     }),

@@ -23,7 +23,7 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   store: ["model", "platform/Crypto", "platform/DataFolder", "platform/Sqlite", "platform/Thread", ...common],
   manager: ["auth", "wire", "store", "model", ...ports, ...common],
   client: ["wire", "auth", "model", "platform/Json", "platform/Text", ...ports, ...common],
-  worker: ["client", "wire", "model", "platform/Crypto", "platform/Schedule", ...common],
+  worker: ["client", "wire", "model", "platform/Schedule", ...common],
   actor: ["client", "worker", "model", "wire", ...common],
   crawl: ["worker", "client", "platform/Crypto", "platform/Undici", "TaskQueue", "Task", "Worker", "Client", ...common],
   platform: common,
