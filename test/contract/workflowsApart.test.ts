@@ -277,7 +277,7 @@ describe("workflows of several programs", () => {
       assert.throws(() => Workflows.layer({ lease: 1 }), /lease/)
     })
 
-    it.effect("what a suspended failure waits for is not shown to pollers, and its children are not begun again", () =>
+    it.effect("a resumed failure goes on with the results of its children", () =>
       Effect.gen(function* () {
         const [parent, child] = [workflowOf(Context.make(Workflow.SuspendOnFailure, true)), workflowOf()]
         const one = yield* program()
