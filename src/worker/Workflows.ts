@@ -447,9 +447,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
         run.abandon()
         return Fiber.interrupt(fiber)
       })
-      if (run.fault !== undefined) return yield* Effect.fail(run.fault)
+      const { fault } = run
+      if (fault !== undefined && !(fault instanceof Kill)) return yield* Effect.fail(fault)
       const preempted = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) && instance.suspended
-      if (preempted || (Exit.isSuccess(exit) && isSuspended(exit.value))) {
+      if (fault === undefined && (preempted || (Exit.isSuccess(exit) && isSuspended(exit.value)))) {
         const result = Exit.isSuccess(exit) && isSuspended(exit.value) ? exit.value : undefined
         // What it holds is released, what is to happen at its end is left to the run that ends it.
         instance.abandoned = true
@@ -466,7 +467,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const fitting = Effect.catch(encodeExit(workflow, ended), (error) =>
         instead(`the result does not fit the workflow: ${error.message}`)
       )
-      let json = yield* fitting
+      let json = yield* fault === undefined ? fitting : instead(fault.reason)
       const size = sizeOf({ exit: json, captured })
       if (size > Limits.payloadBytesMax) {
         json = yield* instead(`the result has ${size} bytes, at most ${Limits.payloadBytesMax}`)
@@ -474,7 +475,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       for (const to of parentsOf(run, parent)) {
         yield* task.put(notes, { ...to, entry: childEntry(key), value: json })
       }
-      return { exit: json, captured }
+      return { exit: json, captured: captured || fault !== undefined }
     }).pipe(Effect.scoped)
 
   /** When a suspended run is to come back by itself. A clock that has fired is told first. */

@@ -12,8 +12,8 @@ import * as Activity from "effect/workflow/Activity"
 import * as DurableClock from "effect/workflow/DurableClock"
 import * as DurableDeferred from "effect/workflow/DurableDeferred"
 import * as Workflow from "effect/workflow/Workflow"
-import { Workflows } from "millrace"
-import { connected, listening } from "./layers.ts"
+import { Client, Manager, Workflows } from "millrace"
+import { connected, inProcess, listening } from "./layers.ts"
 import { eventually } from "./queue.ts"
 import { Approval, approve, Bad, noted, register, untilSuspended, workflowOf } from "./workflow.ts"
 
@@ -273,6 +273,34 @@ describe("workflows of several programs", () => {
       })
     )
 
+    it.effect("a parent whose child has more to record than there is room hears of it", () =>
+      Effect.gen(function* () {
+        const [parent, child] = [workflowOf(), workflowOf()]
+        const one = yield* program()
+        yield* one(
+          register(
+            child.toLayer(
+              Effect.fnUntraced(function* () {
+                const gate = yield* DurableDeferred.await(Approval)
+                for (let i = 0; i < 1_100; i++) yield* Activity.make({ name: `${i}`, execute: Effect.void })
+                return gate
+              })
+            )
+          )
+        )
+        yield* one(register(parent.toLayer(() => child.execute({ id: "c" }))))
+        yield* Effect.gen(function* () {
+          const id = yield* parent.execute({ id: "a" }, { discard: true })
+          const childId = yield* child.executionId({ id: "c" })
+          yield* untilSuspended(child, childId)
+          yield* untilSuspended(parent, id)
+          yield* approve(child, childId, "go")
+          const exit = yield* Effect.exit(parent.execute({ id: "a" }))
+          assert.match(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "", /1024 steps and signals/)
+        }).pipe(one)
+      })
+    )
+
     it("options out of range are said at once", () => {
       assert.throws(() => Workflows.layer({ lease: 1 }), /lease/)
     })
@@ -302,6 +330,46 @@ describe("workflows of several programs", () => {
           assert.strictEqual(yield* parent.execute({ id: "a" }), "child 1")
           assert.strictEqual(children, 1)
         }).pipe(one)
+      })
+    )
+  })
+})
+
+const key = "a-key-with-roles-for-workflows-0123456789"
+const queues = ["workflow*", "effect:workflow*"]
+const withRoles = Manager.layerTcp({
+  port: 0,
+  auth: [
+    {
+      user: "flows",
+      key,
+      roles: [
+        { role: "producer", queues },
+        { role: "worker", queues }
+      ]
+    }
+  ]
+}).pipe(Layer.provide(inProcess))
+
+describe("workflows of a credential with roles", () => {
+  it.layer(withRoles, { excludeTestServices: true })((it) => {
+    it.effect("need a producer and a worker, of the queues of workflows alone", () =>
+      Effect.gen(function* () {
+        const { address } = yield* Manager.Listening
+        const port = address._tag === "Tcp" ? address.port : 0
+        const engine = Workflows.layer().pipe(Layer.provide(Client.layerTcp({ port, auth: { user: "flows", key } })))
+        const context = yield* Layer.build(engine)
+        const [parent, child] = [workflowOf(), workflowOf()]
+        yield* Effect.gen(function* () {
+          yield* register(child.toLayer(() => DurableDeferred.await(Approval)))
+          yield* register(parent.toLayer(() => child.execute({ id: "c" })))
+          const childId = yield* child.executionId({ id: "c" })
+          yield* approve(child, childId, "early")
+          const id = yield* parent.execute({ id: "a" }, { discard: true })
+          assert.strictEqual(yield* parent.execute({ id: "a" }), "early")
+          yield* parent.interrupt(id)
+          assert.isTrue(Option.isSome(yield* parent.poll(id)))
+        }).pipe(Effect.provideContext(context))
       })
     )
   })
