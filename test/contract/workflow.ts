@@ -6,6 +6,7 @@
 import { assert, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -251,6 +252,22 @@ export const suite = <E>(provided: Layer.Layer<WorkflowEngine.WorkflowEngine, E>
       })
     )
 
+    it.effect("a clock is due when it was due at first, however often its execution is resumed", () =>
+      Effect.gen(function* () {
+        const workflow = workflowOf()
+        yield* register(workflow.toLayer(() => Effect.as(long("wait", "500 millis"), "due")))
+        const id = yield* workflow.execute({ id: "a" }, { discard: true })
+        let ended = false
+        for (let i = 0; i < 200 && !ended; i++) {
+          const polled = yield* workflow.poll(id)
+          ended = Option.isSome(polled) && polled.value._tag === "Complete"
+          yield* workflow.resume(id)
+          yield* Effect.sleep("20 millis")
+        }
+        assert.isTrue(ended)
+      })
+    )
+
     it.effect("of a deferred and a clock the first one counts, in every run", () =>
       Effect.gen(function* () {
         const workflow = workflowOf()
@@ -482,6 +499,41 @@ export const suite = <E>(provided: Layer.Layer<WorkflowEngine.WorkflowEngine, E>
         assert.deepStrictEqual(ran, ["parent", "child"])
         yield* parent.interrupt(id)
         yield* parent.interrupt("nobody")
+      })
+    )
+
+    it.effect("an interruption lets the activity under way end, and nothing new begin", () =>
+      Effect.gen(function* () {
+        const workflow = workflowOf()
+        const ran: Array<string> = []
+        const undone: Array<string> = []
+        const gate = yield* Deferred.make<void>()
+        yield* register(
+          workflow.toLayer(
+            Effect.fnUntraced(function* () {
+              const busy = Activity.make({
+                name: "busy",
+                success: Schema.String,
+                execute: Effect.andThen(
+                  Effect.sync(() => ran.push("busy")),
+                  Effect.as(Deferred.await(gate), "busy")
+                )
+              })
+              yield* workflow.withCompensation(busy, (value) => Effect.sync(() => undone.push(value)))
+              return yield* noted(ran, "next")
+            })
+          )
+        )
+        const id = yield* workflow.execute({ id: "a" }, { discard: true })
+        yield* eventually(
+          Effect.sync(() => ran.length === 1),
+          "it is busy"
+        )
+        yield* workflow.interrupt(id)
+        yield* Deferred.succeed(gate, undefined)
+        const exit = yield* Effect.exit(workflow.execute({ id: "a" }))
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+        assert.deepStrictEqual([ran, undone], [["busy"], ["busy"]])
       })
     )
 

@@ -6,13 +6,15 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as PersistedQueue from "effect/persistence/PersistedQueue"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Activity from "effect/workflow/Activity"
 import * as DurableClock from "effect/workflow/DurableClock"
 import * as DurableDeferred from "effect/workflow/DurableDeferred"
+import * as DurableQueue from "effect/workflow/DurableQueue"
 import * as Workflow from "effect/workflow/Workflow"
-import { Client, Manager, Workflows } from "millrace"
+import { Client, Manager, PersistedQueueStore, Workflows } from "millrace"
 import { connected, inProcess, listening } from "./layers.ts"
 import { eventually } from "./queue.ts"
 import { Approval, approve, Bad, noted, register, untilSuspended, workflowOf } from "./workflow.ts"
@@ -169,7 +171,7 @@ describe("workflows of several programs", () => {
       Effect.gen(function* () {
         const workflow = workflowOf()
         const one = yield* program({ concurrency: 1 })
-        const held: Array<string> = []
+        const [held, ends]: [Array<string>, Array<string>] = [[], []]
         yield* one(
           register(
             workflow.toLayer(
@@ -179,6 +181,7 @@ describe("workflows of several programs", () => {
                   () => Effect.sync(() => held.splice(held.indexOf(id), 1))
                 )
                 yield* Workflow.provideScope(resource)
+                yield* Workflow.addFinalizer((exit) => Effect.sync(() => ends.push(`${id} ${exit._tag}`)))
                 return yield* DurableDeferred.await(Approval)
               })
             )
@@ -188,11 +191,12 @@ describe("workflows of several programs", () => {
           for (const id of ["a", "b", "c"]) {
             yield* untilSuspended(workflow, yield* workflow.execute({ id }, { discard: true }))
           }
-          assert.deepStrictEqual(held, [])
+          assert.deepStrictEqual([held, ends], [[], []])
           for (const id of ["c", "a", "b"]) {
             yield* approve(workflow, yield* workflow.executionId({ id }), id)
             assert.strictEqual(yield* workflow.execute({ id }), id)
           }
+          assert.deepStrictEqual(ends, ["c Success", "a Success", "b Success"])
         }).pipe(one)
       })
     )
@@ -273,6 +277,52 @@ describe("workflows of several programs", () => {
       })
     )
 
+    it.effect("a child that somebody else began wakes the parents that joined it", () =>
+      Effect.gen(function* () {
+        const [parent, child] = [workflowOf(), workflowOf()]
+        const [worker, caller] = [yield* program(), yield* program()]
+        yield* worker(register(child.toLayer(() => DurableDeferred.await(Approval))))
+        yield* worker(register(parent.toLayer(() => child.execute({ id: "c" }))))
+        yield* Effect.gen(function* () {
+          const childId = yield* child.execute({ id: "c" }, { discard: true })
+          yield* untilSuspended(child, childId)
+          const ids = yield* Effect.forEach(["a", "b"], (id) => parent.execute({ id }, { discard: true }))
+          for (const id of ids) yield* untilSuspended(parent, id)
+          yield* approve(child, childId, "joined")
+          for (const id of ["a", "b"]) assert.strictEqual(yield* parent.execute({ id }), "joined")
+        }).pipe(caller)
+      })
+    )
+
+    it.effect("a child that is forgotten meanwhile is not begun again by its parent", () =>
+      Effect.gen(function* () {
+        const [parent, child] = [workflowOf(), workflowOf()]
+        const one = yield* program({ dedupe: { count: 1 }, outcomes: { count: 1 } })
+        const begun: Array<string> = []
+        yield* one(register(child.toLayer(({ id }) => Effect.sync(() => `${id}${begun.push(id)}`))))
+        yield* one(
+          register(
+            parent.toLayer(
+              Effect.fnUntraced(function* () {
+                yield* child.execute({ id: "discarded" }, { discard: true })
+                const awaited = yield* child.execute({ id: "awaited" })
+                return `${awaited} ${yield* DurableDeferred.await(Approval)}`
+              })
+            )
+          )
+        )
+        yield* Effect.gen(function* () {
+          const id = yield* parent.execute({ id: "a" }, { discard: true })
+          yield* untilSuspended(parent, id)
+          for (const other of ["x", "y", "z"]) yield* child.execute({ id: other })
+          assert.isTrue(Option.isNone(yield* child.poll(yield* child.executionId({ id: "awaited" }))))
+          yield* approve(parent, id, "on")
+          assert.match(yield* parent.execute({ id: "a" }), /^awaited\d on$/)
+          assert.deepStrictEqual(begun.toSorted(), ["awaited", "discarded", "x", "y", "z"])
+        }).pipe(one)
+      })
+    )
+
     it.effect("a parent whose child has more to record than there is room hears of it", () =>
       Effect.gen(function* () {
         const [parent, child] = [workflowOf(), workflowOf()]
@@ -298,6 +348,33 @@ describe("workflows of several programs", () => {
           const exit = yield* Effect.exit(parent.execute({ id: "a" }))
           assert.match(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "", /1024 steps and signals/)
         }).pipe(one)
+      })
+    )
+
+    it.effect("DurableQueue keeps its elements at the same manager, and its workers are other programs", () =>
+      Effect.gen(function* () {
+        const workflow = workflowOf()
+        const Work = DurableQueue.make({
+          name: workflow._tag,
+          payload: { n: Schema.Int },
+          success: Schema.Int,
+          idempotencyKey: ({ n }) => `${n}`
+        })
+        const store = PersistedQueueStore.layer().pipe(Layer.provide(connected))
+        const factory = PersistedQueue.layer.pipe(Layer.provide(store))
+        const [one, two] = [yield* program(), yield* program()]
+        const worked: Array<number> = []
+        const doubled = DurableQueue.worker(Work, ({ n }) => Effect.sync(() => 2 * worked.push(n)))
+        yield* two(register(Layer.provide(doubled, factory)))
+        const body = workflow.toLayer(() =>
+          Effect.map(
+            Effect.forEach([5, 6], (n) => DurableQueue.process(Work, { n })),
+            (all) => all.join(" ")
+          )
+        )
+        yield* one(register(Layer.provide(body, factory)))
+        assert.strictEqual(yield* one(workflow.execute({ id: "a" })), "2 4")
+        assert.deepStrictEqual(worked, [5, 6])
       })
     )
 
