@@ -132,25 +132,27 @@ const sizeOf = (value: typeof Ended.Type): number => {
 }
 const orNull = Exit.map((value: unknown) => (value ?? null) as Json)
 
-const exitSchemas = new WeakMap<Workflow.Any, Schema.Codec<Exit.Exit<unknown, unknown>, Json, unknown, unknown>>()
-const exitSchemaOf = (workflow: Workflow.Any) => {
-  let schema = exitSchemas.get(workflow)
-  if (schema === undefined) {
-    const { errorSchema, successSchema } = workflow
-    const made = Schema.toCodecJson(Schema.Exit(successSchema, errorSchema, Schema.Defect()))
-    schema = made as unknown as Schema.Codec<Exit.Exit<unknown, unknown>, Json, unknown, unknown>
-    exitSchemas.set(workflow, schema)
-  }
-  return schema
+interface Schemas {
+  readonly payload: Schema.Codec<object, Json>
+  readonly exit: Schema.Codec<Exit.Exit<unknown, unknown>, Json>
 }
-
-// The services that the Schemas of a workflow need are in the context of whoever calls: the typed engine says so.
+const schemas = new WeakMap<Workflow.Any, Schemas>()
+/** Built once per workflow. What services they need is in the context of whoever calls: the typed engine says so. */
+const schemasOf = (workflow: Workflow.Any): Schemas => {
+  const known = schemas.get(workflow)
+  if (known !== undefined) return known
+  const { errorSchema, payloadSchema, successSchema } = workflow
+  const made = {
+    payload: Schema.toCodecJson(payloadSchema),
+    exit: Schema.toCodecJson(Schema.Exit(successSchema, errorSchema, Schema.Defect()))
+  } as unknown as Schemas
+  schemas.set(workflow, made)
+  return made
+}
 const decodeExit = (workflow: Workflow.Any, json: Json) =>
-  Effect.orDie(Schema.decodeEffect(exitSchemaOf(workflow))(json)) as Effect.Effect<Exit.Exit<unknown, unknown>>
+  Effect.orDie(Schema.decodeEffect(schemasOf(workflow).exit)(json))
 const encodeExit = (workflow: Workflow.Any, exit: Exit.Exit<unknown, unknown>) =>
-  Schema.encodeEffect(exitSchemaOf(workflow))(exit) as Effect.Effect<Json, Schema.SchemaError>
-const payloadSchemaOf = (workflow: Workflow.Any) =>
-  Schema.toCodecJson(workflow.payloadSchema) as unknown as Schema.Codec<object, Json>
+  Schema.encodeEffect(schemasOf(workflow).exit)(exit)
 
 /** Whether it may go well at another time. */
 const isPassing = ({ _tag }: { readonly _tag: string }): boolean =>
@@ -387,16 +389,16 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   /** Looks whether somebody else has told something that the run waits for while it does other things. */
   const watch = Effect.fnUntraced(function* (run: Run, taskId: string, executions: ExecutionQueue) {
-    const task = taskNumberOf(client.link.session?.prefix, taskId)
-    if (task === undefined) return
-    const page = { cursor: task - 1, limit: 1, payloads: false, state: "leased" } as const
     for (;;) {
       yield* Effect.sleep(Limits.workflowLookMs)
       const { given, instance, own, steps } = run
       const unknown = (name: string): boolean => !given.has(name) && !steps.entries.has(deferredEntry(name))
       if (![...instance.awaitedDeferreds.keys()].some(unknown)) continue
+      const task = taskNumberOf(client.link.session?.prefix, taskId)
+      if (task === undefined) continue
       const known = steps.entries.size + own.size
-      const [seen] = (yield* executions.browse(page)).tasks
+      const page = executions.browse({ cursor: task - 1, limit: 1, payloads: false, state: "leased" })
+      const [seen] = (yield* Effect.retry(page, { while: isPassing, schedule: pauses })).tasks
       if (seen?.taskId !== taskId || seen.entries <= known || steps.entries.size + own.size > known) continue
       instance.suspended = true
       run.fiber?.interruptUnsafe()
@@ -410,7 +412,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const { steps } = yield* CurrentTask
       // A body may take another branch than before: a race has losers.
       steps.accepted = true
-      const payload = yield* Effect.catch(Schema.decodeEffect(payloadSchemaOf(workflow))(encoded), (error) =>
+      const payload = yield* Effect.catch(Schema.decodeEffect(schemasOf(workflow).payload)(encoded), (error) =>
         kill(`the payload does not fit the workflow: ${error.message}`)
       )
       const scope = yield* Scope.make()
@@ -535,7 +537,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
             : { workflow: parent.workflow._tag, execution: parent.executionId }
         let lookAfterMs: number = Limits.workflowChildLookMs
         if (run?.steps.entries.has(started) !== true) {
-          const encoded = yield* Effect.orDie(Schema.encodeEffect(payloadSchemaOf(workflow))(payload))
+          const encoded = yield* Effect.orDie(Schema.encodeEffect(schemasOf(workflow).payload)(payload))
           const element = { execution: executionId, payload: encoded, ...(link === undefined ? {} : { parent: link }) }
           const receipt = yield* withClient(steady(queueOf(workflow._tag).put(element, { id: executionId })))
           if (parent === undefined) {

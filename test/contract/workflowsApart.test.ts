@@ -360,7 +360,7 @@ describe("workflows of several programs", () => {
           success: Schema.Int,
           idempotencyKey: ({ n }) => `${n}`
         })
-        const store = PersistedQueueStore.layer().pipe(Layer.provide(connected))
+        const store = PersistedQueueStore.layer().pipe(Layer.provide(Layer.orDie(connected)))
         const factory = PersistedQueue.layer.pipe(Layer.provide(store))
         const [one, two] = [yield* program(), yield* program()]
         const worked: Array<number> = []
