@@ -80,6 +80,17 @@ describe("workflows whose programs are killed", () => {
     assert.notMatch(readFileSync(journal, "utf8"), /refund/)
   }, 300_000)
 
+  it("are not given up for programs that died before a wait, and after it", async () => {
+    const { port, worker } = await bench()
+    const id = "unlucky"
+    await asCaller(port, Effect.andThen(Order.execute({ id }, { discard: true }), approve(id)))
+    for (const activity of ["charge", "charge", "ship", "ship"]) {
+      assert.strictEqual((await (await worker(`within ${activity} ${id}`)).ended(30_000)).signal, "SIGKILL")
+    }
+    await worker()
+    assert.strictEqual(await asCaller(port, Order.execute({ id })), resultOf(id))
+  }, 120_000)
+
   it("wait while no program runs, over a killed manager too, and go on with the next program", async () => {
     const { folder, manager, port, ran, worker } = await bench()
     const first = await worker()
