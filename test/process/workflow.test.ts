@@ -91,6 +91,26 @@ describe("workflows whose programs are killed", () => {
     assert.strictEqual(await asCaller(port, Order.execute({ id })), resultOf(id))
   }, 120_000)
 
+  it("go on elsewhere when their program was stopped for too long, which then changes nothing", async () => {
+    const { journal, port, ran, worker } = await bench()
+    const id = "stopped"
+    const stopped = await worker(`stop ship ${id}`)
+    await asCaller(port, Effect.andThen(Order.execute({ id }, { discard: true }), approve(id)))
+    await until("it is in its last activity", () => ran("ship", id, 1) === 1)
+    const heir = await worker()
+    assert.strictEqual(await asCaller(port, Order.execute({ id })), resultOf(id))
+    heir.kill("SIGTERM")
+    await heir.ended()
+    stopped.kill("SIGCONT")
+    // It works again, by itself.
+    await asCaller(port, approve("next"))
+    assert.strictEqual(await asCaller(port, Order.execute({ id: "next" })), resultOf("next"))
+    assert.deepStrictEqual([ran("charge", id, 1), ran("charge", id, 2), ran("ship", id, 1)], [1, 1, 2])
+    const lines = readFileSync(journal, "utf8").split("\n")
+    assert.strictEqual(lines.filter((line) => line === `recorded ship ${id}`).length, 1)
+    assert.notInclude(lines, `refund ${id}`)
+  }, 120_000)
+
   it("wait while no program runs, over a killed manager too, and go on with the next program", async () => {
     const { folder, manager, port, ran, worker } = await bench()
     const first = await worker()

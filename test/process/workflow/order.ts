@@ -31,17 +31,21 @@ export const places = ["within", "done", "recorded"] as const
 /** What an uninterrupted run gives. */
 export const resultOf = (id: string): string => `charged ${id} on attempt 2, packed ${id}, for kim, shipped ${id}`
 
-/** The bodies. `plan`: `place activity id`, where to kill this program. */
+/** The bodies. `plan`: `place activity id`, where to kill this program, or `stop activity id`. */
 export const bodies = (journal: string, plan: string) => {
   const note = (...words: ReadonlyArray<string | number>): void => appendFileSync(journal, `${words.join(" ")}\n`)
   const die = (...at: ReadonlyArray<string>): void => {
     if (at.join(" ") === plan) process.kill(process.pid, "SIGKILL")
+  }
+  const stop = (name: string, id: string): void => {
+    if (plan === `stop ${name} ${id}`) process.kill(process.pid, "SIGSTOP")
   }
   const noted = <A>(name: string, id: string, value: Effect.Effect<A, Gateway>) =>
     Effect.gen(function* () {
       note("run", name, id, yield* Activity.CurrentAttempt)
       yield* Effect.sleep("5 millis")
       die("within", name, id)
+      stop(name, id)
       const result = yield* value
       die("done", name, id)
       return result
