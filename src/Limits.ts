@@ -321,6 +321,19 @@ export const workerRestartsDefault = 5
 export const workerRestartsWithinMs = 60_000
 export const workerRestartBaseMs = 200
 export const workerRestartCapMs = 5_000
+/** Bodies of one workflow that a program runs at a time, default, and notes between executions that it tells at a time. */
+export const workflowConcurrencyDefault = 32
+export const workflowNotesAtOnce = 16
+/** Runs of a body that the engine itself could not bring to an end, before the execution is given up. */
+export const workflowAttemptsMax = 100
+/** Attempts to tell an execution that is not there yet: about a day. */
+export const workflowNoteAttemptsMax = 1_500
+/** How long a parent holds its worker for a child, and when it looks after one that may have ended without a word. */
+export const workflowChildWaitMs = 200
+export const workflowChildLookMs = 600_000
+export const workflowJoinedLookMs = 30_000
+/** Between two looks of a run that waits for a deferred and does other things, whether somebody has completed it. */
+export const workflowLookMs = 1_000
 /** Queues of one worker, and the weight of one. */
 export const workerQueuesMax = 256
 export const workerWeightMax = 1_000

@@ -14,8 +14,11 @@ const mark = "effect:"
 export const queueNameOf = (text: string): string => {
   if (isName.test(text) && !text.startsWith(mark)) return text
   const escaped = mark + text.replaceAll(/[^A-Za-z0-9._-]/g, (unit) => `:${digitsOf(unit)}`)
-  return escaped.length <= Limits.nameCharsMax ? escaped : `${mark}:${toHex(sha256(unitsOf(text)))}`
+  return escaped.length <= Limits.nameCharsMax ? escaped : `${mark}:${digestOf(text)}`
 }
+
+/** SHA-256 of a text, in hex: lone surrogates included. */
+export const digestOf = (text: string): string => toHex(sha256(unitsOf(text)))
 
 /** Of one UTF-16 unit: as UTF-8 all lone surrogates would be the same. */
 const digitsOf = (unit: string): string => unit.charCodeAt(0).toString(16).padStart(4, "0")

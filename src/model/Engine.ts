@@ -1274,6 +1274,8 @@ export class Engine {
     if (task.expired) return this.#expire(task, now)
     if (queue.closed === "immediate") return this.#end(task, Outcome.cancelled, task.payload, now)
     task.suspended = true
+    // It came through this far: what loses its workers is elsewhere.
+    task.lossesWhileStarted = 0
     this.#delay(task, at)
     queue.overflow?.add(task)
     this.#out.changed("suspended", task)

@@ -210,6 +210,7 @@ export class Restorer implements Visitor {
         task.suspended = true
         task.at = record.at
         task.attempt = record.attempt
+        task.lossesWhileStarted = 0
         this.#fences.delete(record.n)
         this.#holders.delete(record.n)
         return

@@ -47,6 +47,8 @@ export class Steps {
   readonly reached = new Set<string>()
   /** An older version of the handler was accepted: steps that are recorded need not be reached. */
   accepted = false
+  /** A step was refused: the lease is someone else's. */
+  lost = false
   readonly #host: StepsHost
   readonly #waits = new Set<Wait>()
   #active = 0
@@ -96,6 +98,7 @@ export class Steps {
           const most = `${Limits.entriesPerTaskMax} steps and signals, ${Limits.entryBytesPerTaskMax} bytes together`
           return Effect.fail(new StepInvalid({ step: name, reason: `a task has at most ${most}` }))
         }
+        this.lost = true
         this.#host.lost()
         return Effect.interrupt
       }),

@@ -49,7 +49,8 @@ const free = new Set([
   "Store",
   "Task",
   "TaskQueue",
-  "Worker"
+  "Worker",
+  "Workflows"
 ])
 const pure = new Set(["model", "wire", "auth"])
 

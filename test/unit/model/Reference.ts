@@ -857,6 +857,7 @@ export class Reference {
       }
       task.state = "delayed"
       task.suspended = true
+      task.losses = 0
       task.at = task.entries.length > seen ? now : now + Math.max(Limits.suspendMsMin, forMs ?? Limits.delayMsMax)
       return "ok"
     })
