@@ -4,10 +4,11 @@ import * as Schema from "effect/Schema"
 import * as Codec from "../../../src/client/Codec.ts"
 import { parseJson } from "../../../src/platform/Json.ts"
 
-const escapes = ['"', "\\", "\b", "\f", "\n", "\r", "\t", "\u0000", "\u001f", "/"]
+const one = ['"', "\\", "\b", "\f", "\n", "\r", "\t", "\u0000", "\u001f", "/"]
+const escapes = [...one, 'a"', "a\\", "a\n", 'é"', "\\u", '\\"', "ab\t", "ab\\"]
 
 describe("parseJson", () => {
-  it("reads every key of one escaped character, whatever was parsed before", () => {
+  it("reads every key with an escape, whatever was parsed before", () => {
     for (const before of escapes) {
       for (const key of escapes) {
         for (const shape of [{}, { h: 1 }, { h: 1, deep: [{ x: "\\" }] }]) {
@@ -29,7 +30,7 @@ describe("parseJson", () => {
     ]
     for (const text of values) assert.strictEqual(JSON.stringify(parseJson(text)), JSON.stringify(JSON.parse(text)))
     assert.strictEqual(Object.getPrototypeOf(parseJson('{"__proto__":{"\\n":1}}')), Object.prototype)
-    assert.throws(() => parseJson('{"\\n":'), SyntaxError)
+    for (const text of ['{"\\n":', '"\\"\\"'.repeat(1_000), "\\"]) assert.throws(() => parseJson(text), SyntaxError)
   })
 
   it("keeps the keys of a payload", () => {
