@@ -7,12 +7,18 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import * as http from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Client from "../../src/Client.ts"
 import * as Download from "../../src/crawl/Download.ts"
+import * as Manager from "../../src/Manager.ts"
+import * as Store from "../../src/Store.ts"
 import { deterministic } from "../unit/crawl/faultServer.ts"
-import { fixture, type Program, start, stopAll, temporaryFolder, until } from "./support.ts"
+import { Files } from "./fixtures/downloadQueue.ts"
+import { fixture, key, type Program, start, stopAll, temporaryFolder, until } from "./support.ts"
 
 const size = 200_000_000
 const body = deterministic(size)
@@ -139,4 +145,63 @@ describe("a worker that is killed with SIGKILL at 90 % of 200 MB", () => {
     assert.strictEqual(await Effect.runPromise(swept), 1)
     assert.deepStrictEqual(readdirSync(directory), ["file.bin"])
   })
+})
+
+describe("a worker of a manager that is killed with SIGKILL at 90 % of 200 MB", () => {
+  const outcomeOf = async (shared: boolean) => {
+    const url = await listening
+    const listeningManager = Manager.layerTcp({ port: 0, auth: { key } }).pipe(
+      Layer.provideMerge(Manager.layer({ queues: [Files] })),
+      Layer.provide(Store.layerSqlite({ directory: join(temporaryFolder(), "data") }))
+    )
+    const first = temporaryFolder()
+    const second = shared ? first : temporaryFolder()
+    const watched = watch(join(second, "file.bin"))
+    requests.length = 0
+    gate = size * 0.97
+    const program = Effect.flatMap(Manager.Listening, ({ address }) => {
+      const port = address._tag === "Tcp" ? address.port : 0
+      const worker = (folder: string): Program => start(fixture("downloadWorker.ts"), [String(port), folder])
+      return Effect.gen(function* () {
+        const { taskId } = yield* Files.put(url)
+        const killed = worker(first)
+        yield* Effect.promise(() => until("it has 90 % of the file", () => temporaryBytes(first) >= size * 0.9, 45_000))
+        // With a heartbeat, not at once: what the manager knows by now is what the next attempt goes on from.
+        yield* Effect.promise(() => sleep(1_500))
+        const [task] = (yield* Files.browse({ state: "leased" })).tasks
+        killed.kill("SIGKILL")
+        yield* Effect.promise(() => killed.ended())
+        gate = size
+        requests.length = 0
+        const other = worker(second)
+        const outcome = yield* Files.outcome(taskId)
+        other.kill("SIGTERM")
+        yield* Effect.promise(() => other.ended())
+        return { outcome, progress: task?.progress ?? 0 }
+      }).pipe(Effect.scoped, Effect.provide(Client.layerTcp({ port, auth: { key } })))
+    }).pipe(Effect.provide(listeningManager))
+    const { outcome, progress } = await Effect.runPromise(program)
+    const { looks, wrong } = watched()
+    assert.deepStrictEqual(wrong, [])
+    assert.isAbove(looks, 100)
+    assert.strictEqual(hashOf(readFileSync(join(second, "file.bin"))), hash)
+    assert.strictEqual(temporaryBytes(second), 0)
+    // Told once a second, while bytes come.
+    assert.isAbove(progress, 0.5)
+    if (outcome._tag !== "Success") throw new Error(JSON.stringify(outcome))
+    const { attempt, bytes, from, sha256 } = outcome.result
+    assert.deepStrictEqual([bytes, sha256, attempt], [size, hash, 2])
+    return { from, sent: requests.reduce((sum, { sent }) => sum + sent, 0) }
+  }
+
+  it("is followed by another that goes on from the checkpoint at the manager, at 85 % or more", async () => {
+    const { from, sent } = await outcomeOf(true)
+    assert.isAtLeast(from, size * 0.85)
+    assert.isAtMost(sent, size * 0.15)
+  }, 120_000)
+
+  it("is followed by another that begins again where it has not the folder", async () => {
+    const { sent } = await outcomeOf(false)
+    assert.isAtLeast(sent, size)
+  }, 120_000)
 })

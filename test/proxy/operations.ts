@@ -11,9 +11,21 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type Client, type Errors, SharedCounter, SharedDict, SharedSet, TaskQueue, Worker } from "millrace"
+import {
+  type Client,
+  type Errors,
+  SharedCounter,
+  SharedDict,
+  SharedSet,
+  Signal,
+  Step,
+  TaskQueue,
+  Worker
+} from "millrace"
 
 class Failed extends Schema.TaggedError<Failed>()("Failed", { why: Schema.String }) {}
+
+const Told = Signal.make("told", Schema.Int)
 
 const queueOf = (name: string) =>
   TaskQueue.make(name, {
@@ -342,6 +354,53 @@ export const operations: ReadonlyArray<Operation> = [
     "removeRepeat",
     ({ q }) => Effect.as(q.repeat("r", { every: "1 hour" }, 1), answers(q.removeRepeat("r"), true)),
     ({ q }) => Effect.map(q.repeats, ({ length }) => 1 - length)
+  ),
+  // ---- progress
+  op(
+    "signal",
+    ({ q }) => Effect.map(q.put(1), ({ taskId }) => q.signal(taskId, Told, 5)),
+    ({ q }) => Effect.map(q.browse(), ({ tasks }) => tasks[0]?.entries ?? 0)
+  ),
+  op(
+    "find",
+    ({ q }) =>
+      Effect.as(
+        q.put(1, { id: "one" }),
+        answers(
+          Effect.map(q.find("one"), (found) => found?.state),
+          "ready"
+        )
+      ),
+    reads
+  ),
+  op(
+    "a worker with a step and a checkpoint",
+    ({ q }) =>
+      Effect.as(
+        Worker.start(
+          q,
+          Effect.fnUntraced(function* (task) {
+            yield* Effect.orDie(task.saveCheckpoint(1))
+            return yield* Effect.orDie(Step.run("step", Schema.String, Effect.succeed("done")))
+          })
+        ),
+        answers(q.putWait(1), "done")
+      ),
+    counted(({ done }) => done)
+  ),
+  op(
+    "outcomesAs",
+    ({ q }) =>
+      Effect.gen(function* () {
+        yield* Worker.start(q, () => Effect.succeed("done"))
+        const read = q.outcomesAs("reader").pipe(Stream.take(1), Stream.runCollect)
+        yield* q.putWait(1)
+        return answers(
+          Effect.map(read, ({ length }) => length),
+          1
+        )
+      }),
+    reads
   ),
   // ---- shared objects
   plain(

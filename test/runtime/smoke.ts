@@ -10,11 +10,12 @@ import process from "node:process"
 import { fileURLToPath } from "node:url"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Layer, Schema, Stream } from "effect"
+import { Activity, DurableDeferred, Workflow } from "effect/workflow"
 import { startSite } from "../../examples/sample-site/site.ts"
 import { fingerprintOf, makeCertificate } from "../../src/auth/Certificate.ts"
 import { encodeJoin } from "../../src/auth/Join.ts"
 import { runCrawl } from "../../src/cli/runCrawl.ts"
-import { Client, Manager, Store, TaskQueue, Worker } from "../../src/index.ts"
+import { Client, Manager, Signal, Step, Store, TaskQueue, Worker, Workflows } from "../../src/index.ts"
 import { makeSigningKey, randomBytes } from "../../src/platform/Crypto.ts"
 
 const key = "smoke-0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
@@ -102,6 +103,76 @@ const queues = Effect.gen(function* () {
   )
 )
 
+const Told = Signal.make("told", Schema.String)
+const Long = TaskQueue.make("long", {
+  payload: Schema.Int,
+  result: Schema.String,
+  checkpoint: Schema.Int,
+  policy: { backoff: { base: 0, jitter: 0 } }
+})
+const Order = Workflow.make("Order", {
+  payload: { id: Schema.String },
+  success: Schema.String,
+  idempotencyKey: ({ id }) => id
+})
+const Approval = DurableDeferred.make("Approval", { success: Schema.String })
+
+/** Over SQLite of this runtime. */
+const resumable = Effect.gen(function* () {
+  let ran = 0
+  const worker = Worker.layer(
+    Long,
+    Effect.fnUntraced(function* (task) {
+      yield* task.saveCheckpoint(task.attempt)
+      const n = yield* Step.run(
+        "once",
+        Schema.Int,
+        Effect.sync(() => ++ran)
+      )
+      if (task.attempt === 1) return yield* Effect.die("the first attempt")
+      const told = yield* Step.waitFor(Told)
+      return `${n} ${told} ${task.checkpoint}`
+    })
+  )
+  yield* Effect.gen(function* () {
+    const { taskId } = yield* Long.put(1)
+    yield* Effect.repeat(Long.browse({ state: "delayed" }), {
+      until: ({ tasks }) => tasks.some(({ suspended }) => suspended),
+      times: 2_000
+    })
+    yield* Long.signal(taskId, Told, "hello")
+    const outcome = yield* Long.outcome(taskId)
+    assert.equal(outcome._tag === "Success" && outcome.result, "1 hello 2")
+    assert.equal(ran, 1)
+  }).pipe(Effect.provide(worker))
+  check("a step that is recorded, a wait without a worker, a signal, a checkpoint, over SQLite")
+  let charged = 0
+  const body = Order.toLayer(
+    Effect.fnUntraced(function* ({ id }) {
+      const charge = Effect.sync(() => `${id} ${++charged}`)
+      const receipt = yield* Activity.make({ name: "charge", success: Schema.String, execute: charge })
+      return `${receipt} ${yield* DurableDeferred.await(Approval)}`
+    })
+  )
+  const engine = Workflows.layer()
+  yield* Effect.gen(function* () {
+    yield* Order.execute({ id: "o" }, { discard: true })
+    const token = yield* DurableDeferred.tokenFromPayload(Approval, { workflow: Order, payload: { id: "o" } })
+    yield* DurableDeferred.succeed(Approval, { token, value: "approved" })
+    assert.equal(yield* Order.execute({ id: "o" }), "o 1 approved")
+  }).pipe(Effect.provide(body.pipe(Layer.provideMerge(engine))))
+  check("a workflow of Effect's at a manager")
+})
+
+const atManager = Effect.suspend(() => {
+  const directory = mkdtempSync(join(tmpdir(), "millrace-smoke-"))
+  const manager = Manager.layer({ queues: [Long] }).pipe(Layer.provide(Store.layerSqlite({ directory })))
+  return Effect.ensuring(
+    Effect.provide(resumable, manager),
+    Effect.sync(() => rmSync(directory, { recursive: true }))
+  )
+})
+
 const crawl = Effect.gen(function* () {
   const out = mkdtempSync(join(tmpdir(), "millrace-smoke-"))
   const site = yield* Effect.promise(() => startSite({ port: 0 }))
@@ -120,6 +191,6 @@ const crawl = Effect.gen(function* () {
   check(`a crawl of the sample site with two worker processes (${report.seconds} s)`)
 })
 
-await Effect.runPromise(Effect.andThen(queues, crawl))
+await Effect.runPromise(Effect.andThen(queues, Effect.andThen(atManager, crawl)))
 console.log(`${passed} checks passed`)
-process.exit(passed === 6 ? 0 : 1)
+process.exit(passed === 8 ? 0 : 1)
