@@ -4,6 +4,7 @@
  * Requests are answered in the order in which they were made. A thread that ends before it was asked to ends every
  * request that waits.
  */
+import { setImmediate } from "node:timers"
 import { parentPort, Worker, workerData } from "node:worker_threads"
 
 export interface Thread<Request, Answer> {
@@ -66,6 +67,12 @@ export const serveThread = <Data, Request, Answer>(
     const { after, answer, end, transfer } = serve(request)
     port.postMessage(answer, transfer)
     after?.()
-    if (end === true) port.close()
+    if (end === true) close(port)
   })
+}
+
+/** Deno's port has no `close`; a thread there ends itself as a worker of the web does. */
+const close = (port: { readonly close?: () => void }): void => {
+  if (typeof port.close === "function") return port.close()
+  setImmediate(() => (globalThis as { readonly close?: () => void }).close?.())
 }
