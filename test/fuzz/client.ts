@@ -23,7 +23,10 @@ import type { Connection, Handler } from "../../src/platform/Network.ts"
 import * as SharedCounter from "../../src/SharedCounter.ts"
 import * as SharedDict from "../../src/SharedDict.ts"
 import * as SharedSet from "../../src/SharedSet.ts"
+import * as Signal from "../../src/Signal.ts"
+import * as Step from "../../src/Step.ts"
 import * as TaskQueue from "../../src/TaskQueue.ts"
+import * as Worker from "../../src/Worker.ts"
 import { concat, Malformed, Reader } from "../../src/wire/Bytes.ts"
 import * as ClientMessages from "../../src/wire/ClientMessages.ts"
 import { FrameReader, frame } from "../../src/wire/Frames.ts"
@@ -68,7 +71,11 @@ const usual: Readonly<Record<number, ReadonlyArray<keyof typeof managerMessages>
   [C.count]: ["counter"],
   [C.countSet]: ["counter"],
   [C.dictGet]: ["entries"],
-  [C.dictWrite]: ["written"]
+  [C.dictWrite]: ["written"],
+  [C.signal]: ["done"],
+  [C.find]: ["found"],
+  [C.subscribe]: ["streaming", "deliver"],
+  [C.step]: ["done", "items"]
 }
 
 type Known = "ConnectFailed" | "AuthenticationFailed" | "VersionUnsupported" | "ProtocolViolated"
@@ -286,7 +293,8 @@ class Hostile {
   }
 }
 
-const queue = TaskQueue.make("fuzzed", { payload: Schema.Int, result: Schema.Int })
+const queue = TaskQueue.make("fuzzed", { payload: Schema.Int, result: Schema.Int, checkpoint: Schema.Int })
+const told = Signal.make("told", Schema.Int)
 const set = SharedSet.make("fuzzed-set")
 const dict = SharedDict.make("fuzzed-dict", { value: Schema.Int })
 const counter = SharedCounter.make("fuzzed-counter")
@@ -305,7 +313,25 @@ const operations: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }
   set.has("a"),
   dict.get("k"),
   dict.set("k", 1),
-  counter.increment(3)
+  counter.increment(3),
+  queue.signal("a0a1a2a3a4a5a6a70000000000000001", told, 1),
+  queue.signal({ id: "one" }, told, 1),
+  queue.find("one"),
+  queue.browse(),
+  queue.outcome("a0a1a2a3a4a5a6a70000000000000001", { timeout: 0 }),
+  Effect.scoped(
+    Effect.andThen(
+      Worker.start(
+        queue,
+        Effect.fnUntraced(function* (task) {
+          yield* task.saveCheckpoint(task.checkpoint ?? 1)
+          return yield* Step.run("step", Schema.Int, Effect.succeed(1))
+        }),
+        { grace: 0, restart: { intensity: 0 } }
+      ),
+      Effect.sleep("5 millis")
+    )
+  )
 ]
 
 /** For an answer that never comes. */
