@@ -16,7 +16,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import { Client, type ClientShape, requestErrorOf, unexpected } from "../client/Client.ts"
 import type { TaskQueue } from "../client/TaskQueue.ts"
 import { LimitExceeded, type RequestError } from "../Errors.ts"
@@ -140,7 +141,13 @@ export const startMany = Effect.fnUntraced(function* <Env>(
   const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
   const { grace = Limits.graceMsDefault, restart = {} } = options
   const shared: Shared = { slots: new Slots(concurrency), grace, restart }
-  const running = yield* Effect.forEach(members, (member) => member.run(shared), { concurrency: "unbounded" })
+  // Each in a scope of its own: they stop at the same time, within one grace period.
+  const scopes = yield* Scope.fork(yield* Effect.scope, "parallel")
+  const running = yield* Effect.forEach(
+    members,
+    (member) => Effect.flatMap(Scope.fork(scopes), (own) => Scope.provide(member.run(shared), own)),
+    { concurrency: "unbounded" }
+  )
   return { gaveUp: Effect.raceAllFirst(running.map(({ gaveUp }) => gaveUp)) }
 })
 
@@ -179,7 +186,7 @@ const startOne = Effect.fnUntraced(function* <P, R, E, C, Env>(
     log
   )
   const { link } = client
-  const subscribe = Effect.flatMap(client.open(queue), (opened) =>
+  const subscribeNow = Effect.flatMap(client.open(queue), (opened) =>
     Effect.callback<void, RequestError>((resume) =>
       runner.subscribe(opened.id, (answer) => {
         if (answer instanceof Error) resume(Effect.fail(answer))
@@ -189,6 +196,9 @@ const startOne = Effect.fnUntraced(function* <P, R, E, C, Env>(
       })
     )
   )
+  // One at a time: a connection that comes back while another try is under way would subscribe twice, with twice the credit.
+  const subscribing = yield* Semaphore.make(1)
+  const subscribe = subscribing.withPermits(1)(Effect.suspend(() => (runner.subscribed ? Effect.void : subscribeNow)))
   const restarts = new Restarts(restart, clock)
   const giveUp = (error: RequestError): Effect.Effect<void> =>
     Effect.andThen(
