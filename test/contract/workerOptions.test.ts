@@ -17,6 +17,9 @@ class Bad extends Schema.TaggedError<Bad>()("Bad", { why: Schema.String }) {}
 
 const listeningAt = (port: number) => Manager.layerTcp({ port, auth }).pipe(Layer.provideMerge(inProcess))
 
+class One extends Context.Service<One, { readonly n: number }>()("One") {}
+class Two extends Context.Service<Two, number>()("Two") {}
+
 let names = 0
 const queueOf = (policy: TaskQueue.PolicyOptions = {}, name = `options-${++names}`) =>
   TaskQueue.make(name, {
@@ -155,7 +158,7 @@ describe("time-outs and schedules of a worker", () => {
         }
         const weight = yield* Effect.flip(Worker.startMany([Worker.member(q, handler, { weight: 0 })]))
         assert.isTrue(weight._tag === "LimitExceeded" && weight.limit === "weight")
-        assert.strictEqual((yield* Effect.flip(Worker.startMany<never>([])))._tag, "LimitExceeded")
+        assert.strictEqual((yield* Effect.flip(Worker.startMany([])))._tag, "LimitExceeded")
       })
     )
   })
@@ -232,6 +235,19 @@ describe("one worker for several queues", () => {
         yield* all("ready", 1)
         yield* Deferred.succeed(done, undefined)
         yield* Fiber.join(closing)
+      })
+    )
+
+    it.effect("may have handlers that need different things, and says so in its type", () =>
+      Effect.gen(function* () {
+        const [a, b] = [queueOf(), queueOf()]
+        const members = [Worker.member(a, () => Effect.map(One, ({ n }) => n)), Worker.member(b, () => Two)] as const
+        // @ts-expect-error It needs `Two` as well.
+        const missing: Layer.Layer<never, Errors.RequestError, Client.Client | One> = Worker.layerMany(members)
+        assert.isDefined(missing)
+        const layer: Layer.Layer<never, Errors.RequestError, Client.Client | One | Two> = Worker.layerMany(members)
+        yield* Layer.build(Layer.provide(layer, [Layer.succeed(One, { n: 1 }), Layer.succeed(Two, 2)]))
+        assert.deepStrictEqual([yield* a.putWait(0), yield* b.putWait(0)], [1, 2])
       })
     )
 
