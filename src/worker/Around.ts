@@ -7,8 +7,8 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { make as makeCodec } from "../client/Codec.ts"
 import { replayed } from "./Step.ts"
-import { CurrentTask } from "./Steps.ts"
-import { AttemptTimedOut, boundedMs, Kill, Release, RetryAfter } from "./Task.ts"
+import { began, CurrentTask } from "./Steps.ts"
+import { AttemptTimedOut, boundedMs, isLostContact, Kill, Release, RetryAfter, textOf } from "./Task.ts"
 
 export interface AroundOptions {
   readonly timeoutMs: number | undefined
@@ -35,7 +35,6 @@ export const around = ({ overallMs, retry, timeoutMs }: AroundOptions): Around =
 }
 
 const numbers = makeCodec(Schema.Number)
-const began = "$began"
 
 const withinOverall = <A, E, R>(handled: Effect.Effect<A, E, R>, overallMs: number) =>
   Effect.flatMap(CurrentTask, ({ steps }) =>
@@ -56,11 +55,12 @@ const scheduled = <A, E, R>(
   retry: Schedule.Schedule<unknown, never>
 ) =>
   Effect.catch(handled, (error): Effect.Effect<A, E | Kill | RetryAfter> => {
-    if (error instanceof Kill || error instanceof RetryAfter || error instanceof Release) return Effect.fail(error)
+    const isControl = error instanceof Kill || error instanceof RetryAfter || error instanceof Release
+    if (isControl || isLostContact(error)) return Effect.fail(error)
     return Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const step = yield* Schedule.toStep(retry)
-      const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+      const reason = textOf(error)
       let delay = Duration.zero
       for (let i = 0; i < attempt; i++) {
         const next = yield* Pull.catchDone(

@@ -20,15 +20,7 @@ import { Collected, type Collecting } from "../client/CommitEffects.ts"
 import type { Resident, Settle } from "../client/Link.ts"
 import { type TaskQueue, taskIdOf } from "../client/TaskQueue.ts"
 import { isUntraced, spanOf } from "../client/Trace.ts"
-import {
-  ConnectFailed,
-  ConnectionLost,
-  Draining,
-  DurabilityMixed,
-  type PayloadInvalid,
-  type PayloadTooLarge,
-  StepChanged
-} from "../Errors.ts"
+import { DurabilityMixed, type PayloadInvalid, type PayloadTooLarge, StepChanged } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import { Code } from "../model/Refusal.ts"
 import { Reason } from "../model/Task.ts"
@@ -43,11 +35,13 @@ import {
   AttemptTimedOut,
   boundedMs,
   type Control,
+  isLostContact,
   Kill,
   type PutChildError,
   Release,
   RetryAfter,
-  type Task
+  type Task,
+  textOf
 } from "./Task.ts"
 
 export type Handler<P, R, E, Env, C = unknown> = (
@@ -342,7 +336,8 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
       this.#ends = []
     }
     this.#reported.clear()
-    if (this.#ends.length > 0) this.#schedule()
+    // What has begun without a connection was not said either.
+    if (this.#ends.length > 0 || this.#unannounced.length > 0) this.#schedule()
   }
 
   // ---- running
@@ -520,7 +515,7 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
     }
     if (isLostContact(error)) return { _tag: "Release", task, fence }
     const bytes = this.#queue.error.encode(error as E)
-    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+    const text = textOf(error)
     if (bytes instanceof CodecFault) {
       return failureOf(running, Reason.defect, `a failure outside the queue's error Schema: ${text}`)
     }
@@ -732,10 +727,6 @@ const failureOf = (
   fence,
   failure: { reason, error, text: text.slice(0, Limits.reasonBytesMax / 4), retryAfterMs }
 })
-
-/** Lost contact is not failure: the task did nothing wrong. */
-const isLostContact = (error: unknown): boolean =>
-  error instanceof ConnectionLost || error instanceof ConnectFailed || error instanceof Draining
 
 /** What a running task needs of its queue. */
 type Checkpointed<C> = OpenableQueue & Pick<TaskQueue<never, never, never, C>, "decodeCheckpoint" | "encodeCheckpoint">

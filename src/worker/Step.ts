@@ -93,7 +93,9 @@ export function waitFor<A>(
       const [due, over] = [`wait for ${signal.name}`, `no ${signal.name}`]
       steps.reached.add(due).add(over)
       for (const [name, value] of steps.entries) {
-        if (name === over) return yield* new TimedOut({ operation: `waiting for signal "${signal.name}"` })
+        // Of an earlier wait with a time-out: this one has none.
+        if (name === over && timeout !== undefined)
+          return yield* new TimedOut({ operation: `waiting for signal "${signal.name}"` })
         if (name === signal.entry) return yield* decoded(signal.name, signal.codec, value)
       }
       if (timeout === undefined) return yield* steps.wait(undefined)
@@ -228,7 +230,8 @@ const dueOf = Effect.fnUntraced(function* (steps: Steps, name: string, duration:
 const until = Effect.fnUntraced(function* (steps: Steps, dueAt: number) {
   const left = dueAt - (yield* Clock.currentTimeMillis)
   if (left >= shortMs) return yield* steps.wait(dueAt)
-  if (left > 0) yield* Effect.sleep(left)
+  // Another wait may be longer: what follows this one would wait as long.
+  if (left > 0) yield* steps.active(Effect.sleep(left))
 })
 
 const accept = (

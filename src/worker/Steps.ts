@@ -38,8 +38,11 @@ interface Wait {
   readonly clock: Clock.Clock
 }
 
-/** Not a signal. */
-export const isStep = (entry: string): boolean => entry[0] !== "!"
+/** When the first attempt began: kept by a worker with `overall`, which the next worker may be without. */
+export const began = "$began"
+
+/** Recorded by the handler: no signal, and nothing of the worker's own. */
+export const isStep = (entry: string): boolean => entry[0] !== "!" && entry !== began
 
 export class Steps {
   readonly entries: Map<string, Uint8Array>
@@ -68,10 +71,11 @@ export class Steps {
 
   /** Runs what must not be cut by a suspension. */
   active<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.suspend(() => {
+    // Uninterruptible between the two: a count that is not taken back keeps the handler from ever being suspended.
+    return Effect.uninterruptibleMask((restore) => {
       this.#active++
       return Effect.ensuring(
-        effect,
+        restore(effect),
         Effect.sync(() => {
           this.#active--
           this.#look()

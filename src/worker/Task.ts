@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { CollectError, Collecting } from "../client/CommitEffects.ts"
-import type { PayloadInvalid, PayloadTooLarge } from "../Errors.ts"
+import { ConnectFailed, ConnectionLost, Draining, type PayloadInvalid, type PayloadTooLarge } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
 import type { StepError } from "./Step.ts"
 
@@ -88,6 +88,19 @@ export const retryAfter = (
 ): Effect.Effect<never, RetryAfter> => {
   const fields = { ms: boundedMs(duration), reason, lane: options.lane === true }
   return Effect.fail(error === undefined ? new RetryAfter(fields) : new RetryAfter({ ...fields, error }))
+}
+
+/** @internal Lost contact is not failure: the task did nothing wrong. */
+export const isLostContact = (error: unknown): boolean =>
+  error instanceof ConnectionLost || error instanceof ConnectFailed || error instanceof Draining
+
+/** @internal Of whatever a handler has failed with: an object may be without a text, or throw for it. */
+export const textOf = (error: unknown): string => {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  } catch {
+    return "an error that cannot be shown as text"
+  }
 }
 
 /** @internal Whole milliseconds that the protocol can carry. */

@@ -16,7 +16,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import { Client, type ClientShape, requestErrorOf, unexpected } from "../client/Client.ts"
 import type { TaskQueue } from "../client/TaskQueue.ts"
 import { LimitExceeded, type RequestError } from "../Errors.ts"
@@ -104,6 +105,13 @@ interface Shared {
   readonly restart: RestartPolicy
 }
 
+/** What the handlers of all of them need. */
+type NeedsOf<Members extends ReadonlyArray<Member<unknown>>> = [Members[number]] extends [never]
+  ? never
+  : Members[number] extends Member<infer Env>
+    ? Env
+    : never
+
 type HandlerEnv<Env> = Exclude<Env, Scope.Scope | CurrentTask>
 
 /** One of the queues of `startMany`. `weight`, default 1: its share of the handlers when others have work too. */
@@ -132,15 +140,24 @@ export const start = <P, R, E, C, Env>(
  * Runs one worker for several queues, which share its handlers: a free one takes a task of the queue that has the fewest
  * running for its weight. Returns when it has subscribed to all.
  */
-export const startMany = Effect.fnUntraced(function* <Env>(
-  members: ReadonlyArray<Member<Env>>,
+export const startMany = Effect.fnUntraced(function* <const Members extends ReadonlyArray<Member<unknown>>>(
+  members: Members,
   options: SharedOptions = {}
-): Effect.fn.Return<Running, RequestError, Client | Env | Scope.Scope> {
+): Effect.fn.Return<Running, RequestError, Client | NeedsOf<Members> | Scope.Scope> {
   yield* bounded("queues of a worker", members.length, 1, Limits.workerQueuesMax)
   const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
   const { grace = Limits.graceMsDefault, restart = {} } = options
   const shared: Shared = { slots: new Slots(concurrency), grace, restart }
-  const running = yield* Effect.forEach(members, (member) => member.run(shared), { concurrency: "unbounded" })
+  // Each in a scope of its own: they stop at the same time, within one grace period.
+  const scopes = yield* Scope.fork(yield* Effect.scope, "parallel")
+  const running = yield* Effect.forEach(
+    members,
+    (member: Members[number]) => {
+      const run = member.run(shared) as Effect.Effect<Running, RequestError, Client | NeedsOf<Members> | Scope.Scope>
+      return Effect.flatMap(Scope.fork(scopes), (own) => Scope.provide(run, own))
+    },
+    { concurrency: "unbounded" }
+  )
   return { gaveUp: Effect.raceAllFirst(running.map(({ gaveUp }) => gaveUp)) }
 })
 
@@ -179,7 +196,7 @@ const startOne = Effect.fnUntraced(function* <P, R, E, C, Env>(
     log
   )
   const { link } = client
-  const subscribe = Effect.flatMap(client.open(queue), (opened) =>
+  const subscribeNow = Effect.flatMap(client.open(queue), (opened) =>
     Effect.callback<void, RequestError>((resume) =>
       runner.subscribe(opened.id, (answer) => {
         if (answer instanceof Error) resume(Effect.fail(answer))
@@ -189,6 +206,9 @@ const startOne = Effect.fnUntraced(function* <P, R, E, C, Env>(
       })
     )
   )
+  // One at a time: a connection that comes back while another try is under way would subscribe twice, with twice the credit.
+  const subscribing = yield* Semaphore.make(1)
+  const subscribe = subscribing.withPermits(1)(Effect.suspend(() => (runner.subscribed ? Effect.void : subscribeNow)))
   const restarts = new Restarts(restart, clock)
   const giveUp = (error: RequestError): Effect.Effect<void> =>
     Effect.andThen(
@@ -306,14 +326,14 @@ export const layer = <P, R, E, C, Env>(
   Layer.effectDiscard(start(queue, handler, options)) as Layer.Layer<never, RequestError, Client | HandlerEnv<Env>>
 
 /** One worker for several queues as a layer. */
-export const layerMany = <Env>(
-  members: ReadonlyArray<Member<Env>>,
+export const layerMany = <const Members extends ReadonlyArray<Member<unknown>>>(
+  members: Members,
   options?: SharedOptions
-): Layer.Layer<never, RequestError, Client | Exclude<Env, Scope.Scope>> =>
+): Layer.Layer<never, RequestError, Client | Exclude<NeedsOf<Members>, Scope.Scope>> =>
   Layer.effectDiscard(startMany(members, options)) as Layer.Layer<
     never,
     RequestError,
-    Client | Exclude<Env, Scope.Scope>
+    Client | Exclude<NeedsOf<Members>, Scope.Scope>
   >
 
 /** A worker as an effect that ends only when the worker gives up. */

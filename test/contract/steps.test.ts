@@ -253,6 +253,41 @@ describe("steps, over TCP", () => {
       })
     )
 
+    it.effect("a short wait beside a long one ends when it is over", () =>
+      Effect.gen(function* () {
+        const q = queueOf({ maxAttempts: 1 })
+        yield* Worker.start(q, () =>
+          Effect.raceFirst(
+            Effect.as(Step.waitFor(Approved), ["told"]),
+            Effect.as(Step.sleep("short", "300 millis"), ["slept"])
+          )
+        )
+        const result = yield* Effect.timeoutOption(q.putWait(1), "10 seconds")
+        assert.deepStrictEqual(result._tag === "Some" ? result.value : "it waits for the signal", ["slept"])
+      })
+    )
+
+    it.effect("a wait without a time-out goes on after one that timed out", () =>
+      Effect.gen(function* () {
+        const q = queueOf({ maxAttempts: 1 })
+        yield* Worker.start(
+          q,
+          Effect.fnUntraced(function* () {
+            const first = yield* Effect.result(Step.waitFor(Approved, { timeout: "10 millis" }))
+            return [first._tag, `${yield* Step.waitFor(Approved)}`]
+          })
+        )
+        const { taskId } = yield* q.put(1)
+        yield* eventually(
+          Effect.map(q.browse({}), (page) => page.tasks.some(({ entries, suspended }) => suspended && entries === 2)),
+          "it waits once more"
+        )
+        yield* q.signal(taskId, Approved, true)
+        const outcome = yield* q.outcome(taskId)
+        assert.deepStrictEqual(outcome._tag === "Success" ? outcome.result : outcome, ["Failure", "true"])
+      })
+    )
+
     it.effect("checkpoints of many tasks and workers all arrive, however large they are together", () =>
       Effect.gen(function* () {
         const client = yield* Client.Client

@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { Client, Limits, Manager, Step, TaskQueue, Worker } from "millrace"
+import { Client, Errors, Limits, Manager, Step, TaskQueue, Worker } from "millrace"
 import { Prefetch } from "../../src/worker/Prefetch.ts"
 import { auth, inProcess, overTcp } from "./layers.ts"
 import { eventually } from "./queue.ts"
@@ -16,6 +16,9 @@ import { eventually } from "./queue.ts"
 class Bad extends Schema.TaggedError<Bad>()("Bad", { why: Schema.String }) {}
 
 const listeningAt = (port: number) => Manager.layerTcp({ port, auth }).pipe(Layer.provideMerge(inProcess))
+
+class One extends Context.Service<One, { readonly n: number }>()("One") {}
+class Two extends Context.Service<Two, number>()("Two") {}
 
 let names = 0
 const queueOf = (policy: TaskQueue.PolicyOptions = {}, name = `options-${++names}`) =>
@@ -86,6 +89,59 @@ describe("time-outs and schedules of a worker", () => {
       })
     )
 
+    it.effect(
+      "the time of all attempts is no step of the handler: it may name a version, and go without that option",
+      () =>
+        Effect.gen(function* () {
+          const q = queueOf({ maxAttempts: 3, backoff: { base: 200, jitter: 0 } })
+          const first = yield* Scope.make()
+          yield* Worker.start(q, () => Effect.andThen(Step.version(1), Effect.fail(new Bad({ why: "first" }))), {
+            overall: "1 hour"
+          }).pipe(Scope.provide(first))
+          const { taskId } = yield* q.put(1)
+          yield* eventually(
+            Effect.map(q.browse({}), ({ tasks }) => tasks.some(({ reasons }) => reasons.length === 1)),
+            "it failed"
+          )
+          yield* Scope.close(first, Exit.void)
+          yield* Worker.start(q, () => Step.version(1))
+          const outcome = yield* q.outcome(taskId)
+          assert.deepStrictEqual(outcome._tag === "Success" ? [outcome.result, outcome.attempts] : outcome, [1, 2])
+        })
+    )
+
+    it.effect("lost contact is no failure that a schedule counts", () =>
+      Effect.gen(function* () {
+        const q = queueOf({ maxAttempts: 1 })
+        let runs = 0
+        yield* Worker.start(
+          q,
+          (task) =>
+            Effect.suspend(() =>
+              ++runs === 1
+                ? Effect.fail(new Errors.ConnectionLost({ address: "there", reason: "cut" }))
+                : Effect.succeed(task.attempt)
+            ),
+          { retry: Schedule.recurs(0) }
+        )
+        assert.strictEqual(yield* q.putWait(1), 1)
+      })
+    )
+
+    it.effect("a failure that cannot be shown as text ends the attempt like any other", () =>
+      Effect.gen(function* () {
+        for (const retry of [undefined, Schedule.recurs(0)]) {
+          const q = queueOf({ maxAttempts: 1 })
+          yield* Worker.start(q, () => Effect.fail(Object.create(null) as Bad), { retry })
+          const dead = yield* Effect.flip(q.putWait(1))
+          assert.isTrue(dead._tag === "TaskDead" && dead.reasons[0]!.includes("cannot be shown"), `${dead}`)
+          const died = queueOf({ maxAttempts: 1 })
+          yield* Worker.start(died, () => Effect.die(Object.create(null)), { retry })
+          assert.strictEqual((yield* Effect.flip(died.putWait(1)))._tag, "TaskDead")
+        }
+      })
+    )
+
     it.effect("options out of range are refused by name", () =>
       Effect.gen(function* () {
         const q = queueOf()
@@ -102,7 +158,7 @@ describe("time-outs and schedules of a worker", () => {
         }
         const weight = yield* Effect.flip(Worker.startMany([Worker.member(q, handler, { weight: 0 })]))
         assert.isTrue(weight._tag === "LimitExceeded" && weight.limit === "weight")
-        assert.strictEqual((yield* Effect.flip(Worker.startMany<never>([])))._tag, "LimitExceeded")
+        assert.strictEqual((yield* Effect.flip(Worker.startMany([])))._tag, "LimitExceeded")
       })
     )
   })
@@ -141,6 +197,57 @@ describe("one worker for several queues", () => {
         const mean = [0, 1, 2].map((i) => samples.reduce((sum, sample) => sum + sample[i]!, 0) / samples.length)
         // By weight 2, 4 and 8 of 14; the first tasks came before the others' did.
         assert.isTrue(mean[2]! > 1.5 * mean[1]! && mean[1]! > 1.5 * mean[0]!, mean.join())
+      })
+    )
+
+    it.effect("stops all of them at once, within one grace period", () =>
+      Effect.gen(function* () {
+        const queues = [queueOf(), queueOf()] as const
+        const done = yield* Deferred.make<void>()
+        let running = 0
+        const handler = () =>
+          Effect.suspend(() => {
+            running++
+            return Effect.as(Deferred.await(done), 1)
+          })
+        const scope = yield* Scope.make()
+        yield* Worker.startMany(
+          queues.map((q) => Worker.member(q, handler, { prefetch: 1 })),
+          { concurrency: 2, grace: "1 hour" }
+        ).pipe(Scope.provide(scope))
+        const all = (what: "leased" | "ready", count: number) =>
+          eventually(
+            Effect.map(
+              Effect.forEach(queues, (q) => q.stats),
+              (stats) => stats.every((of) => of[what] === count)
+            ),
+            `${count} of each are ${what}`
+          )
+        yield* Effect.forEach(queues, (q) => q.put(1))
+        yield* eventually(
+          Effect.sync(() => running === 2),
+          "both run"
+        )
+        yield* Effect.forEach(queues, (q) => q.put(2))
+        yield* all("leased", 2)
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+        // What has not begun goes back, of both, while both have a handler that runs.
+        yield* all("ready", 1)
+        yield* Deferred.succeed(done, undefined)
+        yield* Fiber.join(closing)
+      })
+    )
+
+    it.effect("may have handlers that need different things, and says so in its type", () =>
+      Effect.gen(function* () {
+        const [a, b] = [queueOf(), queueOf()]
+        const members = [Worker.member(a, () => Effect.map(One, ({ n }) => n)), Worker.member(b, () => Two)] as const
+        // @ts-expect-error It needs `Two` as well.
+        const missing: Layer.Layer<never, Errors.RequestError, Client.Client | One> = Worker.layerMany(members)
+        assert.isDefined(missing)
+        const layer: Layer.Layer<never, Errors.RequestError, Client.Client | One | Two> = Worker.layerMany(members)
+        yield* Layer.build(Layer.provide(layer, [Layer.succeed(One, { n: 1 }), Layer.succeed(Two, 2)]))
+        assert.deepStrictEqual([yield* a.putWait(0), yield* b.putWait(0)], [1, 2])
       })
     )
 
