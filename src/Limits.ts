@@ -318,6 +318,7 @@ export const prefetchLookMs = 100
 export const prefetchTrustMs = 2_000
 /** Times that a worker's loop is begun anew within a time, default, and the pauses before: base and cap. */
 export const workerRestartsDefault = 5
+export const workerRestartsMax = 1_000
 export const workerRestartsWithinMs = 60_000
 export const workerRestartBaseMs = 200
 export const workerRestartCapMs = 5_000

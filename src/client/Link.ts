@@ -244,6 +244,7 @@ export class Link {
 
   /** Renews every lease held on this link, and learns which are lost. */
   heartbeat(): void {
+    if (!this.connected) return
     const held = this.#held()
     let from = 0
     do {

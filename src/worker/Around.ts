@@ -7,7 +7,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { make as makeCodec } from "../client/Codec.ts"
 import { replayed } from "./Step.ts"
-import { began, CurrentTask } from "./Steps.ts"
+import { beganOf, CurrentTask } from "./Steps.ts"
 import { AttemptTimedOut, boundedMs, isLostContact, Kill, Release, RetryAfter, textOf } from "./Task.ts"
 
 export interface AroundOptions {
@@ -40,7 +40,7 @@ const withinOverall = <A, E, R>(handled: Effect.Effect<A, E, R>, overallMs: numb
   Effect.flatMap(CurrentTask, ({ steps }) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
-      const since = yield* replayed(steps, began, numbers, now)
+      const since = yield* replayed(steps, beganOf(steps), numbers, now)
       const over = new Kill({ reason: `the task was given up after its time-out of ${overallMs} ms over all attempts` })
       const left = since + overallMs - now
       if (left <= 0) return yield* over

@@ -25,6 +25,8 @@ export class Prefetch {
   look(now: number, ended: number): void {
     if (this.#fixed || ended === 0) return
     this.#ended += ended
+    // The clock was set back.
+    if (now < this.#since) this.#since = now
     const elapsed = now - this.#since
     if (elapsed < Limits.prefetchLookMs) return
     const covered = Math.floor((this.#ended / elapsed) * Limits.prefetchCoverMs)

@@ -30,7 +30,7 @@ import type { Delivery, Entry } from "../wire/Vocabulary.ts"
 import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
 import { Prefetch } from "./Prefetch.ts"
 import type { Member, Slots } from "./Slots.ts"
-import { CurrentTask, isStep, Steps, type Suspension } from "./Steps.ts"
+import { CurrentTask, forMsOf, isStep, Steps, type Suspension } from "./Steps.ts"
 import {
   AttemptTimedOut,
   boundedMs,
@@ -268,6 +268,8 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
         this.#reporting.delete(running)
         continue
       }
+      // Said already, and not answered yet.
+      if (running.reportedBy > 0) continue
       bytes += checkpoint?.byteLength ?? 0
       // What does not fit waits for the next one.
       if (into.length >= Limits.batchItemsMax || (bytes > Limits.batchBytesMax && into.length > 0)) return
@@ -281,7 +283,10 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
       // Something newer may have been said since: then it is said again.
       if (running.reportedBy !== sequence) continue
       running.progress = undefined
-      if (unsaved.includes(running.task)) continue
+      if (unsaved.includes(running.task)) {
+        running.reportedBy = 0
+        continue
+      }
       running.checkpoint = undefined
       this.#reporting.delete(running)
     }
@@ -329,6 +334,7 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
   }
 
   up(resumed: boolean): void {
+    for (const running of this.#reporting) running.reportedBy = 0
     if (resumed) this.#ends = [...this.#reported].flat().concat(this.#ends)
     else {
       // Another session holds none of our leases: the tasks will be delivered again, to whoever has credit.
@@ -442,6 +448,7 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
   #ended(running: Running, exit: Exit.Exit<R, E | Control | PutChildError>): void {
     if (this.#running.get(running.task) === running) this.#running.delete(running.task)
     if (running.lost) {
+      this.#reporting.delete(running)
       this.#creditDue++
       this.#schedule()
     } else this.#end(this.#endOf(running, exit))
@@ -657,7 +664,9 @@ export class Runner<P, R, E, QC, Env> implements Resident, Member {
 
   #suspend(ends: ReadonlyArray<Extract<End, { _tag: "Suspend" }>>): void {
     const { link } = this.#client
-    const items = ends.map(({ fence, suspension, task }) => ({ task, fence, ...suspension }))
+    const items = ends.map(({ fence, suspension, task }) => {
+      return { task, fence, forMs: forMsOf(suspension), seen: suspension.seen }
+    })
     link.ask({ type: C.suspend, request: link.nextRequest, items }, this.#settling(ends))
   }
 

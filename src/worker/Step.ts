@@ -77,23 +77,29 @@ export const sleep = (name: string, duration: Duration.Input): Effect.Effect<voi
 
 /**
  * Waits until somebody has told the signal, and holds no worker while it does. With a time-out it fails with `TimedOut` when
- * that has passed first; which of the two was first is the same in every attempt.
+ * that has passed first; which of the two was first is the same in every attempt. Waits with a time-out have names, unique in
+ * the handler as those of steps are: by default the signal's.
  */
 export function waitFor<A>(signal: Signal<A>): Effect.Effect<A, StepError, CurrentTask>
 export function waitFor<A>(
   signal: Signal<A>,
-  options: { readonly timeout: Duration.Input }
+  options: { readonly timeout: Duration.Input; readonly name?: string | undefined }
 ): Effect.Effect<A, StepError | TimedOut, CurrentTask>
 export function waitFor<A>(
   signal: Signal<A>,
-  { timeout }: { readonly timeout?: Duration.Input } = {}
+  { name: given, timeout }: { readonly timeout?: Duration.Input; readonly name?: string | undefined } = {}
 ): Effect.Effect<A, StepError | TimedOut, CurrentTask> {
   return Effect.flatMap(CurrentTask, ({ steps }) =>
     Effect.gen(function* () {
-      const [due, over] = [`wait for ${signal.name}`, `no ${signal.name}`]
-      steps.reached.add(due).add(over)
+      const wait = given ?? signal.name
+      const [due, over] = [`$wait ${wait}`, `$over ${wait}`]
+      if (timeout !== undefined) {
+        const fault = reach(steps, due, true)
+        if (fault !== undefined) return yield* new StepInvalid({ ...fault, step: wait })
+        steps.reached.add(over)
+      }
       for (const [name, value] of steps.entries) {
-        // Of an earlier wait with a time-out: this one has none.
+        // With a time-out only: an earlier wait for the same signal may have had one.
         if (name === over && timeout !== undefined)
           return yield* new TimedOut({ operation: `waiting for signal "${signal.name}"` })
         if (name === signal.entry) return yield* decoded(signal.name, signal.codec, value)
@@ -160,7 +166,7 @@ const codecOf = <A>(schema: Plain<A>): Codec<A> => {
 
 /** Why the handler cannot come to this step. */
 const reach = (steps: Steps, name: string, own = false): StepInvalid | undefined => {
-  if (name.length === 0 || name.length > Limits.stepNameCharsMax) {
+  if (name.length === 0 || name.length > Limits.stepNameCharsMax + (own ? 8 : 0)) {
     return new StepInvalid({ step: name.slice(0, 40), reason: `a name has 1 to ${Limits.stepNameCharsMax} characters` })
   }
   if (!own && (name[0] === "!" || name[0] === "$")) {

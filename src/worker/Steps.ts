@@ -18,10 +18,17 @@ import { ClientType as C, ManagerType as M } from "../wire/Vocabulary.ts"
 
 /** The end of an attempt that only waits. */
 export interface Suspension {
-  /** Undefined: only a signal ends it. */
-  readonly forMs: number | undefined
+  /** Milliseconds by the worker's clock; undefined: only a signal ends it. */
+  readonly dueAt: number | undefined
+  readonly clock: Clock.Clock
   readonly seen: number
 }
+
+/** What is left of it, as it is said: a report may have waited for its connection. */
+export const forMsOf = ({ clock, dueAt }: Suspension): number | undefined =>
+  dueAt === undefined
+    ? undefined
+    : Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(dueAt - clock.currentTimeMillisUnsafe())))
 
 export interface StepsHost {
   readonly client: ClientShape
@@ -38,11 +45,16 @@ interface Wait {
   readonly clock: Clock.Clock
 }
 
-/** When the first attempt began: kept by a worker with `overall`, which the next worker may be without. */
-export const began = "$began"
+const began = "$began "
+
+/**
+ * When the first attempt began: kept by a worker with `overall`, which the next worker may be without. It names the task: one
+ * that was put again has the entries of the old one, and all of its time.
+ */
+export const beganOf = (steps: Steps): string => `${began}${steps.task}`
 
 /** Recorded by the handler: no signal, and nothing of the worker's own. */
-export const isStep = (entry: string): boolean => entry[0] !== "!" && entry !== began
+export const isStep = (entry: string): boolean => entry[0] !== "!" && !entry.startsWith(began)
 
 export class Steps {
   readonly entries: Map<string, Uint8Array>
@@ -60,6 +72,10 @@ export class Steps {
   constructor(host: StepsHost, entries: ReadonlyArray<Entry> | undefined) {
     this.#host = host
     this.entries = new Map(entries)
+  }
+
+  get task(): number {
+    return this.#host.task
   }
 
   /** The first step that is recorded and that the handler has not come to, undefined if there is none. */
@@ -106,20 +122,27 @@ export class Steps {
         this.#host.lost()
         return Effect.interrupt
       }),
-      Effect.catchTag("StoreFull", () => Effect.andThen(Effect.sleep("1 second"), this.record(name, value)))
+      Effect.catchTag("StoreFull", () => Effect.andThen(Effect.sleep("1 second"), this.record(name, value))),
+      // Nothing was asked. The session may come back with its lease; if it does not, the handler is interrupted.
+      Effect.catchTag("ConnectFailed", () => Effect.andThen(Effect.sleep("200 millis"), this.record(name, value)))
     )
   }
 
-  /** Waits until the attempt is suspended: never returns. */
+  /** Waits until the attempt is suspended: never returns. Where it cannot be interrupted it would hang, and dies instead. */
   wait(dueAt: number | undefined): Effect.Effect<never> {
-    return Effect.clockWith((clock) =>
-      Effect.callback<never>(() => {
-        const wait: Wait = { dueAt, clock }
-        this.#waits.add(wait)
-        this.#look()
-        return Effect.sync(() => this.#waits.delete(wait))
-      })
-    )
+    return Effect.withFiber((fiber): Effect.Effect<never> => {
+      if ((fiber as { readonly interruptible?: boolean }).interruptible === false) {
+        return Effect.die(new Error("a handler cannot wait in Step.sleep or Step.waitFor where it is uninterruptible"))
+      }
+      return Effect.clockWith((clock) =>
+        Effect.callback<never>(() => {
+          const wait: Wait = { dueAt, clock }
+          this.#waits.add(wait)
+          this.#look()
+          return Effect.sync(() => this.#waits.delete(wait))
+        })
+      )
+    })
   }
 
   /** Not at once: whoever goes on now may begin another step. */
@@ -129,13 +152,12 @@ export class Steps {
     soon(() => {
       this.#looking = false
       if (this.#active > 0 || this.#waits.size === 0) return
-      let forMs: number | undefined
-      for (const { clock, dueAt } of this.#waits) {
-        if (dueAt === undefined) continue
-        const left = Math.min(Limits.delayMsMax, Math.max(0, Math.ceil(dueAt - clock.currentTimeMillisUnsafe())))
-        forMs = Math.min(forMs ?? left, left)
+      const [first] = this.#waits
+      let dueAt: number | undefined
+      for (const wait of this.#waits) {
+        if (wait.dueAt !== undefined) dueAt = Math.min(dueAt ?? wait.dueAt, wait.dueAt)
       }
-      this.#host.suspend({ forMs, seen: this.entries.size })
+      this.#host.suspend({ dueAt, clock: first!.clock, seen: this.entries.size })
     })
   }
 }

@@ -147,6 +147,8 @@ export const startMany = Effect.fnUntraced(function* <const Members extends Read
   yield* bounded("queues of a worker", members.length, 1, Limits.workerQueuesMax)
   const concurrency = yield* bounded("concurrency", options.concurrency ?? 1, 1, Limits.concurrencyMax)
   const { grace = Limits.graceMsDefault, restart = {} } = options
+  yield* bounded("restart.intensity", restart.intensity ?? Limits.workerRestartsDefault, 0, Limits.workerRestartsMax)
+  yield* boundedMs("restart.within (ms)", restart.within ?? Limits.workerRestartsWithinMs, 1, Limits.delayMsMax)
   const shared: Shared = { slots: new Slots(concurrency), grace, restart }
   // Each in a scope of its own: they stop at the same time, within one grace period.
   const scopes = yield* Scope.fork(yield* Effect.scope, "parallel")
@@ -325,7 +327,10 @@ export const layer = <P, R, E, C, Env>(
 ): Layer.Layer<never, RequestError, Client | HandlerEnv<Env>> =>
   Layer.effectDiscard(start(queue, handler, options)) as Layer.Layer<never, RequestError, Client | HandlerEnv<Env>>
 
-/** One worker for several queues as a layer. */
+/**
+ * One worker for several queues as a layer. A queue whose lanes have limits wants a worker of its own: here its tasks may wait
+ * in the worker for handlers that the others use.
+ */
 export const layerMany = <const Members extends ReadonlyArray<Member<unknown>>>(
   members: Members,
   options?: SharedOptions

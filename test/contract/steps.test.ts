@@ -175,6 +175,58 @@ describe("steps, over TCP", () => {
       })
     )
 
+    it.effect("waits for one signal with time-outs have names, and each its own time", () =>
+      Effect.gen(function* () {
+        const q = queueOf({ maxAttempts: 1 })
+        const reminded: Array<number> = []
+        yield* Worker.start(
+          q,
+          Effect.fnUntraced(function* (task) {
+            if (task.payload === 2) {
+              const once = Effect.ignore(Step.waitFor(Approved, { timeout: "10 millis" }))
+              yield* once
+              return [
+                `${yield* Effect.catchTag(Step.waitFor(Approved, { timeout: "10 millis" }), "TimedOut", Effect.die)}`
+              ]
+            }
+            for (let i = 0; i < 3; i++) {
+              const told = yield* Effect.result(Step.waitFor(Approved, { timeout: "20 millis", name: `reminder ${i}` }))
+              if (told._tag === "Success") return [`told after ${i}`]
+              yield* Step.run(
+                `remind ${i}`,
+                Schema.Int,
+                Effect.sync(() => reminded.push(i))
+              )
+            }
+            return [`never, ${yield* Step.waitFor(Approved)}`]
+          })
+        )
+        const { taskId } = yield* q.put(1)
+        yield* eventually(
+          Effect.sync(() => reminded.length === 3),
+          "three reminders"
+        )
+        yield* q.signal(taskId, Approved, true)
+        const outcome = yield* q.outcome(taskId)
+        assert.isTrue(outcome._tag === "Success" && outcome.result[0] === "never, true", JSON.stringify(outcome))
+        assert.deepStrictEqual(reminded, [0, 1, 2])
+        const twice = yield* Effect.flip(q.putWait(2))
+        assert.isTrue(twice._tag === "TaskDead" && twice.reasons.at(-1)!.includes("another step of that name"))
+      })
+    )
+
+    it.effect("a wait where nothing can be interrupted fails, and does not hang", () =>
+      Effect.gen(function* () {
+        const q = queueOf({ maxAttempts: 1 })
+        yield* Worker.start(q, () => Effect.uninterruptible(Effect.as(Step.sleep("long", "1 hour"), [])))
+        const dead = yield* Effect.flip(q.putWait(1))
+        assert.isTrue(
+          dead._tag === "TaskDead" && dead.reasons.at(-1)!.includes("uninterruptible"),
+          JSON.stringify(dead)
+        )
+      })
+    )
+
     it.effect("while a step runs beside a wait, the attempt is not cut", () =>
       Effect.gen(function* () {
         const q = queueOf({ maxAttempts: 1 })

@@ -76,6 +76,24 @@ describe("time-outs and schedules of a worker", () => {
       })
     )
 
+    it.effect("a task that is put again after its time was over has all of it once more", () =>
+      Effect.gen(function* () {
+        const q = queueOf({ maxAttempts: 1_000 })
+        let patient = false
+        yield* Worker.start(
+          q,
+          () => (patient ? Effect.succeed(1) : Effect.andThen(Effect.sleep("1 hour"), Effect.succeed(0))),
+          { overall: "100 millis" }
+        )
+        const { taskId } = yield* q.put(1)
+        assert.strictEqual((yield* q.outcome(taskId))._tag, "Dead")
+        patient = true
+        const [pair] = yield* q.redrive({ taskIds: [taskId] })
+        const again = yield* q.outcome(pair!.to!)
+        assert.isTrue(again._tag === "Success" && again.result === 1)
+      })
+    )
+
     it.effect("a schedule says when a failure is tried again, and when no more", () =>
       Effect.gen(function* () {
         const q = queueOf({ maxAttempts: 10, backoff: { base: 3_600_000, jitter: 0 } })
