@@ -38,6 +38,8 @@ export class Journal {
 
   /** The round that begins: rows opened from here on carry this time. */
   begin(now: number): void {
+    // What was written between two rounds has its own time: a task of this round would seem older after a restart.
+    if (this.#open && now !== this.#now) this.#close()
     this.#now = now
   }
 

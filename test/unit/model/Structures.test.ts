@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Limits from "../../../src/Limits.ts"
 import { Heap } from "../../../src/model/Heap.ts"
+import { Journal } from "../../../src/model/Journal.ts"
 import { OutcomeLog } from "../../../src/model/OutcomeLog.ts"
 import { defaults } from "../../../src/model/Policy.ts"
 import { Queue } from "../../../src/model/Queue.ts"
+import { Kind, readRow } from "../../../src/model/Records.ts"
 import { Outcome, Task } from "../../../src/model/Task.ts"
 import { TaskTable } from "../../../src/model/TaskTable.ts"
 import { type Timer, Timers } from "../../../src/model/Timers.ts"
@@ -254,5 +256,31 @@ describe("a walk over the task table", () => {
     // One part: a page that still counted its dead as living would be looked at, and there are too many for one.
     const { last, tasks } = table.after(queue, 0, 10)
     assert.deepStrictEqual([tasks.map((task) => task.n), last], [[count], undefined])
+  })
+})
+
+describe("the journal of a round", () => {
+  it("keeps what was written at other times in rows of their own", () => {
+    const journal = new Journal(1, 1)
+    const times = (): ReadonlyArray<number> => {
+      const seen: Array<number> = []
+      for (const row of journal.take()) readRow(row, { row: (_, __, now) => seen.push(now), record: () => {} })
+      return seen
+    }
+    const write = (): void => {
+      const w = journal.record()
+      w.uint(Kind.sessionEnded)
+      w.uint(7)
+    }
+    journal.begin(10)
+    write()
+    journal.begin(10)
+    write()
+    assert.deepStrictEqual(times(), [10])
+    journal.begin(20)
+    write()
+    journal.begin(30)
+    write()
+    assert.deepStrictEqual(times(), [20, 30])
   })
 })
