@@ -1,5 +1,6 @@
 /** `millrace work --module`: a worker of one's own against a real manager, its stops, and the manager's. */
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll } from "vitest"
 import { Jobs } from "./fixtures/jobs.ts"
@@ -60,6 +61,34 @@ describe.concurrent("a worker that is asked to stop", () => {
     const [lease] = await asClient(port, Jobs.lease({ timeout: 0 }))
     assert.strictEqual(lease?.payload.name, "long")
     assert.strictEqual(lease?.attempt, 1)
+  })
+
+  it("hurries when it is asked twice: its task returns at once, uncounted", async () => {
+    const { port } = await serve()
+    const worker = millrace(["work", "--module", fixture("patientWorker.ts"), "--port", String(port)])
+    await put(port, "long", 3_600_000)
+    await worker.said(/begin long 1/)
+    worker.kill("SIGTERM")
+    await sleep(300)
+    worker.kill("SIGTERM")
+    const ended = await worker.ended(10_000)
+    assert.strictEqual(ended.code, 0, ended.stderr)
+    const { leased, ready } = await stats(port)
+    assert.deepStrictEqual({ leased, ready }, { leased: 0, ready: 1 })
+    const [lease] = await asClient(port, Jobs.lease({ timeout: 0 }))
+    assert.strictEqual(lease?.attempt, 1)
+  })
+
+  it("ends without another word when it is asked a third time", async () => {
+    const { port } = await serve()
+    const worker = millrace(["work", "--module", fixture("patientWorker.ts"), "--port", String(port)])
+    await put(port, "stuck", 3_600_000)
+    await worker.said(/begin stuck 1/)
+    for (let i = 0; i < 3; i++) {
+      worker.kill("SIGINT")
+      await sleep(200)
+    }
+    assert.strictEqual((await worker.ended(10_000)).code, 130)
   })
 
   it("with nothing to do it ends at once", async () => {
