@@ -1,9 +1,11 @@
 /** `millrace work --module`: a worker of one's own against a real manager, its stops, and the manager's. */
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll } from "vitest"
 import { Jobs } from "./fixtures/jobs.ts"
+import { Mixed } from "./fixtures/quarantine.ts"
 import {
   asClient,
   assertOneLine,
@@ -13,7 +15,8 @@ import {
   run,
   serve,
   stopAll,
-  temporaryFolder
+  temporaryFolder,
+  until
 } from "./support.ts"
 
 const startWorker = (port: number) => millrace(["work", "--module", fixture("worker.ts"), "--port", String(port)])
@@ -204,3 +207,39 @@ it("a payload that does not decode goes to the dead letters and does not end the
   worker.kill("SIGTERM")
   assert.strictEqual((await worker.ended(5_000)).code, 0)
 })
+
+it("a task that kills three workers is dead with what is known of them; what they had taken ahead is not blamed", async () => {
+  const { port } = await serve()
+  const go = join(temporaryFolder(), "go")
+  const bad = await asClient(port, Mixed.put({ go }))
+  const good = await asClient(port, Mixed.putAll(Array.from({ length: 5 }, () => ({ go: null }))))
+  const worker = () => millrace(["work", "--module", fixture("quarantine.ts"), "--port", String(port)])
+  for (const attempt of [1, 2, 3]) {
+    const program = worker()
+    await program.said(new RegExp(`begin poison ${attempt}`))
+    await until("the handler is known to run, and the others are taken ahead", async () => {
+      const explained = await asClient(port, Mixed.explain(bad.taskId))
+      const { leased } = await asClient(port, Mixed.stats)
+      return explained._tag === "Leased" && explained.started && leased === 6
+    })
+    writeFileSync(`${go}.${attempt}`, "")
+    assert.strictEqual((await program.ended()).signal, "SIGKILL")
+  }
+  const last = worker()
+  const outcome = await asClient(port, Mixed.outcome(bad.taskId))
+  assert.strictEqual(outcome._tag, "Dead")
+  const reasons = outcome._tag === "Dead" ? outcome.reasons : []
+  assert.strictEqual(
+    reasons.filter((reason) => /the worker of session \d+ was lost/.test(reason)).length,
+    3,
+    reasons.join()
+  )
+  assert.match(reasons.at(-1)!, /lost 3 times while its handler ran/)
+  for (const { taskId } of good) {
+    const done = await asClient(port, Mixed.outcome(taskId))
+    // Leased three times and more, and begun once.
+    assert.deepStrictEqual([done._tag, done.attempts], ["Success", 1])
+  }
+  last.kill("SIGTERM")
+  assert.strictEqual((await last.ended()).code, 0)
+}, 60_000)
