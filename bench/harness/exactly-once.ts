@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { monotonicMs, usage } from "./role.ts"
-import { urlOf } from "./urls.ts"
+import { indexOf, urlOf } from "./urls.ts"
 
 export interface PeerPass {
   readonly tasks: number
@@ -35,7 +35,7 @@ export class ExactlyOnce {
 
   /** A result as the system brought it. */
   readonly take = (result: { readonly url: string; readonly ok: boolean }): void => {
-    const i = Number(result.url.slice(-13, -4))
+    const i = indexOf(result.url)
     if (this.#urls[i] !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
     if (this.#seen[i] !== 0) return this.fail(`two results for ${result.url}`)
     this.#seen[i] = 1
@@ -84,7 +84,13 @@ export class ExactlyOnce {
       // What comes once too often comes now.
       await sleep(50)
       if (this.#fault !== undefined) throw new Error(this.#fault)
-      const more = await rest()
+      // Acknowledgements of the last results may be on their way.
+      const until = monotonicMs() + 5_000
+      let more = await rest()
+      while (more !== 0 && monotonicMs() < until) {
+        await sleep(20)
+        more = await rest()
+      }
       if (more !== 0) throw new Error(`the system holds ${more} tasks after the pass`)
       return { seconds, cpuSeconds }
     } finally {

@@ -25,6 +25,8 @@ let program: ChildProcess | undefined
 let ended: Promise<unknown> = Promise.resolve()
 let answers: Interface | undefined
 let stopping = false
+/** The end of what the program has printed, shown if it ends by itself. */
+let said = ""
 const waiting: Array<(line: string) => void> = []
 
 const freePort = async (): Promise<number> => {
@@ -51,19 +53,24 @@ const launch = ({ args, command, env, lines }: ProgramOptions, port: number | un
   const made = spawn(
     command,
     args.map((arg) => arg.replaceAll("{port}", String(port))),
-    { env: { ...process.env, ...env }, stdio: lines === true ? ["pipe", "pipe", 2] : ["ignore", 2, 2] }
+    { env: { ...process.env, ...env }, stdio: lines === true ? ["pipe", "pipe", "pipe"] : ["ignore", "pipe", "pipe"] }
   )
   program = made
   ended = new Promise<void>((resolve) => {
     const over = (why: string) => () => {
       resolve()
       if (stopping) return
-      process.stderr.write(`${command} ${why}\n`)
+      process.stderr.write(`${said}${command} ${why}\n`)
       process.exit(1)
     }
-    made.once("error", over("did not start")).once("exit", over("ended before its work was done"))
+    made.once("error", over("did not start")).once("close", over("ended before its work was done"))
   })
-  if (made.stdout !== null) {
+  const hear = (text: string): void => {
+    said = (said + text).slice(-4_096)
+  }
+  made.stderr?.setEncoding("utf8").on("data", hear)
+  if (lines !== true) made.stdout?.setEncoding("utf8").on("data", hear)
+  else if (made.stdout !== null) {
     answers = createInterface({ input: made.stdout })
     answers.on("line", (line) => waiting.shift()?.(line))
   }

@@ -11,6 +11,9 @@ import { type Durability, type Measurement, progress, spread, table } from "../h
 import type { Work, WorkReport } from "../harness/work.ts"
 import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
+import { beanstalkd } from "./beanstalkd/system.ts"
+import { bullmq } from "./bullmq/system.ts"
+import { pythonManagers } from "./python/system.ts"
 import { redisScripts } from "./redis/system.ts"
 import type { Crew, System } from "./system.ts"
 
@@ -39,7 +42,7 @@ const millrace: System = {
 }
 
 /** Millrace comes first: the others are compared with it. */
-const systems: ReadonlyArray<System> = [millrace, redisScripts]
+const systems: ReadonlyArray<System> = [millrace, redisScripts, beanstalkd, bullmq, pythonManagers]
 
 interface Entry {
   readonly system: System
