@@ -11,7 +11,7 @@ const versionOf = (name: string): string =>
 export const bullmq: System = {
   name: "bullmq",
   variants: ["batch256", "single"],
-  durabilities: ["memory", "fsync"],
+  durabilities: ["memory", "buffered", "fsync"],
   missing: () => {
     const absent = ["bullmq", "ioredis"].filter((name) => !existsSync(packageFile(name)))
     return absent.length > 0 ? `${absent.join(" and ")} not in bench/node_modules` : redisMissing()

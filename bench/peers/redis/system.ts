@@ -6,7 +6,8 @@ import { type Context, findProgram, type System, startProgram, startRoles } from
 /** A Redis of its own for one system; its settings are listed in the README. */
 export const startRedis = async (context: Context, name: string): Promise<number> => {
   mkdirSync(context.folder, { recursive: true })
-  const append = context.durability === "fsync" ? ["--appendonly", "yes", "--appendfsync", "always"] : []
+  const sync = context.durability === "fsync" ? "always" : "everysec"
+  const append = context.durability === "memory" ? [] : ["--appendonly", "yes", "--appendfsync", sync]
   const { port } = await startProgram(context, `${name} server`, {
     command: findProgram("redis-server")!,
     args: [
@@ -26,7 +27,7 @@ export const redisVersion = (): string =>
 export const redisScripts: System = {
   name: "redis-scripts",
   variants: ["batch256", "single"],
-  durabilities: ["memory", "fsync"],
+  durabilities: ["memory", "buffered", "fsync"],
   missing: redisMissing,
   version: () => `redis ${redisVersion()}`,
   warmUp: 50_000,
