@@ -38,7 +38,7 @@ package redis-server redis-server
 package beanstalkd beanstalkd
 package nats-server nats-server
 package python3 python3
-npm install --no-package-lock --no-audit --no-fund || missing="$missing bullmq"
+npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then
   echo "bench/setup.sh: could not install:$missing" >&2
