@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: measures, and prints what it measured.
  *
- *     npm run bench -- [--only WORK] [--variant VARIANT] [--durability fsync,memory] [--runs 5] [--tasks N] [--json] [--profile NAME]
+ *     npm run bench -- [--only WORK] [--variant VARIANT] [--durability fsync,memory] [--runs 5] [--tasks N] [--json] [--profile NAME] [--peers]
  *
  * With `--json` standard output has one object a line and nothing else; progress is on standard error. A result that is
  * missing, doubled or wrong ends it with exit code 1, a mistake in the command line with 2.
@@ -25,6 +25,7 @@ import type { Work, WorkOptions } from "./harness/work.ts"
 import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
+import { crawlDispatchPeers } from "./peers/peers.ts"
 import { restart } from "./restart.ts"
 import { steady } from "./steady.ts"
 import { stock } from "./stock.ts"
@@ -43,7 +44,8 @@ const parse = () => {
         runs: { type: "string", default: "5" },
         tasks: { type: "string" },
         json: { type: "boolean", default: false },
-        profile: { type: "string" }
+        profile: { type: "string" },
+        peers: { type: "boolean", default: false }
       }
     }).values
   } catch (error) {
@@ -57,10 +59,14 @@ const whole = (flag: string, text: string): number => {
   throw new UsageError(`--${flag} takes a whole number above 0, not "${text}"`)
 }
 
-const chosenWorks = (only: string | undefined, variant: string | undefined): ReadonlyArray<Work> => {
+const chosenWorks = (
+  works: ReadonlyArray<Work>,
+  only: string | undefined,
+  variant: string | undefined
+): ReadonlyArray<Work> => {
   const named = only === undefined ? works : works.filter(({ name }) => name === only)
   if (named.length === 0) {
-    throw new UsageError(`there is no work "${only}"; the works are ${works.map(({ name }) => name).join(", ")}`)
+    throw new UsageError(`there is no work "${only}" here; the works are ${works.map(({ name }) => name).join(", ")}`)
   }
   const chosen = variant === undefined ? named : named.filter(({ variants }) => variants.includes(variant))
   if (chosen.length > 0) return chosen
@@ -97,7 +103,8 @@ const row = ({ durability, max, median, min, runs, system, unit, variant, work, 
 const head = ["work", "variant", "durability", "workers", "system", "median", "min", "max", "unit", "runs"]
 
 const main = async (): Promise<void> => {
-  const { durability, json, only, profile, runs, tasks, variant } = parse()
+  const { durability, json, only, peers, profile, runs, tasks, variant } = parse()
+  if (peers && profile !== undefined) throw new UsageError("--peers takes no profile")
   const options: WorkOptions = {
     runs: whole("runs", runs),
     tasks: tasks === undefined ? undefined : whole("tasks", tasks),
@@ -109,7 +116,7 @@ const main = async (): Promise<void> => {
   const named = only ?? works.find(({ name }) => name === profile)?.name
   const people = (text: string): void => (json ? progress(text) : void process.stdout.write(`${text}\n`))
   const measurements: Array<Measurement> = []
-  for (const work of chosenWorks(named, variant)) {
+  for (const work of chosenWorks(peers ? [crawlDispatchPeers] : works, named, variant)) {
     const report = await work.run(options)
     measurements.push(...report.measurements)
     if (json) for (const m of report.measurements) process.stdout.write(`${jsonLine(m)}\n`)

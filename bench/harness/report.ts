@@ -20,6 +20,8 @@ export interface Measurement {
   readonly max: number
   readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "bytes/session" | "logins/s" | "MiB"
   readonly runs: number
+  /** Of Millrace to this system: the median of each round's. Only beside peers. */
+  readonly ratio?: number
 }
 
 export const progress = (text: string): void => void process.stderr.write(`${text}\n`)
@@ -44,8 +46,8 @@ export const percentile = (values: Float64Array, share: number): number => {
 }
 
 export const jsonLine = (m: Measurement): string => {
-  const { durability, max, median, min, runs, system, unit, variant, work, workers } = m
-  return JSON.stringify({ work, variant, durability, workers, system, median, min, max, unit, runs })
+  const { durability, max, median, min, ratio, runs, system, unit, variant, work, workers } = m
+  return JSON.stringify({ work, variant, durability, workers, system, median, min, max, unit, runs, ratio })
 }
 
 /** Columns as wide as their longest cell; numbers to the right. */

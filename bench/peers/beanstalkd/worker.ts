@@ -1,0 +1,41 @@
+/**
+ * A worker on beanstalkd: four connections, each with up to 64 reserved jobs. A result is put before its job is deleted;
+ * both, and the next reserves, leave together.
+ */
+import process from "node:process"
+import { required, serve } from "../../harness/role.ts"
+import { Beanstalk } from "./client.ts"
+
+const port = Number(required("BENCH_PORT"))
+const most = 64
+const connections = Array.from({ length: 4 }, () => new Beanstalk(port))
+let stopped = false
+
+const handle = ({ url }: { readonly url: string }) => ({ url, ok: true })
+
+const fail = (error: unknown): void => {
+  if (stopped) return
+  process.stderr.write(`beanstalkd worker: ${String(error)}\n`)
+  process.exit(1)
+}
+
+const loop = async (connection: Beanstalk): Promise<void> => {
+  while (!stopped) {
+    for (const { body, id } of await connection.reserve(most)) {
+      connection.put(JSON.stringify(handle(JSON.parse(body) as { url: string }))).catch(fail)
+      connection.expect("DELETED", `delete ${id}`).catch(fail)
+    }
+  }
+}
+
+const ready = async (): Promise<void> => {
+  for (const connection of connections) {
+    await connection.tubes("results", "tasks")
+    loop(connection).catch(fail)
+  }
+}
+
+serve({ ready }, async () => {
+  stopped = true
+  for (const connection of connections) connection.close()
+})

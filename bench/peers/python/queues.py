@@ -1,0 +1,146 @@
+"""Queues of `multiprocessing.managers`: server, master and workers of one system.
+
+    queues.py server PORT | queues.py worker PORT | queues.py master PORT
+
+The server shares two `queue.Queue` with calls for many items besides `put` and `get`. The master answers one line of
+JSON for each line: a pass of `crawl-dispatch`. Nothing is leased: a task dies with its worker.
+"""
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from multiprocessing import connection
+from multiprocessing.managers import BaseManager
+
+MOST = 256
+THREADS = 4
+
+
+class Items(queue.Queue):
+    def put_many(self, items):
+        with self.mutex:
+            self.queue.extend(items)
+            self.unfinished_tasks += len(items)
+            self.not_empty.notify_all()
+
+    def get_many(self, most):
+        """Waits up to a second for the first."""
+        try:
+            items = [self.get(timeout=1)]
+        except queue.Empty:
+            return []
+        with self.mutex:
+            while len(items) < most and self.queue:
+                items.append(self.queue.popleft())
+        return items
+
+
+TASKS, RESULTS = Items(), Items()
+
+
+class Queues(BaseManager):
+    pass
+
+
+CALLS = ["put", "put_many", "get_many", "qsize"]
+Queues.register("tasks", callable=lambda: TASKS, exposed=CALLS)
+Queues.register("results", callable=lambda: RESULTS, exposed=CALLS)
+
+
+def connect_without_delay(address, connect=connection.SocketClient):
+    """A message of more than 16 KiB leaves in two writes: with Nagle's algorithm each would wait 40 ms for an answer."""
+    made = connect(address)
+    with socket.socket(fileno=os.dup(made.fileno())) as copy:
+        copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+connection.SocketClient = connect_without_delay
+
+
+def connected(port):
+    manager = Queues(address=("127.0.0.1", port), authkey=os.environ["BENCH_KEY"].encode())
+    if role != "server":
+        manager.connect()
+    return manager
+
+
+def work(manager):
+    tasks, results = manager.tasks(), manager.results()
+    while True:
+        items = tasks.get_many(MOST)
+        if items:
+            results.put_many([{"url": item["url"], "ok": True} for item in items])
+
+
+def run_pass(manager, number, count, batch):
+    urls = [f"https://images.example.org/{number:019d}/{i:09d}.png" for i in range(count)]
+    assert all(len(url) == 60 for url in urls)
+    index = {url: i for i, url in enumerate(urls)}
+    seen = bytearray(count)
+    faults = []
+    step = count if batch > 1 else -(-count // THREADS)
+
+    def put(first, last):
+        try:
+            tasks = manager.tasks()
+            if batch == 1:
+                for url in urls[first:last]:
+                    tasks.put({"url": url})
+            else:
+                for at in range(first, last, batch):
+                    tasks.put_many([{"url": url} for url in urls[at : at + batch]])
+        except Exception as error:  # the pass fails, with this as its reason
+            faults.append(repr(error))
+
+    results = manager.results()
+    putters = [threading.Thread(target=put, args=(at, min(at + step, count)), daemon=True) for at in range(0, count, step)]
+    start = time.monotonic()
+    for putter in putters:
+        putter.start()
+    left, empty = count, 0
+    while left and not faults:
+        items = results.get_many(1024)
+        empty = 0 if items else empty + 1
+        if empty >= 20:
+            raise RuntimeError(f"no result for 20 s, {left} are missing")
+        for item in items:
+            i = index.get(item["url"])
+            if i is None or item["ok"] is not True:
+                raise RuntimeError(f"a result for {item['url']}, which was not put")
+            if seen[i]:
+                raise RuntimeError(f"two results for {item['url']}")
+            seen[i] = 1
+            left -= 1
+    seconds = time.monotonic() - start
+    for putter in putters:
+        putter.join(5)
+    time.sleep(0.05)
+    more = manager.tasks().qsize() + results.qsize()
+    if faults or more:
+        raise RuntimeError(faults[0] if faults else f"{more} tasks after the pass")
+    return {"seconds": seconds}
+
+
+role, port = sys.argv[1], int(sys.argv[2])
+manager = connected(port)
+if role == "server":
+    server = manager.get_server()
+    # The connections that it accepts inherit this.
+    server.listener._listener._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    server.serve_forever()
+elif role == "worker":
+    # One thread computes while another waits for the server.
+    threading.Thread(target=work, args=(manager,), daemon=True).start()
+    work(manager)
+else:
+    for number, line in enumerate(sys.stdin):
+        ask = json.loads(line)
+        try:
+            answer = run_pass(manager, number, ask["tasks"], ask["batch"])
+        except Exception as error:  # the answer carries it
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)

@@ -1,0 +1,79 @@
+/** What a system must be able to do to be measured beside Millrace. */
+import { accessSync, constants } from "node:fs"
+import { delimiter, join } from "node:path"
+import process from "node:process"
+import type { Child, StartOptions } from "../harness/children.ts"
+import type { PeerPass } from "../harness/exactly-once.ts"
+import type { ProgramOptions } from "../harness/program.ts"
+import type { Durability } from "../harness/report.ts"
+
+export interface Crew {
+  /** Seconds from the first put to the last result of one pass, all of them checked. */
+  readonly pass: (options: PeerPass) => Promise<number>
+}
+
+export interface System {
+  readonly name: string
+  readonly variants: ReadonlyArray<string>
+  readonly durabilities: ReadonlyArray<Durability>
+  /** Why it cannot run here, or undefined. */
+  readonly missing: () => string | undefined
+  /** Of the server and the client, for the output. */
+  readonly version: () => string
+  /** Tasks of the warm-up, whose speed says how many a run has. */
+  readonly warmUp: number
+  readonly start: (context: Context) => Promise<Crew>
+}
+
+export interface Context {
+  readonly start: (options: StartOptions) => Child
+  readonly folder: string
+  readonly variant: string
+  readonly durability: Durability
+  readonly workers: number
+}
+
+const paths = (): ReadonlyArray<string> => [
+  ...(process.env["PATH"] ?? "").split(delimiter),
+  "/usr/local/sbin",
+  "/usr/sbin",
+  "/sbin"
+]
+
+/** The file of a program, or undefined. */
+export const findProgram = (name: string): string | undefined =>
+  paths()
+    .map((folder) => join(folder, name))
+    .find((file) => {
+      try {
+        accessSync(file, constants.X_OK)
+        return true
+      } catch {
+        return false
+      }
+    })
+
+/** Starts a program that is not Node; answers the child that hosts it, and its port. */
+export const startProgram = async (
+  { start }: Context,
+  name: string,
+  options: ProgramOptions
+): Promise<{ readonly host: Child; readonly port: number }> => {
+  const host = start({ name, script: new URL("../harness/program.ts", import.meta.url) })
+  return { host, port: await host.call<number>("start", options) }
+}
+
+/** Starts the roles of a system written for Node: `master.ts` and `worker.ts` in its folder. */
+export const startRoles = async (
+  { durability, start, variant, workers }: Context,
+  system: string,
+  port: number
+): Promise<Child> => {
+  const env = { BENCH_PORT: String(port), BENCH_VARIANT: variant, BENCH_DURABILITY: durability }
+  const role = (file: string, name: string): Child =>
+    start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env })
+  const crew = Array.from({ length: workers }, (_, i) => role("worker", `worker-${i + 1}`))
+  const master = role("master", "master")
+  await Promise.all([master, ...crew].map((child) => child.call("ready")))
+  return master
+}
