@@ -32,7 +32,7 @@ export interface Place {
 }
 
 const portDefault = 8001
-const portRemedy = "use a number from 1 to 65535"
+const portRemedy = "use a port from 1 to 65535"
 const hostRemedy = "name a host, or an address without brackets"
 const pathRemedy = "name the socket by a path"
 

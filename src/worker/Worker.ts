@@ -93,8 +93,6 @@ export class Hurry extends Context.Reference<Effect.Effect<void>>("millrace/work
 
 /** A queue of a worker of several, with what it does with its tasks. Made by `member`. */
 export interface Member<Env> {
-  readonly weight: number
-  readonly queue: string
   /** @internal */
   readonly run: (shared: Shared) => Effect.Effect<Running, RequestError, Client | Env | Scope.Scope>
 }
@@ -120,8 +118,6 @@ export const member = <P, R, E, C, Env>(
   handler: Handler<P, NoInfer<R>, NoInfer<E>, Env, NoInfer<C>>,
   options: MemberOptions<NoInfer<E>> & { readonly weight?: number | undefined } = {}
 ): Member<HandlerEnv<Env>> => ({
-  weight: options.weight ?? 1,
-  queue: queue.name,
   run: (shared) =>
     Effect.flatMap(bounded("weight", options.weight ?? 1, 1, Limits.workerWeightMax), (weight) =>
       startOne(queue, handler, options, shared, weight)

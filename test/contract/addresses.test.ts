@@ -182,7 +182,7 @@ describe("addresses that make no sense fail typed, with the field, the value and
       return error.message
     }).pipe(Effect.scoped)
 
-  const port = "use a number from 1 to 65535."
+  const port = "use a port from 1 to 65535."
   const host = "name a host, or an address without brackets."
   const join = `millrace://default@127.0.0.1:8001/?sha256=${"0".repeat(64)}`
   const cases: ReadonlyArray<readonly [Partial<Client.ConnectOptions>, string]> = [

@@ -330,8 +330,8 @@ describe("--address", () => {
       ...["", "a b", "::1:8001", "host:", "host:x", "[::1", "user@host:1"].map(
         (text) => [["--address", text], new RegExp(`--address is ".*": ${remedy}`)] as const
       ),
-      [["--address", "host:0"], /--address is "host:0": use a number from 1 to 65535/],
-      [["--address", "host:65536"], /--address is "host:65536": use a number from 1 to 65535/],
+      [["--address", "host:0"], /--address is "host:0": use a port from 1 to 65535/],
+      [["--address", "host:65536"], /--address is "host:65536": use a port from 1 to 65535/],
       [["--address", "millrace://x"], /--address is no join string: use the whole line that millrace serve --network/],
       [["--address", "a:1", "--port", "1"], /--address is given beside --port: use one of the two/],
       [["--address", "a:1", "--host", "b"], /--address is given beside --host: use one of the two/],
