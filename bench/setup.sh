@@ -38,6 +38,9 @@ package redis-server redis-server
 package beanstalkd beanstalkd
 package nats-server nats-server
 package python3 python3
+# Debian keeps its programs off the path; without this, it makes a cluster that nobody here uses.
+PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tr '\n' ':')"
+package postgres postgresql
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then

@@ -17,6 +17,15 @@ export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string>>
   /** The program has a line protocol on its standard input and output, one answer a line. */
   readonly lines?: boolean
+  /** Whom it runs as: some servers refuse to run as root. */
+  readonly user?: User | undefined
+  /** What ends it; SIGTERM if nothing is said. */
+  readonly stopSignal?: NodeJS.Signals
+}
+
+export interface User {
+  readonly uid: number
+  readonly gid: number
 }
 
 const startWithinMs = 10_000
@@ -25,6 +34,7 @@ let program: ChildProcess | undefined
 let ended: Promise<unknown> = Promise.resolve()
 let answers: Interface | undefined
 let stopping = false
+let stopSignal: NodeJS.Signals = "SIGTERM"
 /** The end of what the program has printed, shown if it ends by itself. */
 let said = ""
 const waiting: Array<(line: string) => void> = []
@@ -49,11 +59,17 @@ const accepts = (port: number): Promise<boolean> =>
     socket.once("connect", settle(true)).once("error", settle(false))
   })
 
-const launch = ({ args, command, env, lines }: ProgramOptions, port: number | undefined): void => {
+const launch = (options: ProgramOptions, port: number | undefined): void => {
+  const { args, command, env, lines, user } = options
+  stopSignal = options.stopSignal ?? stopSignal
   const made = spawn(
     command,
     args.map((arg) => arg.replaceAll("{port}", String(port))),
-    { env: { ...process.env, ...env }, stdio: lines === true ? ["pipe", "pipe", "pipe"] : ["ignore", "pipe", "pipe"] }
+    {
+      ...user,
+      env: { ...process.env, ...env },
+      stdio: lines === true ? ["pipe", "pipe", "pipe"] : ["ignore", "pipe", "pipe"]
+    }
   )
   program = made
   ended = new Promise<void>((resolve) => {
@@ -104,7 +120,7 @@ const ask = (question: unknown): Promise<unknown> =>
 const stop = async (): Promise<void> => {
   stopping = true
   if (program?.pid === undefined) return
-  program.kill("SIGTERM")
+  program.kill(stopSignal)
   const timer = setTimeout(() => program?.kill("SIGKILL"), 3_000)
   await ended
   clearTimeout(timer)

@@ -16,6 +16,7 @@ import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
 import { natsJetStream } from "./nats/system.ts"
+import { pgBoss } from "./pg-boss/system.ts"
 import { pythonManagers } from "./python/system.ts"
 import { redisScripts } from "./redis/system.ts"
 import type { Crew, System } from "./system.ts"
@@ -41,7 +42,15 @@ const millrace: System = {
 }
 
 /** Millrace comes first: the others are compared with it. */
-const systems: ReadonlyArray<System> = [millrace, redisScripts, beanstalkd, bullmq, pythonManagers, natsJetStream]
+const systems: ReadonlyArray<System> = [
+  millrace,
+  redisScripts,
+  beanstalkd,
+  bullmq,
+  pythonManagers,
+  natsJetStream,
+  pgBoss
+]
 
 interface Entry {
   readonly system: System
