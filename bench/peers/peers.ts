@@ -15,6 +15,7 @@ import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
+import { graphileWorker } from "./graphile-worker/system.ts"
 import { natsJetStream } from "./nats/system.ts"
 import { pgBoss } from "./pg-boss/system.ts"
 import { pythonManagers } from "./python/system.ts"
@@ -49,7 +50,8 @@ const systems: ReadonlyArray<System> = [
   bullmq,
   pythonManagers,
   natsJetStream,
-  pgBoss
+  pgBoss,
+  graphileWorker
 ]
 
 interface Entry {

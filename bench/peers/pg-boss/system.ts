@@ -10,7 +10,7 @@ export const pgBoss: System = {
   durabilities: ["buffered", "fsync"],
   missing: () => missingPackages(["pg-boss"]) ?? postgresMissing(),
   version: () => `pg-boss ${packageVersion("pg-boss")} on postgres ${postgresVersion()}`,
-  warmUp: 5_120,
+  warmUp: 2_560,
   start: async (context) => {
     const master = await startRoles(context, "pg-boss", await startPostgres(context, "pg-boss"))
     return { pass: (options) => master.call<number>("pass", options, 120_000) }
