@@ -125,11 +125,19 @@ export class Child {
   }
 }
 
-/** Runs `use` with a group of children and ends them in reverse order, whatever happens. One that dies fails the group. */
+/**
+ * Runs `use` with a group of children and ends them in reverse order, whatever happens. One that dies fails the group, and
+ * so does the first interrupt from the terminal.
+ */
 export const withChildren = <A>(use: (start: (options: StartOptions) => Child) => Promise<A>): Promise<A> => {
   const children: Array<Child> = []
+  let interrupt = (): void => {}
+  let over = false
   return new Promise<A>((resolve, reject) => {
+    interrupt = () => reject(new Error("interrupted"))
+    process.once("SIGINT", interrupt)
     const start = (options: StartOptions): Child => {
+      if (over) throw new Error("the group has ended")
       const child = new Child(options)
       children.push(child)
       void child.died.then(reject)
@@ -137,6 +145,8 @@ export const withChildren = <A>(use: (start: (options: StartOptions) => Child) =
     }
     use(start).then(resolve, reject)
   }).finally(async () => {
+    over = true
     for (const child of children.reverse()) await child.stop()
+    process.off("SIGINT", interrupt)
   })
 }
