@@ -6,7 +6,10 @@ missing=""
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
 
-has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+# Debian keeps PostgreSQL's programs in a folder for each version.
+has() {
+  PATH="$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')" command -v "$1" >/dev/null 2>&1
+}
 
 # Without this, Debian starts each server when it is installed.
 policy=/usr/sbin/policy-rc.d
@@ -38,9 +41,7 @@ package redis-server redis-server
 package beanstalkd beanstalkd
 package nats-server nats-server
 package python3 python3
-# Debian keeps its programs off the path; without this, it makes a cluster that nobody here uses.
-PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tr '\n' ':')"
-package postgres postgresql
+package initdb postgresql
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then
