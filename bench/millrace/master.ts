@@ -11,6 +11,8 @@ import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Stream from "effect/Stream"
 import type { Client } from "../../src/Client.ts"
 import type * as TaskQueue from "../../src/TaskQueue.ts"
+import { SeededRandom } from "../../src/testing/Random.ts"
+import { type ProbeOptions, type ProbeTimes, Probing } from "../harness/probes.ts"
 import { monotonicMs, serve, usage } from "../harness/role.ts"
 import { type Task, tasksOf } from "../harness/urls.ts"
 import type { Variant } from "../harness/variants.ts"
@@ -81,6 +83,12 @@ class Pass {
     this.#done()
   }
 
+  /** No more than the first `count` were put. */
+  only(count: number): void {
+    this.#left -= this.#urls.length - count
+    if (this.#left === 0) this.#done()
+  }
+
   /** Throws what is wrong with the pass. */
   verify(receipts: ReadonlyArray<TaskQueue.Receipt | undefined>): void {
     if (this.#fault !== undefined) throw new Error(this.#fault)
@@ -92,7 +100,7 @@ class Pass {
       const came = this.#prefix + this.#ids[i]!.toString(16).padStart(16, "0")
       if (came !== taskId) throw new Error(`${this.#urls[i]} was put as ${taskId} and came back as ${came}`)
     }
-    const ids = this.#ids.toSorted()
+    const ids = this.#ids.slice(0, receipts.length).sort()
     if (ids.some((id, i) => i > 0 && id === ids[i - 1])) throw new Error("two tasks share an id")
   }
 }
@@ -156,7 +164,15 @@ const putAll = (
   )
 }
 
-const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
+/** One pass, checked. `put` resolves when the manager has answered for what it put, and says of how many from the front. */
+const onePass = async (
+  options: Pick<PassOptions, "tasks" | "payloadBytes">,
+  put: (
+    queue: typeof Urls,
+    tasks: ReadonlyArray<Task>,
+    receipts: Array<TaskQueue.Receipt | undefined>
+  ) => Promise<number>
+): Promise<PassResult> => {
   if (stray !== undefined) throw new Error(`task ${stray} had another outcome after its pass`)
   const number = passes++
   const dispatch = options.payloadBytes === undefined ? urls : pages
@@ -179,9 +195,14 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
   try {
     const cpuFrom = usage().cpuSeconds
     const from = monotonicMs()
-    const putting = runtime.runPromise(putAll(queue, tasks, options, receipts)).catch((error: unknown) => {
-      current.fail(`a put failed: ${String(error)}`)
-    })
+    let count = options.tasks
+    const putting = put(queue, tasks, receipts).then(
+      (put) => {
+        count = put
+        current.only(put)
+      },
+      (error: unknown) => current.fail(`a put failed: ${String(error)}`)
+    )
     await current.ended
     const seconds = (monotonicMs() - from) / 1_000
     const cpuSeconds = usage().cpuSeconds - cpuFrom
@@ -189,8 +210,8 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
     await Promise.race([putting, sleep(5_000, undefined, { ref: false })])
     // What comes once too often comes now.
     await sleep(50)
-    current.verify(receipts)
-    dispatch.puts += options.tasks
+    current.verify(receipts.slice(0, count))
+    dispatch.puts += count
     const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(queue.stats)
     const rest = ready + delayed + leased + dead + cancelled
     if (done !== dispatch.puts || puts !== dispatch.puts || rest > 0) {
@@ -203,22 +224,101 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
   }
 }
 
-/** Puts one probe at a time, with a pause between: milliseconds from the call to the handler's first line. */
-const latency = async ({ samples, pauseMs }: { samples: number; pauseMs: number }): Promise<Float64Array> => {
-  const number = passes++
-  const times = new Float64Array(samples)
-  const probe = (i: number): Effect.Effect<void, unknown, Client> =>
-    Effect.suspend(() => {
-      const url = urlOf(number, i)
-      const from = monotonicMs()
-      return Effect.map(Probes.putWait({ url }), (result) => {
-        if (result.url !== url) throw new Error(`the result of ${result.url} for ${url}`)
-        times[i] = result.startedAtMs - from
+const crawlDispatch = (options: PassOptions): Promise<PassResult> =>
+  onePass(options, async (queue, tasks, receipts) => {
+    await runtime.runPromise(putAll(queue, tasks, options, receipts))
+    return options.tasks
+  })
+
+export interface OfferOptions {
+  readonly perSecond: number
+  /** Tasks at most: it ends with the command `enough`. */
+  readonly most: number
+}
+
+export interface Offered {
+  readonly tasks: number
+  readonly fromMs: number
+  /** When the last task was put. */
+  readonly untilMs: number
+  /** When the last outcome was there. */
+  readonly endedMs: number
+}
+
+let offering = false
+
+/** Answers when the load is there. */
+const offered = async (): Promise<void> => {
+  while (!offering) await sleep(5)
+}
+
+const enough = (): void => {
+  offering = false
+}
+
+/**
+ * An open loop: tasks are due at times of a Poisson process, one `put` each, and are put when they are due, however many
+ * are under way. Looks about every millisecond, so that those due within one leave together. Checked as every pass.
+ */
+const offer = async ({ most, perSecond }: OfferOptions): Promise<Offered> => {
+  const random = new SeededRandom(most)
+  const context = await runtime.context()
+  let [fromMs, untilMs, next] = [0, 0, 0]
+  const { seconds } = await onePass({ tasks: most }, async (queue, tasks, receipts) => {
+    const one = (at: number): Effect.Effect<void, TaskQueue.PutError, Client> =>
+      Effect.map(queue.put(tasks[at]!), (receipt) => {
+        receipts[at] = receipt
       })
+    const calls: Array<Promise<void>> = []
+    fromMs = monotonicMs()
+    offering = true
+    for (let due = fromMs; offering; ) {
+      const now = monotonicMs()
+      const from = next
+      for (; due <= now && next < most; next++) due -= (Math.log(1 - random.next()) / perSecond) * 1_000
+      if (next === most) throw new Error("nobody has said that it is enough")
+      if (next > from) {
+        const all = Array.from({ length: next - from }, (_, i) => one(from + i))
+        calls.push(Effect.runPromiseWith(context)(Effect.all(all, { concurrency: "unbounded", discard: true })))
+      }
+      untilMs = monotonicMs()
+      await sleep(1)
+    }
+    await Promise.all(calls)
+    return next
+  })
+  return { tasks: next, fromMs, untilMs, endedMs: fromMs + seconds * 1_000 }
+}
+
+const probing = new Probing()
+let following = false
+let probesSoFar = 0
+
+const follow: Effect.Effect<void, never, Client> = Probes.outcomes.pipe(
+  Stream.runForEachArray((outcomes) =>
+    Effect.sync(() => {
+      for (const outcome of outcomes) {
+        if (outcome._tag === "Success") probing.take(outcome.result)
+        else probing.fail(`task ${outcome.taskId} ended as ${outcome._tag}`)
+      }
     })
-  for (let i = 0; i < samples; i++) {
-    await runtime.runPromise(probe(i))
-    await sleep(pauseMs)
+  ),
+  Effect.catchCause((cause) => Effect.sync(() => probing.fail(`the outcomes ended: ${String(cause)}`)))
+)
+
+/** Puts probes at their times, and reads their outcomes as any master does: from the queue's stream. */
+const probes = async (options: ProbeOptions): Promise<ProbeTimes> => {
+  if (!following) {
+    following = true
+    await runtime.runPromise(Probes.size)
+    runtime.runFork(follow)
+  }
+  const times = await probing.run(options, (url) => runtime.runPromise(Probes.put({ url })))
+  probesSoFar += options.samples
+  const { cancelled, dead, delayed, done, leased, ready } = await runtime.runPromise(Probes.stats)
+  const rest = ready + delayed + leased + dead + cancelled
+  if (done !== probesSoFar || rest > 0) {
+    throw new Error(`the manager counts ${done} probes done, ${rest} others; ${probesSoFar} were put`)
   }
   return times
 }
@@ -276,6 +376,16 @@ const leaseLatency = async ({ samples, waiting }: { samples: number; waiting: nu
 }
 
 serve(
-  { ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency, answers, fillBacklog, leaseLatency },
+  {
+    ready: () => runtime.runPromise(Effect.void),
+    crawlDispatch,
+    offer,
+    offered,
+    enough,
+    probes,
+    answers,
+    fillBacklog,
+    leaseLatency
+  },
   () => runtime.dispose()
 )
