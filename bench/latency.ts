@@ -82,7 +82,7 @@ const underLoad = async (
   return { times, load: { fullPerSecond, putsPerSecond: during(untilMs), donePerSecond: during(endedMs) } }
 }
 
-const shown = (times: ProbeTimes): string =>
+export const shown = (times: ProbeTimes): string =>
   ends
     .map((end) => {
       const each = Object.values(percentiles).map((share) => percentile(times[end].slice(), share).toFixed(3))
@@ -90,7 +90,7 @@ const shown = (times: ProbeTimes): string =>
     })
     .join(", ")
 
-const measured = (runs: ReadonlyArray<ProbeTimes>, end: End, share: number) => {
+export const measured = (runs: ReadonlyArray<ProbeTimes>, end: End, share: number) => {
   const each = spread(
     runs.map((times) => percentile(times[end].slice(), share)),
     3
@@ -100,7 +100,7 @@ const measured = (runs: ReadonlyArray<ProbeTimes>, end: End, share: number) => {
   return { ...each, median: Number(percentile(all, share).toFixed(3)) }
 }
 
-const variants = states.flatMap((state) =>
+export const variants = states.flatMap((state) =>
   ends.flatMap((end) =>
     Object.entries(percentiles).map(([name, share]) => ({ name: `${state}-${end}-${name}`, state, end, share }))
   )
@@ -137,7 +137,7 @@ export const latency: Work = {
               if (run > 0) runs[state].push(one.times)
               if (run > 0 && one.load !== undefined) load.push(one.load)
               progress(
-                `latency ${state} ${durability} ${label}: p50 p99 p99.9 of ${shown(one.times)}, called late p99 ${one.times.lateP99.toFixed(3)} ms, machine ${loadavg()[0]!.toFixed(1)}`
+                `latency ${state} ${durability} ${label}: p50 p99 p99.9 of ${shown(one.times)}, called late p99 ${percentile(one.times.late.slice(), 0.99).toFixed(3)} ms, machine ${loadavg()[0]!.toFixed(1)}`
               )
               if (one.load === undefined) continue
               const { donePerSecond, fullPerSecond, putsPerSecond } = one.load

@@ -8,9 +8,9 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { SeededRandom } from "../../src/testing/Random.ts"
-import { percentile } from "./report.ts"
+import { holdsNothing } from "./exactly-once.ts"
 import { monotonicMs } from "./role.ts"
-import { urlOf } from "./urls.ts"
+import { type Task, urlOf } from "./urls.ts"
 
 export interface ProbeOptions {
   readonly samples: number
@@ -24,8 +24,8 @@ export interface ProbeTimes {
   readonly start: Float64Array
   /** To its outcome in this process. */
   readonly outcome: Float64Array
-  /** To the call of put: what this process, or the probe before, was late. The 99th percentile. */
-  readonly lateP99: number
+  /** To the call of put: what this process, or the probe before, was late. */
+  readonly late: Float64Array
   readonly fromMs: number
   readonly untilMs: number
 }
@@ -69,7 +69,12 @@ export class Probing {
     this.#took?.(new Error(fault))
   }
 
-  async run({ everyMs, samples }: ProbeOptions, put: (url: string) => Promise<unknown>): Promise<ProbeTimes> {
+  /** `rest` counts what the system still holds of the probes. */
+  async run(
+    { everyMs, samples }: ProbeOptions,
+    put: (task: Task) => Promise<unknown>,
+    rest: () => Promise<number>
+  ): Promise<ProbeTimes> {
     const number = this.#runs++
     const urls = Array.from({ length: samples }, (_, i) => urlOf(number, i))
     const random = new SeededRandom(samples)
@@ -97,7 +102,7 @@ export class Probing {
         })
         this.#url = urls[out]!
         late[out] = monotonicMs() - due
-        put(this.#url).catch((error: unknown) => this.fail(`a put failed: ${String(error)}`))
+        put({ url: urls[out]! }).catch((error: unknown) => this.fail(`a put failed: ${String(error)}`))
         start[out] = (await came) - due
         if (!(start[out]! > late[out]! && start[out]! < outcome[out]!)) {
           throw new Error(
@@ -109,7 +114,8 @@ export class Probing {
       // What comes once too often comes now.
       await sleep(50)
       if (this.#fault !== undefined) throw new Error(this.#fault)
-      return { start, outcome, lateP99: percentile(late, 0.99), fromMs, untilMs }
+      await holdsNothing(rest)
+      return { start, outcome, late, fromMs, untilMs }
     } finally {
       clearInterval(watch)
     }
