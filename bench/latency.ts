@@ -12,7 +12,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
-import type { ProbeTimes } from "./harness/probes.ts"
+import { everyMsAfter, type ProbeOptions, type ProbeTimes, warmUp } from "./harness/probes.ts"
 import { hottestTable } from "./harness/profile.ts"
 import { type Durability, type Measurement, percentile, progress, spread, table } from "./harness/report.ts"
 import { variants as passes } from "./harness/variants.ts"
@@ -24,9 +24,6 @@ const workers = 2
 const samplesDefault = 1_000
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
-const warmUpSamples = 200
-/** Between two probes: several times what one takes on an idle machine, `fsync` included. */
-const everyMs = 4
 const states = ["idle", "load50"] as const
 type State = (typeof states)[number]
 const ends = ["start", "outcome"] as const
@@ -47,6 +44,7 @@ interface Crew {
   readonly processes: Processes
   readonly runs: Record<State, Array<ProbeTimes>>
   readonly load: Array<Load>
+  everyMs: number
 }
 
 interface Load {
@@ -55,26 +53,26 @@ interface Load {
   readonly donePerSecond: number
 }
 
-const probes = ({ master }: Processes, samples: number): Promise<ProbeTimes> =>
-  master.call<ProbeTimes>("probes", { samples, everyMs }, 120_000)
+const probes = ({ master }: Processes, options: ProbeOptions): Promise<ProbeTimes> =>
+  master.call<ProbeTimes>("probes", options, 120_000)
 
 /** Probes while the load is there; what the load was. */
 const underLoad = async (
   processes: Processes,
-  samples: number
+  options: ProbeOptions
 ): Promise<{ readonly times: ProbeTimes; readonly load: Load }> => {
   const generator = processes.generator!
   const { batch, inFlight } = passes["single"]!
   const full = { tasks: fullSpeedTasks, batch, inFlight }
   const fullPerSecond = full.tasks / (await generator.call<PassResult>("crawlDispatch", full)).seconds
   const perSecond = Math.round(fullPerSecond * share)
-  const seconds = (samples * everyMs + 2 * marginMs) / 1_000
+  const seconds = (options.samples * options.everyMs + 2 * marginMs) / 1_000
   const offer = { perSecond, most: Math.ceil(perSecond * seconds * longerAtMost) }
   const offering = generator.call<Offered>("offer", offer, 120_000)
   const probing = generator
     .call("offered")
     .then(() => sleep(marginMs))
-    .then(() => probes(processes, samples))
+    .then(() => probes(processes, options))
     .finally(() => sleep(marginMs).then(() => generator.call("enough")))
   const [{ endedMs, fromMs, tasks, untilMs }, times] = await Promise.all([offering, probing])
   if (times.fromMs < fromMs || times.untilMs > untilMs) throw new Error("the load was not there all the time")
@@ -82,13 +80,18 @@ const underLoad = async (
   return { times, load: { fullPerSecond, putsPerSecond: during(untilMs), donePerSecond: during(endedMs) } }
 }
 
+/** From when they were due, and from the call: what lies between is what this process was late. */
 export const shown = (times: ProbeTimes): string =>
   ends
     .map((end) => {
-      const each = Object.values(percentiles).map((share) => percentile(times[end].slice(), share).toFixed(3))
-      return `${end} ${each.join(" ")}`
+      const each = (values: Float64Array): string =>
+        Object.values(percentiles)
+          .map((share) => percentile(values, share).toFixed(3))
+          .join(" ")
+      const { [end]: due, late } = times
+      return `${end} ${each(due.slice())}, from the call ${each(due.map((ms, i) => ms - late[i]!))}`
     })
-    .join(", ")
+    .join("; ")
 
 export const measured = (runs: ReadonlyArray<ProbeTimes>, end: End, share: number) => {
   const each = spread(
@@ -122,22 +125,24 @@ export const latency: Work = {
           const store = storeEnvironment(durability, join(folder, durability))
           const generator = within.includes("load50")
           const processes = await startProcesses(start, workers, named, "", store, { generator })
-          crews.push({ durability, processes, runs: { idle: [], load50: [] }, load: [] })
+          crews.push({ durability, processes, runs: { idle: [], load50: [] }, load: [], everyMs: 0 })
         }
         // Run 0 is the warm-up.
         for (let run = 0; run <= options.runs; run++) {
-          const count = run === 0 ? Math.min(warmUpSamples, samples) : samples
           const label = run === 0 ? "warm-up" : `run ${run} of ${options.runs}`
-          for (const { durability, load, processes, runs } of crews) {
+          for (const crew of crews) {
+            const { durability, load, processes, runs } = crew
+            const due = run === 0 ? warmUp : { samples, everyMs: crew.everyMs }
             for (const state of within) {
               const one =
                 state === "idle"
-                  ? { times: await probes(processes, count), load: undefined }
-                  : await underLoad(processes, count)
+                  ? { times: await probes(processes, due), load: undefined }
+                  : await underLoad(processes, due)
               if (run > 0) runs[state].push(one.times)
+              else crew.everyMs = Math.max(crew.everyMs, everyMsAfter(one.times))
               if (run > 0 && one.load !== undefined) load.push(one.load)
               progress(
-                `latency ${state} ${durability} ${label}: p50 p99 p99.9 of ${shown(one.times)}, called late p99 ${percentile(one.times.late.slice(), 0.99).toFixed(3)} ms, machine ${loadavg()[0]!.toFixed(1)}`
+                `latency ${state} ${durability} ${label}: p50 p99 p99.9 of ${shown(one.times)}, load ${loadavg()[0]!.toFixed(1)}`
               )
               if (one.load === undefined) continue
               const { donePerSecond, fullPerSecond, putsPerSecond } = one.load
@@ -162,7 +167,9 @@ export const latency: Work = {
           })
         )
       )
-      const notes = [`latency: ${samples} probes a run, from when each was due`]
+      const notes = [
+        `latency: ${samples} probes a run, from when each was due; one every ${crews.map(({ durability, everyMs }) => `${everyMs} ms (${durability})`).join(", ")}`
+      ]
       const loads = crews.flatMap(({ durability, load }) => {
         const rates = [load.map((l) => l.fullPerSecond), load.map((l) => l.putsPerSecond)].map(
           (r) => spread(r, 0).median

@@ -9,6 +9,7 @@
 import { setTimeout as sleep } from "node:timers/promises"
 import { SeededRandom } from "../../src/testing/Random.ts"
 import { holdsNothing } from "./exactly-once.ts"
+import { percentile } from "./report.ts"
 import { monotonicMs } from "./role.ts"
 import { type Task, urlOf } from "./urls.ts"
 
@@ -28,6 +29,18 @@ export interface ProbeTimes {
   readonly late: Float64Array
   readonly fromMs: number
   readonly untilMs: number
+}
+
+/** Before it is known what one takes. */
+export const warmUp: ProbeOptions = { samples: 200, everyMs: 10 }
+
+/** The time between two probes, fixed by those of the warm-up: four times what one takes, so that they meet one another seldom. */
+export const everyMsAfter = ({ late, outcome }: ProbeTimes): number => {
+  const taken = percentile(
+    outcome.map((ms, i) => ms - late[i]!),
+    0.5
+  )
+  return Math.min(40, Math.max(4, Math.ceil(4 * taken)))
 }
 
 const cell = new Int32Array(new SharedArrayBuffer(4))

@@ -6,7 +6,7 @@ import { loadavg } from "node:os"
 import { join } from "node:path"
 import { withChildren } from "../harness/children.ts"
 import { withFolder } from "../harness/folder.ts"
-import type { ProbeTimes } from "../harness/probes.ts"
+import { everyMsAfter, type ProbeTimes, warmUp } from "../harness/probes.ts"
 import { type Durability, type Measurement, percentile, progress, spread, table } from "../harness/report.ts"
 import { variants as passes } from "../harness/variants.ts"
 import type { Work, WorkReport } from "../harness/work.ts"
@@ -15,9 +15,6 @@ import { systems } from "./peers.ts"
 import type { Crew, System } from "./system.ts"
 
 const samplesDefault = 500
-const warmUpSamples = 200
-/** Between two probes: several times what one takes on the slowest. */
-const everyMs = 6
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 const settings = passes["single"]!
 const variants = ownVariants.filter(({ share, state }) => state === "idle" && share < 0.999)
@@ -26,6 +23,7 @@ interface Entry {
   readonly system: System
   readonly crew: Crew
   readonly runs: Array<ProbeTimes>
+  everyMs: number
 }
 
 const runAll = (
@@ -40,18 +38,19 @@ const runAll = (
       for (const system of present) {
         const through = async (port: number) => port
         const context = { start, folder: join(folder, system.name), durability, settings, through, probes: true }
-        entries.push({ system, crew: await system.start(context), runs: [] })
+        entries.push({ system, crew: await system.start(context), runs: [], everyMs: 0 })
       }
       for (let round = 0; round <= runs; round++) {
         for (let i = 0; i < entries.length; i++) {
-          const { crew, runs: times, system } = entries[(i + round) % entries.length]!
-          const count = round === 0 ? Math.min(warmUpSamples, samples) : samples
-          const one = await crew.probes!({ samples: count, everyMs })
+          const entry = entries[(i + round) % entries.length]!
+          const { crew, everyMs, runs: times, system } = entry
+          const one = await crew.probes!(round === 0 ? warmUp : { samples, everyMs })
           const label = round === 0 ? "warm-up" : `round ${round} of ${runs}`
           progress(
-            `latency idle ${durability} ${label} ${system.name}: p50 p99 p99.9 of ${shown(one)}, called late p99 ${percentile(one.late, 0.99).toFixed(3)} ms, machine ${loadavg()[0]!.toFixed(1)}`
+            `latency idle ${durability} ${label} ${system.name}: p50 p99 p99.9 of ${shown(one)}, load ${loadavg()[0]!.toFixed(1)}`
           )
           if (round > 0) times.push(one)
+          else entry.everyMs = everyMsAfter(one)
         }
       }
       return entries
