@@ -41,7 +41,7 @@ const runtime = ManagedRuntime.make(client)
 const stuckMs = 20_000
 
 class Pass {
-  readonly #urls: ReadonlyArray<string>
+  readonly #urlAt: (index: number) => string | undefined
   readonly #seen: Uint8Array
   /** The id that came with each URL, lower half; all share the upper half. */
   readonly #ids: Float64Array
@@ -51,11 +51,11 @@ class Pass {
   #done: () => void = () => {}
   readonly ended: Promise<void>
 
-  constructor(urls: ReadonlyArray<string>) {
-    this.#urls = urls
-    this.#seen = new Uint8Array(urls.length)
-    this.#ids = new Float64Array(urls.length)
-    this.#left = urls.length
+  constructor(tasks: number, urlAt: (index: number) => string | undefined) {
+    this.#urlAt = urlAt
+    this.#seen = new Uint8Array(tasks)
+    this.#ids = new Float64Array(tasks)
+    this.#left = tasks
     this.ended = new Promise((resolve) => {
       this.#done = resolve
     })
@@ -69,12 +69,10 @@ class Pass {
     if (outcome._tag !== "Success") return this.fail(`task ${outcome.taskId} ended as ${outcome._tag}`)
     const { result, taskId } = outcome
     const i = indexOf(result.url)
-    if (this.#urls[i] !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
+    if (this.#urlAt(i) !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
     if (this.#seen[i] !== 0) return this.fail(`two results for ${result.url}`)
     this.#seen[i] = 1
-    this.#prefix ??= taskId.slice(0, 16)
-    if (!taskId.startsWith(this.#prefix)) return this.fail(`${taskId} is an id of another manager`)
-    this.#ids[i] = Number.parseInt(taskId.slice(16), 16)
+    this.#ids[i] = this.#lowerHalf(taskId)
     if (--this.#left === 0) this.#done()
   }
 
@@ -85,20 +83,27 @@ class Pass {
 
   /** No more than the first `count` were put. */
   only(count: number): void {
-    this.#left -= this.#urls.length - count
+    this.#left -= this.#seen.length - count
     if (this.#left === 0) this.#done()
   }
 
-  /** Throws what is wrong with the pass. */
-  verify(receipts: ReadonlyArray<TaskQueue.Receipt | undefined>): void {
+  /** The lower half of the id that a put returned, if it was a new one. */
+  idOf(receipt: TaskQueue.Receipt | undefined): number {
+    return receipt === undefined || receipt.duplicate ? Number.NaN : this.#lowerHalf(receipt.taskId)
+  }
+
+  #lowerHalf(taskId: string): number {
+    this.#prefix ??= taskId.slice(0, 16)
+    if (!taskId.startsWith(this.#prefix)) this.fail(`${taskId} is an id of another manager`)
+    return Number.parseInt(taskId.slice(16), 16)
+  }
+
+  /** Throws what is wrong with the pass. `receipts`: what `idOf` says of each put. */
+  verify(receipts: Float64Array): void {
     if (this.#fault !== undefined) throw new Error(this.#fault)
     if (this.#left > 0) throw new Error(`${this.#left} results are missing`)
-    for (const [i, receipt] of receipts.entries()) {
-      if (receipt === undefined) throw new Error(`${this.#urls[i]} was put without a receipt`)
-      const { duplicate, taskId } = receipt
-      if (duplicate) throw new Error(`${this.#urls[i]} was taken for a duplicate`)
-      const came = this.#prefix + this.#ids[i]!.toString(16).padStart(16, "0")
-      if (came !== taskId) throw new Error(`${this.#urls[i]} was put as ${taskId} and came back as ${came}`)
+    for (const [i, put] of receipts.entries()) {
+      if (this.#ids[i] !== put) throw new Error(`${this.#urlAt(i)} was put as ${put} and came back as ${this.#ids[i]}`)
     }
     const ids = this.#ids.slice(0, receipts.length).sort()
     if (ids.some((id, i) => i > 0 && id === ids[i - 1])) throw new Error("two tasks share an id")
@@ -164,22 +169,10 @@ const putAll = (
   )
 }
 
-/** One pass, checked. `put` resolves when the manager has answered for what it put, and says of how many from the front. */
-const onePass = async (
-  options: Pick<PassOptions, "tasks" | "payloadBytes">,
-  put: (
-    queue: typeof Urls,
-    tasks: ReadonlyArray<Task>,
-    receipts: Array<TaskQueue.Receipt | undefined>
-  ) => Promise<number>
-): Promise<PassResult> => {
+/** One pass, checked. `put` resolves when the manager has answered for what it put, with `idOf` of each receipt. */
+const onePass = async (dispatch: Dispatch, current: Pass, put: () => Promise<Float64Array>): Promise<PassResult> => {
   if (stray !== undefined) throw new Error(`task ${stray} had another outcome after its pass`)
-  const number = passes++
-  const dispatch = options.payloadBytes === undefined ? urls : pages
   const { queue } = dispatch
-  const tasks = tasksOf(number, options.tasks, options.payloadBytes)
-  const receipts = new Array<TaskQueue.Receipt | undefined>(options.tasks).fill(undefined)
-  const current = new Pass(tasks.map(({ url }) => url))
   pass = current
   if (!dispatch.reading) {
     dispatch.reading = true
@@ -195,11 +188,11 @@ const onePass = async (
   try {
     const cpuFrom = usage().cpuSeconds
     const from = monotonicMs()
-    let count = options.tasks
-    const putting = put(queue, tasks, receipts).then(
-      (put) => {
-        count = put
-        current.only(put)
+    let receipts: Float64Array = new Float64Array(0)
+    const putting = put().then(
+      (ids) => {
+        receipts = ids
+        current.only(ids.length)
       },
       (error: unknown) => current.fail(`a put failed: ${String(error)}`)
     )
@@ -210,8 +203,8 @@ const onePass = async (
     await Promise.race([putting, sleep(5_000, undefined, { ref: false })])
     // What comes once too often comes now.
     await sleep(50)
-    current.verify(receipts.slice(0, count))
-    dispatch.puts += count
+    current.verify(receipts)
+    dispatch.puts += receipts.length
     const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(queue.stats)
     const rest = ready + delayed + leased + dead + cancelled
     if (done !== dispatch.puts || puts !== dispatch.puts || rest > 0) {
@@ -224,11 +217,16 @@ const onePass = async (
   }
 }
 
-const crawlDispatch = (options: PassOptions): Promise<PassResult> =>
-  onePass(options, async (queue, tasks, receipts) => {
-    await runtime.runPromise(putAll(queue, tasks, options, receipts))
-    return options.tasks
+const crawlDispatch = (options: PassOptions): Promise<PassResult> => {
+  const dispatch = options.payloadBytes === undefined ? urls : pages
+  const tasks = tasksOf(passes++, options.tasks, options.payloadBytes)
+  const receipts = new Array<TaskQueue.Receipt | undefined>(options.tasks).fill(undefined)
+  const current = new Pass(options.tasks, (i) => tasks[i]?.url)
+  return onePass(dispatch, current, async () => {
+    await runtime.runPromise(putAll(dispatch.queue, tasks, options, receipts))
+    return Float64Array.from(receipts, (receipt) => current.idOf(receipt))
   })
+}
 
 export interface OfferOptions {
   readonly perSecond: number
@@ -263,13 +261,15 @@ const enough = (): void => {
 const offer = async ({ most, perSecond }: OfferOptions): Promise<Offered> => {
   const random = new SeededRandom(most)
   const context = await runtime.context()
-  let [fromMs, untilMs, next] = [0, 0, 0]
-  const { seconds } = await onePass({ tasks: most }, async (queue, tasks, receipts) => {
-    const one = (at: number): Effect.Effect<void, TaskQueue.PutError, Client> =>
-      Effect.map(queue.put(tasks[at]!), (receipt) => {
-        receipts[at] = receipt
-      })
-    const calls: Array<Promise<void>> = []
+  const number = passes++
+  const receipts = new Float64Array(most)
+  const current = new Pass(most, (i) => urlOf(number, i))
+  let [fromMs, untilMs, next, under] = [0, 0, 0, 0]
+  const one = (at: number): Effect.Effect<void, TaskQueue.PutError, Client> =>
+    Effect.map(Urls.put({ url: urlOf(number, at) }), (receipt) => {
+      receipts[at] = current.idOf(receipt)
+    })
+  const { seconds } = await onePass(urls, current, async () => {
     fromMs = monotonicMs()
     offering = true
     for (let due = fromMs; offering; ) {
@@ -278,14 +278,18 @@ const offer = async ({ most, perSecond }: OfferOptions): Promise<Offered> => {
       for (; due <= now && next < most; next++) due -= (Math.log(1 - random.next()) / perSecond) * 1_000
       if (next === most) throw new Error("nobody has said that it is enough")
       if (next > from) {
+        under++
         const all = Array.from({ length: next - from }, (_, i) => one(from + i))
-        calls.push(Effect.runPromiseWith(context)(Effect.all(all, { concurrency: "unbounded", discard: true })))
+        Effect.runPromiseWith(context)(Effect.all(all, { concurrency: "unbounded", discard: true })).then(
+          () => under--,
+          (error: unknown) => current.fail(`a put failed: ${String(error)}`)
+        )
       }
       untilMs = monotonicMs()
       await sleep(1)
     }
-    await Promise.all(calls)
-    return next
+    while (under > 0) await sleep(1)
+    return receipts.slice(0, next)
   })
   return { tasks: next, fromMs, untilMs, endedMs: fromMs + seconds * 1_000 }
 }
