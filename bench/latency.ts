@@ -53,14 +53,24 @@ interface Load {
   readonly donePerSecond: number
 }
 
-const probes = ({ master }: Processes, options: ProbeOptions): Promise<ProbeTimes> =>
-  master.call<ProbeTimes>("probes", options, 120_000)
+interface Probed {
+  readonly times: ProbeTimes
+  /** How long each of manager, workers and master could have run and another program did, of the time of the probes; their sum. */
+  readonly kept: number
+}
+
+const probes = async ({ manager, master, workers }: Processes, options: ProbeOptions): Promise<Probed> => {
+  const keptMs = async (): Promise<number> => {
+    const each = await Promise.all([manager, master, ...workers].map((child) => child.call<number>("kept")))
+    return each.reduce((sum, ms) => sum + ms, 0)
+  }
+  const before = await keptMs()
+  const times = await master.call<ProbeTimes>("probes", options, 120_000)
+  return { times, kept: ((await keptMs()) - before) / (times.untilMs - times.fromMs) }
+}
 
 /** Probes while the load is there; what the load was. */
-const underLoad = async (
-  processes: Processes,
-  options: ProbeOptions
-): Promise<{ readonly times: ProbeTimes; readonly load: Load }> => {
+const underLoad = async (processes: Processes, options: ProbeOptions): Promise<Probed & { readonly load: Load }> => {
   const generator = processes.generator!
   const { batch, inFlight } = passes["single"]!
   const full = { tasks: fullSpeedTasks, batch, inFlight }
@@ -74,10 +84,10 @@ const underLoad = async (
     .then(() => sleep(marginMs))
     .then(() => probes(processes, options))
     .finally(() => sleep(marginMs).then(() => generator.call("enough")))
-  const [{ endedMs, fromMs, tasks, untilMs }, times] = await Promise.all([offering, probing])
+  const [{ endedMs, fromMs, tasks, untilMs }, { kept, times }] = await Promise.all([offering, probing])
   if (times.fromMs < fromMs || times.untilMs > untilMs) throw new Error("the load was not there all the time")
   const during = (toMs: number): number => (tasks / (toMs - fromMs)) * 1_000
-  return { times, load: { fullPerSecond, putsPerSecond: during(untilMs), donePerSecond: during(endedMs) } }
+  return { times, kept, load: { fullPerSecond, putsPerSecond: during(untilMs), donePerSecond: during(endedMs) } }
 }
 
 /** From when they were due, and from the call: what lies between is what this process was late. */
@@ -136,13 +146,13 @@ export const latency: Work = {
             for (const state of within) {
               const one =
                 state === "idle"
-                  ? { times: await probes(processes, due), load: undefined }
+                  ? { ...(await probes(processes, due)), load: undefined }
                   : await underLoad(processes, due)
               if (run > 0) runs[state].push(one.times)
               else crew.everyMs = Math.max(crew.everyMs, everyMsAfter(one.times))
               if (run > 0 && one.load !== undefined) load.push(one.load)
               progress(
-                `latency ${state} ${durability} ${label}: p50 p99 p99.9 of ${shown(one.times)}, load ${loadavg()[0]!.toFixed(1)}`
+                `latency ${state} ${durability} ${label}: p50 p99 p99.9 of ${shown(one.times)}; kept from running ${Math.round(one.kept * 100)} %, load ${loadavg()[0]!.toFixed(1)}`
               )
               if (one.load === undefined) continue
               const { donePerSecond, fullPerSecond, putsPerSecond } = one.load
