@@ -180,12 +180,19 @@ export const latency: Work = {
       const notes = [
         `latency: ${samples} probes a run, from when each was due; one every ${crews.map(({ durability, everyMs }) => `${everyMs} ms (${durability})`).join(", ")}`
       ]
-      const loads = crews.flatMap(({ durability, load }) => {
-        const rates = [load.map((l) => l.fullPerSecond), load.map((l) => l.putsPerSecond)].map(
-          (r) => spread(r, 0).median
-        )
-        return load.length === 0 ? [] : [[durability, ...rates, Number((rates[1]! / rates[0]!).toFixed(2))]]
-      })
+      const loads = crews
+        .filter(({ load }) => load.length > 0)
+        .map(({ durability, load }) => {
+          const full = spread(
+            load.map(({ fullPerSecond }) => fullPerSecond),
+            0
+          ).median
+          const put = spread(
+            load.map(({ putsPerSecond }) => putsPerSecond),
+            0
+          ).median
+          return [durability, full, put, Number((put / full).toFixed(2))]
+        })
       if (loads.length > 0) {
         notes.push(
           `load50, median of the runs\n${table(["durability", "full tasks/s", "put tasks/s", "share"], loads)}`
