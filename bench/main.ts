@@ -26,6 +26,7 @@ import type { Work, WorkOptions } from "./harness/work.ts"
 import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
+import { latencyPeers } from "./peers/latency.ts"
 import { crawlDispatchPeers, systemNames } from "./peers/peers.ts"
 import { restart } from "./restart.ts"
 import { steady } from "./steady.ts"
@@ -127,7 +128,7 @@ const main = async (): Promise<void> => {
   const named = only ?? works.find(({ name }) => name === profile)?.name
   const people = (text: string): void => (json ? progress(text) : void process.stdout.write(`${text}\n`))
   const measurements: Array<Measurement> = []
-  for (const work of chosenWorks(peers ? [crawlDispatchPeers] : works, named, variant)) {
+  for (const work of chosenWorks(peers ? [crawlDispatchPeers, latencyPeers] : works, named, variant)) {
     const report = await work.run(options)
     measurements.push(...report.measurements)
     if (json) for (const m of report.measurements) process.stdout.write(`${jsonLine(m)}\n`)

@@ -22,6 +22,17 @@ export type Put = (tasks: ReadonlyArray<Task>, from: number, to: number) => Prom
 /** Results may be this late before a pass counts as stuck. */
 const stuckMs = 20_000
 
+/** Waits a while: acknowledgements of the last results may be on their way. */
+export const holdsNothing = async (rest: () => Promise<number>): Promise<void> => {
+  const until = monotonicMs() + 5_000
+  let more = await rest()
+  while (more !== 0 && monotonicMs() < until) {
+    await sleep(20)
+    more = await rest()
+  }
+  if (more !== 0) throw new Error(`the system holds ${more} tasks after the pass`)
+}
+
 export class ExactlyOnce {
   #passes = 0
   #tasks: ReadonlyArray<Task> = []
@@ -86,14 +97,7 @@ export class ExactlyOnce {
       // What comes once too often comes now.
       await sleep(50)
       if (this.#fault !== undefined) throw new Error(this.#fault)
-      // Acknowledgements of the last results may be on their way.
-      const until = monotonicMs() + 5_000
-      let more = await rest()
-      while (more !== 0 && monotonicMs() < until) {
-        await sleep(20)
-        more = await rest()
-      }
-      if (more !== 0) throw new Error(`the system holds ${more} tasks after the pass`)
+      await holdsNothing(rest)
       return { seconds, cpuSeconds }
     } finally {
       clearInterval(watch)

@@ -20,7 +20,7 @@ export interface Measurement {
   readonly max: number
   readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "bytes/session" | "logins/s" | "MiB"
   readonly runs: number
-  /** Of Millrace to this system: the median of each round's. Only beside peers. */
+  /** Above 1 where Millrace is faster than this system: the median of each round's. Only beside peers. */
   readonly ratio?: number
   /** Microseconds of CPU a task, of all processes of the system. Only beside peers. */
   readonly cpu?: number

@@ -1,6 +1,7 @@
 /**
  * The child's side of `children.ts`: answers commands until the parent lets go, then ends what the role has started.
  */
+import { readFileSync } from "node:fs"
 import process from "node:process"
 import type { Call, Reply, Usage } from "./children.ts"
 
@@ -12,12 +13,21 @@ export const usage = (): Usage => {
   return { cpuSeconds: (user + system) / 1e6, rssBytes: process.memoryUsage.rss() }
 }
 
+/** Milliseconds that this process could have run, and another one did: Linux' `/proc/self/schedstat`, 0 elsewhere. */
+export const kept = (): number => {
+  try {
+    return Number(readFileSync("/proc/self/schedstat", "latin1").split(" ")[1]) / 1e6
+  } catch {
+    return 0
+  }
+}
+
 /** Milliseconds on the machine's own clock, which all its processes share. */
 export const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
 
 /** `stop` is called once, when the parent lets go; the process ends when it has. */
 export const serve = (commands: Commands, stop: () => Promise<void>): void => {
-  const all: Commands = { usage, ...commands }
+  const all: Commands = { usage, kept, ...commands }
   process.on("message", async (call: Call) => {
     let reply: Reply
     try {

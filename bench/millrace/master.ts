@@ -11,6 +11,8 @@ import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Stream from "effect/Stream"
 import type { Client } from "../../src/Client.ts"
 import type * as TaskQueue from "../../src/TaskQueue.ts"
+import { SeededRandom } from "../../src/testing/Random.ts"
+import { type ProbeOptions, type ProbeTimes, Probing } from "../harness/probes.ts"
 import { monotonicMs, serve, usage } from "../harness/role.ts"
 import { type Task, tasksOf } from "../harness/urls.ts"
 import type { Variant } from "../harness/variants.ts"
@@ -39,7 +41,7 @@ const runtime = ManagedRuntime.make(client)
 const stuckMs = 20_000
 
 class Pass {
-  readonly #urls: ReadonlyArray<string>
+  readonly #urlAt: (index: number) => string | undefined
   readonly #seen: Uint8Array
   /** The id that came with each URL, lower half; all share the upper half. */
   readonly #ids: Float64Array
@@ -49,11 +51,11 @@ class Pass {
   #done: () => void = () => {}
   readonly ended: Promise<void>
 
-  constructor(urls: ReadonlyArray<string>) {
-    this.#urls = urls
-    this.#seen = new Uint8Array(urls.length)
-    this.#ids = new Float64Array(urls.length)
-    this.#left = urls.length
+  constructor(tasks: number, urlAt: (index: number) => string | undefined) {
+    this.#urlAt = urlAt
+    this.#seen = new Uint8Array(tasks)
+    this.#ids = new Float64Array(tasks)
+    this.#left = tasks
     this.ended = new Promise((resolve) => {
       this.#done = resolve
     })
@@ -67,12 +69,10 @@ class Pass {
     if (outcome._tag !== "Success") return this.fail(`task ${outcome.taskId} ended as ${outcome._tag}`)
     const { result, taskId } = outcome
     const i = indexOf(result.url)
-    if (this.#urls[i] !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
+    if (this.#urlAt(i) !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
     if (this.#seen[i] !== 0) return this.fail(`two results for ${result.url}`)
     this.#seen[i] = 1
-    this.#prefix ??= taskId.slice(0, 16)
-    if (!taskId.startsWith(this.#prefix)) return this.fail(`${taskId} is an id of another manager`)
-    this.#ids[i] = Number.parseInt(taskId.slice(16), 16)
+    this.#ids[i] = this.#lowerHalf(taskId)
     if (--this.#left === 0) this.#done()
   }
 
@@ -81,18 +81,31 @@ class Pass {
     this.#done()
   }
 
-  /** Throws what is wrong with the pass. */
-  verify(receipts: ReadonlyArray<TaskQueue.Receipt | undefined>): void {
+  /** No more than the first `count` were put. */
+  only(count: number): void {
+    this.#left -= this.#seen.length - count
+    if (this.#left === 0) this.#done()
+  }
+
+  /** The lower half of the id that a put returned, if it was a new one. */
+  idOf(receipt: TaskQueue.Receipt | undefined): number {
+    return receipt === undefined || receipt.duplicate ? Number.NaN : this.#lowerHalf(receipt.taskId)
+  }
+
+  #lowerHalf(taskId: string): number {
+    this.#prefix ??= taskId.slice(0, 16)
+    if (!taskId.startsWith(this.#prefix)) this.fail(`${taskId} is an id of another manager`)
+    return Number.parseInt(taskId.slice(16), 16)
+  }
+
+  /** Throws what is wrong with the pass. `receipts`: what `idOf` says of each put. */
+  verify(receipts: Float64Array): void {
     if (this.#fault !== undefined) throw new Error(this.#fault)
     if (this.#left > 0) throw new Error(`${this.#left} results are missing`)
-    for (const [i, receipt] of receipts.entries()) {
-      if (receipt === undefined) throw new Error(`${this.#urls[i]} was put without a receipt`)
-      const { duplicate, taskId } = receipt
-      if (duplicate) throw new Error(`${this.#urls[i]} was taken for a duplicate`)
-      const came = this.#prefix + this.#ids[i]!.toString(16).padStart(16, "0")
-      if (came !== taskId) throw new Error(`${this.#urls[i]} was put as ${taskId} and came back as ${came}`)
+    for (const [i, put] of receipts.entries()) {
+      if (this.#ids[i] !== put) throw new Error(`${this.#urlAt(i)} was put as ${put} and came back as ${this.#ids[i]}`)
     }
-    const ids = this.#ids.toSorted()
+    const ids = this.#ids.slice(0, receipts.length).sort()
     if (ids.some((id, i) => i > 0 && id === ids[i - 1])) throw new Error("two tasks share an id")
   }
 }
@@ -156,14 +169,10 @@ const putAll = (
   )
 }
 
-const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
+/** One pass, checked. `put` resolves when the manager has answered for what it put, with `idOf` of each receipt. */
+const onePass = async (dispatch: Dispatch, current: Pass, put: () => Promise<Float64Array>): Promise<PassResult> => {
   if (stray !== undefined) throw new Error(`task ${stray} had another outcome after its pass`)
-  const number = passes++
-  const dispatch = options.payloadBytes === undefined ? urls : pages
   const { queue } = dispatch
-  const tasks = tasksOf(number, options.tasks, options.payloadBytes)
-  const receipts = new Array<TaskQueue.Receipt | undefined>(options.tasks).fill(undefined)
-  const current = new Pass(tasks.map(({ url }) => url))
   pass = current
   if (!dispatch.reading) {
     dispatch.reading = true
@@ -179,9 +188,14 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
   try {
     const cpuFrom = usage().cpuSeconds
     const from = monotonicMs()
-    const putting = runtime.runPromise(putAll(queue, tasks, options, receipts)).catch((error: unknown) => {
-      current.fail(`a put failed: ${String(error)}`)
-    })
+    let receipts: Float64Array = new Float64Array(0)
+    const putting = put().then(
+      (ids) => {
+        receipts = ids
+        current.only(ids.length)
+      },
+      (error: unknown) => current.fail(`a put failed: ${String(error)}`)
+    )
     await current.ended
     const seconds = (monotonicMs() - from) / 1_000
     const cpuSeconds = usage().cpuSeconds - cpuFrom
@@ -190,7 +204,7 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
     // What comes once too often comes now.
     await sleep(50)
     current.verify(receipts)
-    dispatch.puts += options.tasks
+    dispatch.puts += receipts.length
     const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(queue.stats)
     const rest = ready + delayed + leased + dead + cancelled
     if (done !== dispatch.puts || puts !== dispatch.puts || rest > 0) {
@@ -203,23 +217,117 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
   }
 }
 
-/** Puts one probe at a time, with a pause between: milliseconds from the call to the handler's first line. */
-const latency = async ({ samples, pauseMs }: { samples: number; pauseMs: number }): Promise<Float64Array> => {
+const crawlDispatch = (options: PassOptions): Promise<PassResult> => {
+  const dispatch = options.payloadBytes === undefined ? urls : pages
+  const tasks = tasksOf(passes++, options.tasks, options.payloadBytes)
+  const receipts = new Array<TaskQueue.Receipt | undefined>(options.tasks).fill(undefined)
+  const current = new Pass(options.tasks, (i) => tasks[i]?.url)
+  return onePass(dispatch, current, async () => {
+    await runtime.runPromise(putAll(dispatch.queue, tasks, options, receipts))
+    return Float64Array.from(receipts, (receipt) => current.idOf(receipt))
+  })
+}
+
+export interface OfferOptions {
+  readonly perSecond: number
+  /** Tasks at most: it ends with the command `enough`. */
+  readonly most: number
+}
+
+export interface Offered {
+  readonly tasks: number
+  readonly fromMs: number
+  /** When the last task was put. */
+  readonly untilMs: number
+  /** When the last outcome was there. */
+  readonly endedMs: number
+}
+
+let offering = false
+
+/** Answers when the load is there. */
+const offered = async (): Promise<void> => {
+  while (!offering) await sleep(5)
+}
+
+const enough = (): void => {
+  offering = false
+}
+
+/**
+ * An open loop: tasks are due at times of a Poisson process, one `put` each, and are put when they are due, however many
+ * are under way. Looks about every millisecond, so that those due within one leave together. Checked as every pass.
+ */
+const offer = async ({ most, perSecond }: OfferOptions): Promise<Offered> => {
+  const random = new SeededRandom(most)
+  const context = await runtime.context()
   const number = passes++
-  const times = new Float64Array(samples)
-  const probe = (i: number): Effect.Effect<void, unknown, Client> =>
-    Effect.suspend(() => {
-      const url = urlOf(number, i)
-      const from = monotonicMs()
-      return Effect.map(Probes.putWait({ url }), (result) => {
-        if (result.url !== url) throw new Error(`the result of ${result.url} for ${url}`)
-        times[i] = result.startedAtMs - from
-      })
+  const receipts = new Float64Array(most)
+  const current = new Pass(most, (i) => urlOf(number, i))
+  let [fromMs, untilMs, next, under] = [0, 0, 0, 0]
+  const one = (at: number): Effect.Effect<void, TaskQueue.PutError, Client> =>
+    Effect.map(Urls.put({ url: urlOf(number, at) }), (receipt) => {
+      receipts[at] = current.idOf(receipt)
     })
-  for (let i = 0; i < samples; i++) {
-    await runtime.runPromise(probe(i))
-    await sleep(pauseMs)
+  const { seconds } = await onePass(urls, current, async () => {
+    fromMs = monotonicMs()
+    offering = true
+    for (let due = fromMs; offering; ) {
+      const now = monotonicMs()
+      const from = next
+      for (; due <= now && next < most; next++) due -= (Math.log(1 - random.next()) / perSecond) * 1_000
+      if (next === most) throw new Error("nobody has said that it is enough")
+      if (next > from) {
+        under++
+        const all = Array.from({ length: next - from }, (_, i) => one(from + i))
+        Effect.runPromiseWith(context)(Effect.all(all, { concurrency: "unbounded", discard: true })).then(
+          () => under--,
+          (error: unknown) => current.fail(`a put failed: ${String(error)}`)
+        )
+      }
+      untilMs = monotonicMs()
+      await sleep(1)
+    }
+    while (under > 0) await sleep(1)
+    return receipts.slice(0, next)
+  })
+  return { tasks: next, fromMs, untilMs, endedMs: fromMs + seconds * 1_000 }
+}
+
+const probing = new Probing()
+let following = false
+let probesSoFar = 0
+
+const follow: Effect.Effect<void, never, Client> = Probes.outcomes.pipe(
+  Stream.runForEachArray((outcomes) =>
+    Effect.sync(() => {
+      for (const outcome of outcomes) {
+        if (outcome._tag === "Success") probing.take(outcome.result)
+        else probing.fail(`task ${outcome.taskId} ended as ${outcome._tag}`)
+      }
+    })
+  ),
+  Effect.catchCause((cause) => Effect.sync(() => probing.fail(`the outcomes ended: ${String(cause)}`)))
+)
+
+/** Puts probes at their times, and reads their outcomes as any master does: from the queue's stream. */
+const probes = async (options: ProbeOptions): Promise<ProbeTimes> => {
+  if (!following) {
+    following = true
+    await runtime.runPromise(Probes.size)
+    runtime.runFork(follow)
   }
+  const times = await probing.run(
+    options,
+    (task) => runtime.runPromise(Probes.put(task)),
+    async () => {
+      const { cancelled, dead, delayed, leased, ready } = await runtime.runPromise(Probes.stats)
+      return ready + delayed + leased + dead + cancelled
+    }
+  )
+  probesSoFar += options.samples
+  const { done } = await runtime.runPromise(Probes.stats)
+  if (done !== probesSoFar) throw new Error(`the manager counts ${done} probes done; ${probesSoFar} were put`)
   return times
 }
 
@@ -276,6 +384,16 @@ const leaseLatency = async ({ samples, waiting }: { samples: number; waiting: nu
 }
 
 serve(
-  { ready: () => runtime.runPromise(Effect.void), crawlDispatch, latency, answers, fillBacklog, leaseLatency },
+  {
+    ready: () => runtime.runPromise(Effect.void),
+    crawlDispatch,
+    offer,
+    offered,
+    enough,
+    probes,
+    answers,
+    fillBacklog,
+    leaseLatency
+  },
   () => runtime.dispose()
 )

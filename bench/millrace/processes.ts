@@ -8,6 +8,8 @@ export interface Processes {
   readonly manager: Child
   readonly master: Child
   readonly workers: ReadonlyArray<Child>
+  /** A second master, if the crew has one. */
+  readonly generator: Child | undefined
 }
 
 const script = (role: string): URL => new URL(`./${role}.ts`, import.meta.url)
@@ -23,6 +25,8 @@ export interface Crew {
   readonly concurrency?: number
   /** The port that master and workers dial instead of the manager's. */
   readonly through?: (port: number) => Promise<number>
+  /** A second master, which makes the load. */
+  readonly generator?: boolean
 }
 
 export const startProcesses = async (
@@ -46,8 +50,10 @@ export const startProcesses = async (
   const env = { ...key, MILLRACE_BENCH_PORT: String(port), MILLRACE_BENCH_CONCURRENCY: String(concurrency) }
   const started = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
   const master = launch("master", "master", env)
-  await Promise.all([master, ...started].map((child) => child.call("ready")))
-  return { manager, master, workers: started }
+  const generator = crew.generator === true ? launch("master", "generator", env) : undefined
+  const others = generator === undefined ? started : [...started, generator]
+  await Promise.all([master, ...others].map((child) => child.call("ready")))
+  return { manager, master, workers: started, generator }
 }
 
 /** The profiled roles worth showing; a second worker looks like the first. */

@@ -7,6 +7,7 @@ import { loadavg } from "node:os"
 import { join } from "node:path"
 import { type Child, type StartOptions, withChildren } from "../harness/children.ts"
 import { withFolder } from "../harness/folder.ts"
+import type { ProbeTimes } from "../harness/probes.ts"
 import { type Durability, type Measurement, progress, spread, table } from "../harness/report.ts"
 import { through } from "../harness/through.ts"
 import { variants } from "../harness/variants.ts"
@@ -33,17 +34,21 @@ const millrace: System = {
   durabilities: ["memory", "buffered", "fsync"],
   missing: () => undefined,
   version: () => "",
+  probes: true,
   warmUp: 100_000,
   start: async ({ durability, folder, settings, start, through }) => {
     const { concurrency, workers } = settings
     const store = storeEnvironment(durability, folder)
     const { master } = await startProcesses(start, workers, undefined, "", store, { concurrency, through })
-    return { pass: async (options) => (await master.call<PassResult>("crawlDispatch", options, 120_000)).seconds }
+    return {
+      pass: async (options) => (await master.call<PassResult>("crawlDispatch", options, 120_000)).seconds,
+      probes: (options) => master.call<ProbeTimes>("probes", options, 120_000)
+    }
   }
 }
 
 /** Millrace comes first: the others are compared with it. */
-const systems: ReadonlyArray<System> = [
+export const systems: ReadonlyArray<System> = [
   millrace,
   redisScripts,
   beanstalkd,

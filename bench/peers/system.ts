@@ -4,6 +4,7 @@ import { delimiter, join } from "node:path"
 import process from "node:process"
 import type { Child, StartOptions } from "../harness/children.ts"
 import type { PeerPass } from "../harness/exactly-once.ts"
+import type { ProbeOptions, ProbeTimes } from "../harness/probes.ts"
 import type { ProgramOptions } from "../harness/program.ts"
 import type { Durability } from "../harness/report.ts"
 import type { Variant } from "../harness/variants.ts"
@@ -11,6 +12,8 @@ import type { Variant } from "../harness/variants.ts"
 export interface Crew {
   /** Seconds from the first put to the last result of one pass, all of them checked. */
   readonly pass: (options: PeerPass) => Promise<number>
+  /** Probes of work `latency`, one at a time. */
+  readonly probes?: (options: ProbeOptions) => Promise<ProbeTimes>
 }
 
 export interface System {
@@ -23,6 +26,8 @@ export interface System {
   readonly version: () => string
   /** Tasks of the warm-up, whose speed says how many a run has. */
   readonly warmUp: number
+  /** Whether work `latency` can be done on it. */
+  readonly probes?: boolean
   readonly start: (context: Context) => Promise<Crew>
 }
 
@@ -31,6 +36,8 @@ export interface Context {
   readonly folder: string
   readonly durability: Durability
   readonly settings: Variant
+  /** Whether handlers say when they began. */
+  readonly probes?: boolean
   /** The port that clients dial instead of the server's: another one where the variant adds to the round trip. */
   readonly through: (port: number) => Promise<number>
 }
@@ -67,7 +74,7 @@ export const startProgram = async (
 
 /** Starts the roles of a system written for Node: `master.ts` and `worker.ts` in its folder. */
 export const startRoles = async (
-  { durability, settings, start, through }: Context,
+  { durability, probes, settings, start, through }: Context,
   system: string,
   port: number
 ): Promise<Child> => {
@@ -75,7 +82,8 @@ export const startRoles = async (
     BENCH_PORT: String(await through(port)),
     BENCH_DURABILITY: durability,
     BENCH_CONCURRENCY: String(settings.concurrency),
-    BENCH_PAYLOAD_BYTES: String(settings.payloadBytes ?? 80)
+    BENCH_PAYLOAD_BYTES: String(settings.payloadBytes ?? 80),
+    BENCH_PROBES: probes === true ? "yes" : "no"
   }
   const role = (file: string, name: string): Child =>
     start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env })
@@ -84,3 +92,9 @@ export const startRoles = async (
   await Promise.all([master, ...crew].map((child) => child.call("ready")))
   return master
 }
+
+/** What a master written for Node does. */
+export const crewOf = (master: Child): Crew => ({
+  pass: (options) => master.call<number>("pass", options, 120_000),
+  probes: (options) => master.call<ProbeTimes>("probes", options, 120_000)
+})

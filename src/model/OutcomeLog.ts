@@ -1,7 +1,7 @@
 /**
  * The outcomes of one queue: an append-only log, bounded by count, bytes and age, read by any number of readers.
  *
- * Entries are columns in segments, not objects: a million kept outcomes cost their bytes and about forty more each.
+ * Entries are columns in segments, not objects: a million kept outcomes cost their bytes and about seventy more each.
  * `first` is the cursor of the oldest entry still held, `next` the cursor that the next entry will get. Cursors rise
  * by one and are never reused.
  */
@@ -21,7 +21,9 @@ class Segment {
   readonly homes = new Float64Array(segmentSize)
   readonly bodyHomes = new Float64Array(segmentSize)
   readonly bodyAts = new Uint32Array(segmentSize)
-  readonly bodies: Array<Uint8Array | undefined> = []
+  /** What the bytes of each body lie in, with others, and where: a view each would be a hundred bytes more to keep. */
+  readonly buffers: Array<ArrayBufferLike | undefined> = []
+  readonly offsets = new Uint32Array(segmentSize)
   readonly reasons: Array<ReadonlyArray<AttemptReason> | undefined> = []
 }
 
@@ -74,7 +76,8 @@ export class OutcomeLog {
     segment.endedAt[offset] = now
     segment.attempts[offset] = attempts
     segment.outcomes[offset] = outcome
-    segment.bodies[offset] = body
+    segment.buffers[offset] = body?.buffer
+    segment.offsets[offset] = body?.byteOffset ?? 0
     segment.reasons[offset] = reasons
     this.bytes += this.size(cursor)
     return cursor
@@ -93,9 +96,9 @@ export class OutcomeLog {
       const segment = this.#segments[0]!
       dropped(segment.tasks[offset]!)
       this.bytes -= this.size(cursor)
-      this.residentBytes -= segment.bodies[offset]?.byteLength ?? 0
+      if (segment.buffers[offset] !== undefined) this.residentBytes -= segment.sizes[offset]!
       segment.present[offset] = 0
-      segment.bodies[offset] = undefined
+      segment.buffers[offset] = undefined
       segment.reasons[offset] = undefined
       if (offset === segmentSize - 1) {
         this.#segments.shift()
@@ -124,8 +127,9 @@ export class OutcomeLog {
       const segment = this.#at(cursor)
       const offset = cursor % segmentSize
       if (segment.bodyHomes[offset] === 0) continue
-      this.residentBytes -= segment.bodies[offset]?.byteLength ?? 0
-      segment.bodies[offset] = undefined
+      if (segment.buffers[offset] === undefined) continue
+      this.residentBytes -= segment.sizes[offset]!
+      segment.buffers[offset] = undefined
     }
   }
 
@@ -153,7 +157,7 @@ export class OutcomeLog {
     segment.endedAt[offset] = endedAt
     segment.attempts[offset] = attempts
     segment.outcomes[offset] = outcome
-    segment.bodies[offset] = undefined
+    segment.buffers[offset] = undefined
     segment.reasons[offset] = reasons === undefined || reasons.length === 0 ? undefined : reasons
     segment.sizes[offset] = bodyBytes
     this.next = Math.max(this.next, cursor + 1)
@@ -221,7 +225,10 @@ export class OutcomeLog {
   }
   /** Undefined: none, or only in the log (`bodyBytes` tells). */
   body(cursor: number): Uint8Array | undefined {
-    return this.#at(cursor).bodies[cursor % segmentSize]
+    const segment = this.#at(cursor)
+    const offset = cursor % segmentSize
+    const buffer = segment.buffers[offset]
+    return buffer && new Uint8Array(buffer, segment.offsets[offset], segment.sizes[offset])
   }
   reasons(cursor: number): ReadonlyArray<AttemptReason> | undefined {
     return this.#at(cursor).reasons[cursor % segmentSize]

@@ -2,12 +2,13 @@
 import { execFileSync } from "node:child_process"
 import { mkdirSync } from "node:fs"
 import { variants } from "../../harness/variants.ts"
-import { findProgram, type System, startProgram, startRoles } from "../system.ts"
+import { crewOf, findProgram, type System, startProgram, startRoles } from "../system.ts"
 
 export const beanstalkd: System = {
   name: "beanstalkd",
   variants: Object.keys(variants),
   durabilities: ["memory", "buffered", "fsync"],
+  probes: true,
   missing: () => (findProgram("beanstalkd") === undefined ? "beanstalkd is not installed" : undefined),
   version: () => execFileSync(findProgram("beanstalkd")!, ["-v"], { encoding: "utf8" }).trim(),
   warmUp: 2_560,
@@ -20,6 +21,6 @@ export const beanstalkd: System = {
       args: ["-l", "127.0.0.1", "-p", "{port}", "-z", "131072", ...log]
     })
     const master = await startRoles(context, "beanstalkd", port)
-    return { pass: (options) => master.call<number>("pass", options, 120_000) }
+    return crewOf(master)
   }
 }

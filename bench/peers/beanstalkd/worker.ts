@@ -3,15 +3,15 @@
  * both, and the next reserves, leave together.
  */
 import process from "node:process"
+import { handle } from "../../harness/handler.ts"
 import { required, serve } from "../../harness/role.ts"
+import type { Task } from "../../harness/urls.ts"
 import { Beanstalk } from "./client.ts"
 
 const port = Number(required("BENCH_PORT"))
 const most = 64
 const connections = Array.from({ length: required("BENCH_CONCURRENCY") === "1" ? 1 : 4 }, () => new Beanstalk(port))
 let stopped = false
-
-const handle = ({ url }: { readonly url: string }) => ({ url, ok: true })
 
 const fail = (error: unknown): void => {
   if (stopped) return
@@ -22,7 +22,7 @@ const fail = (error: unknown): void => {
 const loop = async (connection: Beanstalk): Promise<void> => {
   while (!stopped) {
     for (const { body, id } of await connection.reserve(most)) {
-      connection.put(JSON.stringify(handle(JSON.parse(body) as { url: string }))).catch(fail)
+      connection.put(JSON.stringify(handle(JSON.parse(body) as Task))).catch(fail)
       connection.expect("DELETED", `delete ${id}`).catch(fail)
     }
   }

@@ -2,16 +2,9 @@
  * The part of BullMQ that is used. The package is looked for when it is needed: the project does not depend on it, and is
  * checked without it.
  */
+import type { Result } from "../../harness/handler.ts"
 import { required } from "../../harness/role.ts"
-
-export interface Task {
-  readonly url: string
-}
-
-export interface Result {
-  readonly url: string
-  readonly ok: boolean
-}
+import type { Task } from "../../harness/urls.ts"
 
 interface Closeable {
   readonly waitUntilReady: () => Promise<unknown>

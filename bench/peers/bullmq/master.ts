@@ -1,10 +1,13 @@
 /** The master on BullMQ: `addBulk` or `add`; results are read from the `completed` events of the queue. */
-import { ExactlyOnce, type PeerPass } from "../../harness/exactly-once.ts"
+import type { PeerPass, Put } from "../../harness/exactly-once.ts"
+import type { Result } from "../../harness/handler.ts"
+import type { ProbeOptions, ProbeTimes } from "../../harness/probes.ts"
+import { Results } from "../../harness/results.ts"
 import { serve } from "../../harness/role.ts"
-import { connection, load, queueName, type Result } from "./api.ts"
+import { connection, load, queueName } from "./api.ts"
 
 const { Queue, QueueEvents } = await load()
-const check = new ExactlyOnce()
+const outcomes = new Results()
 const queue = new Queue(queueName, {
   connection: connection(),
   // Five events a job: none may be trimmed before it is read.
@@ -13,29 +16,29 @@ const queue = new Queue(queueName, {
 })
 // From the beginning of the stream: an event before the first read is not lost.
 const events = new QueueEvents(queueName, { connection: connection(), lastEventId: "0-0" })
-events.on("completed", ({ returnvalue }: { readonly returnvalue: Result }) => check.take(returnvalue))
-events.on("failed", ({ failedReason }: { readonly failedReason: string }) => check.fail(failedReason))
-events.on("error", (error: Error) => check.fail(String(error)))
-queue.on("error", (error: Error) => check.fail(String(error)))
+events.on("completed", ({ returnvalue }: { readonly returnvalue: Result }) => outcomes.take(returnvalue))
+events.on("failed", ({ failedReason }: { readonly failedReason: string }) => outcomes.fail(failedReason))
+events.on("error", (error: Error) => outcomes.fail(String(error)))
+queue.on("error", (error: Error) => outcomes.fail(String(error)))
 
 const ready = async (): Promise<void> => {
   await queue.waitUntilReady()
   await events.waitUntilReady()
 }
 
-const pass = async (options: PeerPass): Promise<number> => {
-  const { seconds } = await check.run(
-    options,
-    async (tasks, from, to) => {
-      if (options.batch === 1) await queue.add("url", tasks[from]!)
-      else await queue.addBulk(tasks.slice(from, to).map((data) => ({ name: "url", data })))
-    },
-    async () => {
-      const counts = await queue.getJobCounts("wait", "active", "completed", "failed", "delayed", "prioritized")
-      return Object.values(counts).reduce((sum, count) => sum + count, 0)
-    }
-  )
-  return seconds
+const put: Put = async (tasks, from, to) => {
+  if (to - from === 1) await queue.add("url", tasks[from]!)
+  else await queue.addBulk(tasks.slice(from, to).map((data) => ({ name: "url", data })))
 }
 
-serve({ ready, pass }, async () => {})
+const rest = async (): Promise<number> => {
+  const counts = await queue.getJobCounts("wait", "active", "completed", "failed", "delayed", "prioritized")
+  return Object.values(counts).reduce((sum, count) => sum + count, 0)
+}
+
+const pass = async (options: PeerPass): Promise<number> => (await outcomes.check.run(options, put, rest)).seconds
+
+const probes = (options: ProbeOptions): Promise<ProbeTimes> =>
+  outcomes.probing.run(options, (task) => put([task], 0, 1), rest)
+
+serve({ ready, pass, probes }, async () => {})

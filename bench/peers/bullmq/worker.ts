@@ -1,10 +1,11 @@
 /** A worker process on BullMQ, with 64 handlers at a time, or one. */
 import process from "node:process"
+import { handle } from "../../harness/handler.ts"
 import { required, serve } from "../../harness/role.ts"
 import { connection, load, queueName } from "./api.ts"
 
 const { Worker } = await load()
-const worker = new Worker(queueName, async ({ data }) => ({ url: data.url, ok: true }), {
+const worker = new Worker(queueName, async ({ data }) => handle(data), {
   connection: connection(),
   concurrency: Number(required("BENCH_CONCURRENCY"))
 })

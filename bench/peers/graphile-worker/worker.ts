@@ -3,14 +3,14 @@
  * is in the database. Results that come while others are on their way leave together.
  */
 import process from "node:process"
+import { handle } from "../../harness/handler.ts"
 import { required, serve } from "../../harness/role.ts"
+import type { Task } from "../../harness/urls.ts"
 import { type JobSpec, openUtils, type Runner, runTasks, type WorkerUtils } from "./api.ts"
 
 let stopped = false
 let utils: WorkerUtils | undefined
 let runner: Runner | undefined
-
-const handle = ({ url }: { readonly url: string }) => ({ url, ok: true })
 
 const fail = (error: unknown): void => {
   if (stopped) return
@@ -43,7 +43,7 @@ const addResult = (payload: object): Promise<unknown> => {
 
 const ready = async (): Promise<void> => {
   utils = await openUtils()
-  const task = async (payload: { readonly url: string }): Promise<void> => {
+  const task = async (payload: Task): Promise<void> => {
     await addResult(handle(payload))
   }
   runner = await runTasks({ task }, Number(required("BENCH_PAYLOAD_BYTES")))

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process"
 import { mkdirSync } from "node:fs"
 import { variants } from "../../harness/variants.ts"
 import { missingPackages, packageVersion } from "../packages.ts"
-import { findProgram, type System, startProgram, startRoles } from "../system.ts"
+import { crewOf, findProgram, type System, startProgram, startRoles } from "../system.ts"
 
 const packages = ["@nats-io/transport-node", "@nats-io/jetstream"]
 
@@ -11,6 +11,7 @@ export const natsJetStream: System = {
   name: "nats-jetstream",
   variants: Object.keys(variants),
   durabilities: ["memory", "buffered"],
+  probes: true,
   missing: () =>
     missingPackages(packages) ??
     (findProgram("nats-server") === undefined ? "nats-server is not installed" : undefined),
@@ -24,6 +25,6 @@ export const natsJetStream: System = {
       args: ["-a", "127.0.0.1", "-p", "{port}", "-js", "-sd", context.folder]
     })
     const master = await startRoles(context, "nats", port)
-    return { pass: (options) => master.call<number>("pass", options, 120_000) }
+    return crewOf(master)
   }
 }

@@ -1,9 +1,8 @@
 /** The master on pg-boss: `insert` of a batch or `send`; results from a queue of their own, by one loop. */
-import { ExactlyOnce, type PeerPass } from "../../harness/exactly-once.ts"
+import { ExactlyOnce, type PeerPass, type Put } from "../../harness/exactly-once.ts"
+import type { Result } from "../../harness/handler.ts"
 import { serve } from "../../harness/role.ts"
 import { type Job, open, type PgBoss, readQueue, resultsMost } from "./api.ts"
-
-type Result = { readonly url: string; readonly ok: boolean }
 
 /** Single puts wait for one of these, and are synced together with those of the others. */
 const connections = 32
@@ -28,23 +27,20 @@ const ready = async (): Promise<void> => {
 
 const held = "SELECT count(*)::int AS held FROM pgboss.job WHERE name IN ('tasks', 'results')"
 
-const pass = async (options: PeerPass): Promise<number> => {
-  const { seconds } = await check.run(
-    options,
-    async (tasks, from, to) => {
-      if (options.batch === 1) await boss!.send("tasks", tasks[from]!)
-      else {
-        const jobs = tasks.slice(from, to).map((data) => ({ data }))
-        await boss!.insert("tasks", jobs)
-      }
-    },
-    async () => {
-      const { rows } = await boss!.getDb().executeSql(held)
-      return (rows[0] as { readonly held: number }).held
-    }
-  )
-  return seconds
+const put: Put = async (tasks, from, to) => {
+  if (to - from === 1) await boss!.send("tasks", tasks[from]!)
+  else {
+    const jobs = tasks.slice(from, to).map((data) => ({ data }))
+    await boss!.insert("tasks", jobs)
+  }
 }
+
+const rest = async (): Promise<number> => {
+  const { rows } = await boss!.getDb().executeSql(held)
+  return (rows[0] as { readonly held: number }).held
+}
+
+const pass = async (options: PeerPass): Promise<number> => (await check.run(options, put, rest)).seconds
 
 serve({ ready, pass }, async () => {
   stopped = true

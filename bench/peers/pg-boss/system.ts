@@ -8,6 +8,7 @@ export const pgBoss: System = {
   name: "pg-boss",
   variants: Object.keys(variants),
   durabilities: ["buffered", "fsync"],
+  // No probes: what is fetched by a loop waits for it (api.ts).
   missing: () => missingPackages(["pg-boss"]) ?? postgresMissing(),
   version: () => `pg-boss ${packageVersion("pg-boss")} on postgres ${postgresVersion()}`,
   warmUp: 2_560,

@@ -3,14 +3,14 @@
  * The results go into their queue in the transaction that deletes the jobs.
  */
 import process from "node:process"
+import { handle } from "../../harness/handler.ts"
 import { required, serve } from "../../harness/role.ts"
+import type { Task } from "../../harness/urls.ts"
 import { type Job, open, type PgBoss, readQueue, tasksMost } from "./api.ts"
 
 const loops = required("BENCH_CONCURRENCY") === "1" ? 1 : 2
 let stopped = false
 let boss: PgBoss | undefined
-
-const handle = ({ url }: { readonly url: string }) => ({ url, ok: true })
 
 const fail = (error: unknown): void => {
   if (stopped) return
@@ -20,7 +20,7 @@ const fail = (error: unknown): void => {
 
 const take =
   (boss: PgBoss) =>
-  async (jobs: ReadonlyArray<Job<{ url: string }>>): Promise<void> => {
+  async (jobs: ReadonlyArray<Job<Task>>): Promise<void> => {
     const results = jobs.map(({ data }) => ({ data: handle(data) }))
     const { commit, db } = await boss.getDb().beginTransaction()
     await boss.insert("results", results, { db })

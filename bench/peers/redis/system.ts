@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process"
 import { mkdirSync } from "node:fs"
 import { variants } from "../../harness/variants.ts"
-import { type Context, findProgram, type System, startProgram, startRoles } from "../system.ts"
+import { type Context, crewOf, findProgram, type System, startProgram, startRoles } from "../system.ts"
 
 /** A Redis of its own for one system; its settings are listed in the README. */
 export const startRedis = async (context: Context, name: string): Promise<number> => {
@@ -29,11 +29,12 @@ export const redisScripts: System = {
   name: "redis-scripts",
   variants: Object.keys(variants),
   durabilities: ["memory", "buffered", "fsync"],
+  probes: true,
   missing: redisMissing,
   version: () => `redis ${redisVersion()}`,
   warmUp: 50_000,
   start: async (context) => {
     const master = await startRoles(context, "redis", await startRedis(context, "redis-scripts"))
-    return { pass: (options) => master.call<number>("pass", options, 120_000) }
+    return crewOf(master)
   }
 }

@@ -4,7 +4,9 @@
  * one blocking peek on another connection waits for all loops.
  */
 import process from "node:process"
+import { handle } from "../../harness/handler.ts"
 import { required, serve } from "../../harness/role.ts"
+import type { Task } from "../../harness/urls.ts"
 import { Redis } from "./client.ts"
 import { call, loadScripts } from "./scripts.ts"
 
@@ -25,8 +27,6 @@ const peek = (): Promise<unknown> => {
   return peeking
 }
 
-const handle = ({ url }: { readonly url: string }) => ({ url, ok: true })
-
 const fail = (error: unknown): void => {
   if (stopped) return
   process.stderr.write(`redis worker: ${String(error)}\n`)
@@ -45,7 +45,7 @@ const ready = async (): Promise<void> => {
       done = []
       if (tasks.length === 0) await peek()
       for (let i = 0; i < tasks.length; i += 2) {
-        done.push(tasks[i]!, JSON.stringify(handle(JSON.parse(tasks[i + 1]!) as { url: string })))
+        done.push(tasks[i]!, JSON.stringify(handle(JSON.parse(tasks[i + 1]!) as Task)))
       }
     }
   }

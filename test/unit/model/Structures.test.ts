@@ -96,7 +96,7 @@ describe("OutcomeLog", () => {
       assert.strictEqual(log.attempts(cursor), cursor)
       assert.strictEqual(log.endedAt(cursor), cursor + 5)
       assert.strictEqual(log.outcome(cursor), cursor % 2 === 0 ? Outcome.dead : Outcome.failure)
-      assert.strictEqual(log.body(cursor), bytes)
+      assert.deepStrictEqual(log.body(cursor), bytes)
       assert.deepStrictEqual(log.reasons(cursor), reasons)
     }
   })
