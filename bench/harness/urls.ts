@@ -1,5 +1,7 @@
 /** What the tasks of all systems carry. */
 
+import { randomBytes } from "node:crypto"
+
 const urlBytes = 60
 const urlBase = "https://images.example.org/"
 
@@ -24,6 +26,9 @@ export interface Task {
 export const tasksOf = (pass: number, count: number, payloadBytes: number | undefined): ReadonlyArray<Task> => {
   if (payloadBytes === undefined) return Array.from({ length: count }, (_, i) => ({ url: urlOf(pass, i) }))
   const around = JSON.stringify({ url: urlOf(pass, 0), body: "" }).length
-  const body = "x".repeat(payloadBytes - around)
+  // Text that no server can make smaller: one of the peers would.
+  const body = randomBytes(payloadBytes)
+    .toString("base64url")
+    .slice(0, payloadBytes - around)
   return Array.from({ length: count }, (_, i) => ({ url: urlOf(pass, i), body }))
 }
