@@ -13,6 +13,7 @@ import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
+import { bunqueue } from "./bunqueue/system.ts"
 import { natsJetStream } from "./nats/system.ts"
 import { pythonManagers } from "./python/system.ts"
 import { redisScripts } from "./redis/system.ts"
@@ -43,7 +44,7 @@ const millrace: System = {
 }
 
 /** Millrace comes first: the others are compared with it. */
-const systems: ReadonlyArray<System> = [millrace, redisScripts, beanstalkd, bullmq, pythonManagers, natsJetStream]
+const systems: ReadonlyArray<System> = [millrace, redisScripts, beanstalkd, bullmq, pythonManagers, natsJetStream, bunqueue].filter(({ name }) => (process.env["BENCH_SYSTEMS"] ?? name).split(",").includes(name))
 
 interface Entry {
   readonly system: System

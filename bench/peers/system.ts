@@ -63,15 +63,16 @@ export const startProgram = async (
   return { host, port: await host.call<number>("start", options) }
 }
 
-/** Starts the roles of a system written for Node: `master.ts` and `worker.ts` in its folder. */
+/** Starts the roles of a system: `master.ts` and `worker.ts` in its folder, on Node unless it needs another runtime. */
 export const startRoles = async (
   { durability, start, variant, workers }: Context,
   system: string,
-  port: number
+  port: number,
+  runtime?: string
 ): Promise<Child> => {
   const env = { BENCH_PORT: String(port), BENCH_VARIANT: variant, BENCH_DURABILITY: durability }
   const role = (file: string, name: string): Child =>
-    start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env })
+    start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env, runtime })
   const crew = Array.from({ length: workers }, (_, i) => role("worker", `worker-${i + 1}`))
   const master = role("master", "master")
   await Promise.all([master, ...crew].map((child) => child.call("ready")))

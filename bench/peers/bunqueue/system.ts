@@ -1,0 +1,32 @@
+/**
+ * bunqueue, server and clients on Bun.
+ */
+import { mkdirSync } from "node:fs"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { missingPackages, packageVersion } from "../packages.ts"
+import { type System, startProgram, startRoles } from "../system.ts"
+
+const packages = ["bun", "bunqueue"]
+const modules = fileURLToPath(new URL("../../node_modules/", import.meta.url))
+const bun = join(modules, ".bin", "bun")
+
+export const bunqueue: System = {
+  name: "bunqueue",
+  variants: ["batch256", "single"],
+  durabilities: ["memory", "buffered"],
+  missing: () => missingPackages(packages),
+  version: () => `bunqueue ${packageVersion("bunqueue")} on bun ${packageVersion("bun")}`,
+  warmUp: 2_560,
+  start: async (context) => {
+    mkdirSync(context.folder, { recursive: true })
+    const store = context.durability === "memory" ? [] : ["--data-path", join(context.folder, "jobs.db")]
+    const { port } = await startProgram(context, "bunqueue server", {
+      command: bun,
+      args: [join(modules, "bunqueue", "dist", "main.js"), "start", "--host", "127.0.0.1", "--tcp-port", "{port}", ...store],
+      env: { HTTP_SOCKET_PATH: join(context.folder, "http.sock"), LOG_LEVEL: "error" }
+    })
+    const master = await startRoles(context, "bunqueue", port, bun)
+    return { pass: (options) => master.call<number>("pass", options, 120_000) }
+  }
+}
