@@ -10,17 +10,15 @@ import { type Child, withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
 import { hottestTable } from "./harness/profile.ts"
 import { type Durability, type Measurement, progress, spread, table } from "./harness/report.ts"
+import { through } from "./harness/through.ts"
+import { variants } from "./harness/variants.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { PassOptions, PassResult } from "./millrace/master.ts"
 import { type Processes, shownRoles, startProcesses, storeEnvironment } from "./millrace/processes.ts"
 import { workerOptions } from "./millrace/queue.ts"
 
-const variants: Readonly<Record<string, PassOptions>> = {
-  batch256: { tasks: 600_000, batch: 256, inFlight: 8 },
-  single: { tasks: 300_000, batch: 1, inFlight: 256 }
-}
-
-const workers = 2
+/** What runs when no variant is named. */
+const variantsDefault = ["batch256", "single"]
 
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
@@ -44,13 +42,18 @@ const runVariant = (variant: string, options: WorkOptions): Promise<VariantRepor
   withFolder((folder) =>
     withChildren(async (start) => {
       const chosen = variants[variant]!
-      const pass: PassOptions = { ...chosen, tasks: options.tasks ?? chosen.tasks }
+      const { batch, concurrency, inFlight, payloadBytes, tasksMost, workers } = chosen
+      const tasks = options.tasks ?? tasksMost
+      const pass: PassOptions = { batch, inFlight, tasks, ...(payloadBytes === undefined ? {} : { payloadBytes }) }
       const { profile } = options
       const crews: Array<Crew> = []
       for (const durability of options.durabilities ?? durabilitiesDefault) {
         const named = profile && { ...profile, name: `${profile.name}-${variant}-${durability}` }
         const env = storeEnvironment(durability, join(folder, durability))
-        const processes = await startProcesses(start, workers, named, "", env)
+        const processes = await startProcesses(start, workers, named, "", env, {
+          concurrency,
+          through: through(start, chosen.addedRoundTripMs)
+        })
         const all = [processes.manager, processes.master, ...processes.workers]
         crews.push({ durability, processes, all, rates: [], used: all.map(() => 0), masterSeconds: 0 })
       }
@@ -67,11 +70,9 @@ const runVariant = (variant: string, options: WorkOptions): Promise<VariantRepor
           const microseconds = Number(((seconds * 1e6) / (pass.tasks * options.runs)).toFixed(2))
           return [child.name, microseconds, Math.round(usages[i]!.rssBytes / 2 ** 20)]
         })
-        const { batch, inFlight, tasks } = pass
-        const { concurrency, prefetch } = workerOptions
         notes.push(
           [
-            `${variant}, ${durability}: ${tasks} tasks a run, ${batch} a call, ${inFlight} calls in flight, worker concurrency ${concurrency}, prefetch ${prefetch}`,
+            `${variant}, ${durability}: ${tasks} tasks a run, ${batch} a call, ${inFlight} calls in flight, worker concurrency ${concurrency}, prefetch ${workerOptions.prefetch}`,
             table(["process", "CPU us/task", "RSS MiB"], rows)
           ].join("\n")
         )
@@ -114,7 +115,7 @@ export const crawlDispatch: Work = {
   run: async (options): Promise<WorkReport> => {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
-    for (const variant of options.variant === undefined ? Object.keys(variants) : [options.variant]) {
+    for (const variant of options.variant === undefined ? variantsDefault : [options.variant]) {
       const report = await runVariant(variant, options)
       measurements.push(...report.measurements)
       notes.push(...report.notes)

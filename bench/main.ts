@@ -1,7 +1,8 @@
 /**
  * `npm run bench`: measures, and prints what it measured.
  *
- *     npm run bench -- [--only WORK] [--variant VARIANT] [--durability fsync,memory] [--runs 5] [--tasks N] [--json] [--profile NAME] [--peers]
+ *     npm run bench -- [--only WORK] [--variant VARIANT] [--durability fsync,memory] [--runs 5] [--tasks N] [--json] [--profile NAME]
+ *                      [--peers [--systems redis-scripts,beanstalkd]]
  *
  * With `--json` standard output has one object a line and nothing else; progress is on standard error. A result that is
  * missing, doubled or wrong ends it with exit code 1, a mistake in the command line with 2.
@@ -25,7 +26,7 @@ import type { Work, WorkOptions } from "./harness/work.ts"
 import { lanes } from "./lanes.ts"
 import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
-import { crawlDispatchPeers } from "./peers/peers.ts"
+import { crawlDispatchPeers, systemNames } from "./peers/peers.ts"
 import { restart } from "./restart.ts"
 import { steady } from "./steady.ts"
 import { stock } from "./stock.ts"
@@ -45,7 +46,8 @@ const parse = () => {
         tasks: { type: "string" },
         json: { type: "boolean", default: false },
         profile: { type: "string" },
-        peers: { type: "boolean", default: false }
+        peers: { type: "boolean", default: false },
+        systems: { type: "string" }
       }
     }).values
   } catch (error) {
@@ -80,6 +82,13 @@ const durabilitiesOf = (text: string): ReadonlyArray<Durability> =>
     throw new UsageError(`--durability takes some of ${durabilities.join(",")}, not "${text}"`)
   })
 
+const systemsOf = (text: string): ReadonlyArray<string> => {
+  const names = text.split(",")
+  const unknown = names.filter((name) => !systemNames.includes(name))
+  if (unknown.length === 0) return ["millrace", ...names]
+  throw new UsageError(`--systems takes some of ${systemNames.join(",")}, not "${unknown.join(",")}"`)
+}
+
 const profileOf = (name: string): WorkOptions["profile"] => {
   if (!/^[\w.-]+$/.test(name)) throw new UsageError(`--profile takes a name for its files, not "${name}"`)
   const directory = fileURLToPath(new URL("./profiles", import.meta.url))
@@ -103,13 +112,15 @@ const row = ({ durability, max, median, min, runs, system, unit, variant, work, 
 const head = ["work", "variant", "durability", "workers", "system", "median", "min", "max", "unit", "runs"]
 
 const main = async (): Promise<void> => {
-  const { durability, json, only, peers, profile, runs, tasks, variant } = parse()
+  const { durability, json, only, peers, profile, runs, systems, tasks, variant } = parse()
   if (peers && profile !== undefined) throw new UsageError("--peers takes no profile")
+  if (systems !== undefined && !peers) throw new UsageError("--systems goes with --peers")
   const options: WorkOptions = {
     runs: whole("runs", runs),
     tasks: tasks === undefined ? undefined : whole("tasks", tasks),
     variant,
     durabilities: durability === undefined ? undefined : durabilitiesOf(durability),
+    systems: systems === undefined ? undefined : systemsOf(systems),
     profile: profile === undefined ? undefined : profileOf(profile)
   }
   // The name of a work is a fine name for its profile, and then says which work is meant.

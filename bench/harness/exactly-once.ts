@@ -4,14 +4,11 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { monotonicMs, usage } from "./role.ts"
-import { indexOf, urlOf } from "./urls.ts"
+import { indexOf, type Task, tasksOf } from "./urls.ts"
+import type { Variant } from "./variants.ts"
 
-export interface PeerPass {
+export interface PeerPass extends Pick<Variant, "batch" | "inFlight" | "payloadBytes"> {
   readonly tasks: number
-  /** Tasks of one call; 1: a call for each task. */
-  readonly batch: number
-  /** Calls under way at a time. */
-  readonly inFlight: number
 }
 
 export interface PeerPassResult {
@@ -20,14 +17,14 @@ export interface PeerPassResult {
 }
 
 /** Puts the tasks `from` up to `to`; resolves when the system has answered for all of them. */
-export type Put = (urls: ReadonlyArray<string>, from: number, to: number) => Promise<void>
+export type Put = (tasks: ReadonlyArray<Task>, from: number, to: number) => Promise<void>
 
 /** Results may be this late before a pass counts as stuck. */
 const stuckMs = 20_000
 
 export class ExactlyOnce {
   #passes = 0
-  #urls: ReadonlyArray<string> = []
+  #tasks: ReadonlyArray<Task> = []
   #seen = new Uint8Array(0)
   #left = 0
   #fault: string | undefined = undefined
@@ -36,7 +33,8 @@ export class ExactlyOnce {
   /** A result as the system brought it. */
   readonly take = (result: { readonly url: string; readonly ok: boolean }): void => {
     const i = indexOf(result.url)
-    if (this.#urls[i] !== result.url || !result.ok) return this.fail(`a result for ${result.url}, which was not put`)
+    if (this.#tasks[i]?.url !== result.url || !result.ok)
+      return this.fail(`a result for ${result.url}, which was not put`)
     if (this.#seen[i] !== 0) return this.fail(`two results for ${result.url}`)
     this.#seen[i] = 1
     if (--this.#left === 0) this.#done()
@@ -48,27 +46,31 @@ export class ExactlyOnce {
   }
 
   /** `rest` counts what the system still holds of the pass. */
-  async run({ batch, inFlight, tasks }: PeerPass, put: Put, rest: () => Promise<number>): Promise<PeerPassResult> {
+  async run(
+    { batch, inFlight, payloadBytes, tasks: count }: PeerPass,
+    put: Put,
+    rest: () => Promise<number>
+  ): Promise<PeerPassResult> {
     const number = this.#passes++
-    const urls = Array.from({ length: tasks }, (_, i) => urlOf(number, i))
+    const tasks = tasksOf(number, count, payloadBytes)
     if (this.#fault !== undefined) throw new Error(this.#fault)
-    this.#urls = urls
-    this.#seen = new Uint8Array(tasks)
-    this.#left = tasks
+    this.#tasks = tasks
+    this.#seen = new Uint8Array(count)
+    this.#left = count
     const ended = new Promise<void>((resolve) => {
       this.#done = resolve
     })
-    let left = tasks
+    let left = count
     const watch = setInterval(() => {
       if (this.#left === left) this.fail(`no result for ${stuckMs} ms, ${left} are missing`)
       left = this.#left
     }, stuckMs)
     let next = 0
     const putter = async (): Promise<void> => {
-      while (next < tasks) {
+      while (next < count) {
         const from = next
         next += batch
-        await put(urls, from, Math.min(from + batch, tasks))
+        await put(tasks, from, Math.min(from + batch, count))
       }
     }
     try {

@@ -1,4 +1,4 @@
-/** The URLs that the tasks of all systems carry. */
+/** What the tasks of all systems carry. */
 
 const urlBytes = 60
 const urlBase = "https://images.example.org/"
@@ -13,3 +13,17 @@ export const urlOf = (pass: number, index: number): string => {
 
 /** The index in a URL made by `urlOf`. Compare the whole URL as well. */
 export const indexOf = (url: string): number => Number(url.slice(-13, -4))
+
+export interface Task {
+  readonly url: string
+  /** Makes the payload as large as the variant says. */
+  readonly body?: string
+}
+
+/** The tasks of one pass; `payloadBytes` of each as JSON. */
+export const tasksOf = (pass: number, count: number, payloadBytes: number | undefined): ReadonlyArray<Task> => {
+  if (payloadBytes === undefined) return Array.from({ length: count }, (_, i) => ({ url: urlOf(pass, i) }))
+  const around = JSON.stringify({ url: urlOf(pass, 0), body: "" }).length
+  const body = "x".repeat(payloadBytes - around)
+  return Array.from({ length: count }, (_, i) => ({ url: urlOf(pass, i), body }))
+}

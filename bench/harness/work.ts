@@ -9,6 +9,8 @@ export interface WorkOptions {
   readonly variant: string | undefined
   /** Undefined: the work's own choice. */
   readonly durabilities: ReadonlyArray<Durability> | undefined
+  /** Only with `--peers`; undefined: all. Millrace is always among them. */
+  readonly systems?: ReadonlyArray<string> | undefined
   readonly profile: { readonly directory: string; readonly name: string } | undefined
 }
 

@@ -12,15 +12,14 @@ import * as Stream from "effect/Stream"
 import type { Client } from "../../src/Client.ts"
 import type * as TaskQueue from "../../src/TaskQueue.ts"
 import { monotonicMs, serve, usage } from "../harness/role.ts"
+import { type Task, tasksOf } from "../harness/urls.ts"
+import type { Variant } from "../harness/variants.ts"
 import { client } from "./connect.ts"
-import { Backlog, Empty, indexOf, Probes, Urls, urlOf } from "./queue.ts"
+import { Backlog, Empty, indexOf, Pages, Probes, Urls, urlOf } from "./queue.ts"
 
-export interface PassOptions {
+/** `batch`: tasks of one `putAll`; 1: one `put` per task. */
+export interface PassOptions extends Pick<Variant, "batch" | "inFlight" | "payloadBytes"> {
   readonly tasks: number
-  /** Tasks of one `putAll`; 1: one `put` per task. */
-  readonly batch: number
-  /** Calls under way at a time. */
-  readonly inFlight: number
 }
 
 /** Of the time between the first put and the last outcome; making the tasks and checking the ids is not in it. */
@@ -98,43 +97,54 @@ class Pass {
   }
 }
 
+/** A queue of `crawl-dispatch`, and what has been put on it so far. */
+interface Dispatch {
+  readonly queue: typeof Urls
+  reading: boolean
+  puts: number
+}
+
+const urls: Dispatch = { queue: Urls, reading: false, puts: 0 }
+// A pass with a size of payload has tasks with a body.
+const pages: Dispatch = { queue: Pages as unknown as typeof Urls, reading: false, puts: 0 }
+
 let pass: Pass | undefined
 let passes = 0
-let reading = false
-let putsSoFar = 0
 /** A task that had an outcome between two passes. */
 let stray: string | undefined
 
-/** One reader for all passes: an outcome that comes too often, or too late, is seen by the next one at the latest. */
-const read: Effect.Effect<void, never, Client> = Urls.outcomes.pipe(
-  Stream.runForEachArray((outcomes) =>
-    Effect.sync(() => {
-      for (const outcome of outcomes) {
-        if (pass === undefined) stray ??= outcome.taskId
-        else pass.take(outcome)
-      }
-    })
-  ),
-  Effect.catchCause((cause) => Effect.sync(() => pass?.fail(`the outcomes ended: ${String(cause)}`)))
-)
+/** One reader for all passes on a queue: an outcome that comes too often, or too late, is seen by the next one at the latest. */
+const read = (queue: typeof Urls): Effect.Effect<void, never, Client> =>
+  queue.outcomes.pipe(
+    Stream.runForEachArray((outcomes) =>
+      Effect.sync(() => {
+        for (const outcome of outcomes) {
+          if (pass === undefined) stray ??= outcome.taskId
+          else pass.take(outcome)
+        }
+      })
+    ),
+    Effect.catchCause((cause) => Effect.sync(() => pass?.fail(`the outcomes ended: ${String(cause)}`)))
+  )
 
 /** `inFlight` fibers that put until nothing is left; each holds one call. */
 const putAll = (
-  tasks: ReadonlyArray<{ readonly url: string }>,
+  queue: typeof Urls,
+  tasks: ReadonlyArray<Task>,
   { batch, inFlight }: PassOptions,
   receipts: Array<TaskQueue.Receipt | undefined>
 ): Effect.Effect<void, TaskQueue.PutError, Client> => {
   let next = 0
   const one = Effect.suspend(() => {
     const at = next++
-    return Effect.map(Urls.put(tasks[at]!), (receipt) => {
+    return Effect.map(queue.put(tasks[at]!), (receipt) => {
       receipts[at] = receipt
     })
   })
   const many = Effect.suspend(() => {
     const at = next
     next += batch
-    return Effect.map(Urls.putAll(tasks.slice(at, at + batch)), (got) => {
+    return Effect.map(queue.putAll(tasks.slice(at, at + batch)), (got) => {
       for (let i = 0; i < got.length; i++) receipts[at + i] = got[i]
     })
   })
@@ -149,15 +159,17 @@ const putAll = (
 const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
   if (stray !== undefined) throw new Error(`task ${stray} had another outcome after its pass`)
   const number = passes++
-  const tasks = Array.from({ length: options.tasks }, (_, i) => ({ url: urlOf(number, i) }))
+  const dispatch = options.payloadBytes === undefined ? urls : pages
+  const { queue } = dispatch
+  const tasks = tasksOf(number, options.tasks, options.payloadBytes)
   const receipts = new Array<TaskQueue.Receipt | undefined>(options.tasks).fill(undefined)
   const current = new Pass(tasks.map(({ url }) => url))
   pass = current
-  if (!reading) {
-    reading = true
+  if (!dispatch.reading) {
+    dispatch.reading = true
     // The queue is opened first: the reader starts where the log stands then.
-    await runtime.runPromise(Urls.size)
-    runtime.runFork(read)
+    await runtime.runPromise(queue.size)
+    runtime.runFork(read(queue))
   }
   let left = current.left
   const watch = setInterval(() => {
@@ -167,7 +179,7 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
   try {
     const cpuFrom = usage().cpuSeconds
     const from = monotonicMs()
-    const putting = runtime.runPromise(putAll(tasks, options, receipts)).catch((error: unknown) => {
+    const putting = runtime.runPromise(putAll(queue, tasks, options, receipts)).catch((error: unknown) => {
       current.fail(`a put failed: ${String(error)}`)
     })
     await current.ended
@@ -178,11 +190,11 @@ const crawlDispatch = async (options: PassOptions): Promise<PassResult> => {
     // What comes once too often comes now.
     await sleep(50)
     current.verify(receipts)
-    putsSoFar += options.tasks
-    const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(Urls.stats)
+    dispatch.puts += options.tasks
+    const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(queue.stats)
     const rest = ready + delayed + leased + dead + cancelled
-    if (done !== putsSoFar || puts !== putsSoFar || rest > 0) {
-      throw new Error(`the manager counts ${puts} puts, ${done} done, ${rest} others; ${putsSoFar} were put`)
+    if (done !== dispatch.puts || puts !== dispatch.puts || rest > 0) {
+      throw new Error(`the manager counts ${puts} puts, ${done} done, ${rest} others; ${dispatch.puts} were put`)
     }
     return { seconds, cpuSeconds }
   } finally {

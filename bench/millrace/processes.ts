@@ -18,6 +18,13 @@ export const storeEnvironment = (durability: Durability, folder: string): Readon
   MILLRACE_BENCH_DATA: join(folder, "data")
 })
 
+export interface Crew {
+  /** Handlers at a time in a worker; 64 if nothing is said. */
+  readonly concurrency?: number
+  /** The port that master and workers dial instead of the manager's. */
+  readonly through?: (port: number) => Promise<number>
+}
+
 export const startProcesses = async (
   start: (options: StartOptions) => Child,
   workers: number,
@@ -25,7 +32,8 @@ export const startProcesses = async (
   /** Put before the names of the role programs. */
   prefix = "",
   /** Of the manager: see `store.ts`. */
-  managerEnv: Readonly<Record<string, string>> = {}
+  managerEnv: Readonly<Record<string, string>> = {},
+  crew: Crew = {}
 ): Promise<Processes> => {
   const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
   const profileOf = (name: string): ProfileTo | undefined =>
@@ -33,11 +41,13 @@ export const startProcesses = async (
   const launch = (role: string, name: string, env: Readonly<Record<string, string>>): Child =>
     start({ name, script: script(prefix + role), env, profile: profileOf(name) })
   const manager = launch("manager", "manager", { ...key, ...managerEnv })
-  const env = { ...key, MILLRACE_BENCH_PORT: String(await manager.call<number>("port")) }
-  const crew = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
+  const { concurrency = 64, through = async (port: number) => port } = crew
+  const port = await through(await manager.call<number>("port"))
+  const env = { ...key, MILLRACE_BENCH_PORT: String(port), MILLRACE_BENCH_CONCURRENCY: String(concurrency) }
+  const started = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
   const master = launch("master", "master", env)
-  await Promise.all([master, ...crew].map((child) => child.call("ready")))
-  return { manager, master, workers: crew }
+  await Promise.all([master, ...started].map((child) => child.call("ready")))
+  return { manager, master, workers: started }
 }
 
 /** The profiled roles worth showing; a second worker looks like the first. */

@@ -1,4 +1,5 @@
 /** The queue that all works on Millrace use, and how its workers are driven. */
+import process from "node:process"
 import * as Schema from "effect/Schema"
 import * as TaskQueue from "../../src/TaskQueue.ts"
 import { indexOf } from "../harness/urls.ts"
@@ -7,6 +8,12 @@ export { indexOf, urlOf } from "../harness/urls.ts"
 
 export const Urls = TaskQueue.make("bench.urls", {
   payload: Schema.Struct({ url: Schema.String }),
+  result: Schema.Struct({ url: Schema.String, ok: Schema.Boolean })
+})
+
+/** As above, with more in the payload. */
+export const Pages = TaskQueue.make("bench.pages", {
+  payload: Schema.Struct({ url: Schema.String, body: Schema.String }),
   result: Schema.Struct({ url: Schema.String, ok: Schema.Boolean })
 })
 
@@ -28,5 +35,11 @@ const laned = (name: string) =>
 export const Backlog = laned("bench.backlog")
 export const Empty = laned("bench.empty")
 
-/** 64 handlers at a time; more are leased ahead, so that a handler that ends at once never waits for the network. */
-export const workerOptions = { concurrency: 64, prefetch: 1_024 } as const
+/**
+ * 64 handlers at a time if the environment does not say otherwise; more are leased ahead, so that a handler that ends at
+ * once never waits for the network.
+ */
+export const workerOptions = {
+  concurrency: Number(process.env["MILLRACE_BENCH_CONCURRENCY"] ?? 64),
+  prefetch: 1_024
+} as const

@@ -8,6 +8,8 @@ import { join } from "node:path"
 import { withChildren } from "../harness/children.ts"
 import { withFolder } from "../harness/folder.ts"
 import { type Durability, type Measurement, progress, spread, table } from "../harness/report.ts"
+import { through } from "../harness/through.ts"
+import { variants } from "../harness/variants.ts"
 import type { Work, WorkReport } from "../harness/work.ts"
 import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
@@ -19,16 +21,10 @@ import { pythonManagers } from "./python/system.ts"
 import { redisScripts } from "./redis/system.ts"
 import type { Crew, System } from "./system.ts"
 
-const workers = 2
-const variants: Readonly<Record<string, { readonly batch: number; readonly inFlight: number }>> = {
-  batch256: { batch: 256, inFlight: 8 },
-  single: { batch: 1, inFlight: 256 }
-}
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
-/** A run of a system takes about this long, whatever its speed, with this many tasks at most. */
-const runSeconds = 4
-const mostTasks = 600_000
+/** A run of a system takes about this long, whatever its speed, if the variant has so many tasks. */
+const runSeconds = 2
 
 const millrace: System = {
   name: "millrace",
@@ -37,14 +33,24 @@ const millrace: System = {
   missing: () => undefined,
   version: () => "",
   warmUp: 100_000,
-  start: async ({ durability, folder, start, workers }) => {
-    const { master } = await startProcesses(start, workers, undefined, "", storeEnvironment(durability, folder))
+  start: async ({ durability, folder, settings, start, through }) => {
+    const { concurrency, workers } = settings
+    const store = storeEnvironment(durability, folder)
+    const { master } = await startProcesses(start, workers, undefined, "", store, { concurrency, through })
     return { pass: async (options) => (await master.call<PassResult>("crawlDispatch", options, 120_000)).seconds }
   }
 }
 
 /** Millrace comes first: the others are compared with it. */
-const systems: ReadonlyArray<System> = [millrace, redisScripts, beanstalkd, bullmq, pythonManagers, natsJetStream, bunqueue].filter(({ name }) => (process.env["BENCH_SYSTEMS"] ?? name).split(",").includes(name))
+const systems: ReadonlyArray<System> = [
+  millrace,
+  redisScripts,
+  beanstalkd,
+  bullmq,
+  pythonManagers,
+  natsJetStream,
+  bunqueue
+]
 
 interface Entry {
   readonly system: System
@@ -53,8 +59,8 @@ interface Entry {
   tasks: number
 }
 
-const tasksOf = (rate: number): number =>
-  Math.min(mostTasks, Math.max(256, Math.round((rate * runSeconds) / 256) * 256))
+const tasksOf = (rate: number, most: number): number =>
+  Math.min(most, Math.max(256, Math.round((rate * runSeconds) / 256) * 256))
 
 type Row = Measurement & { readonly ratio: number }
 
@@ -69,22 +75,32 @@ const runPair = (
   withFolder((folder) =>
     withChildren(async (start) => {
       const entries: Array<Entry> = []
+      const settings = variants[variant]!
+      const { batch, inFlight, payloadBytes, workers } = settings
+      const most = Math.min(tasks ?? Number.POSITIVE_INFINITY, settings.tasksMost)
       for (const system of present) {
-        const context = { start, folder: join(folder, system.name), variant, durability, workers }
-        const first = tasks === undefined ? system.warmUp : Math.min(tasks, system.warmUp)
+        const context = {
+          start,
+          folder: join(folder, system.name),
+          durability,
+          settings,
+          through: through(start, settings.addedRoundTripMs)
+        }
+        const first = Math.min(most, system.warmUp)
         entries.push({ system, crew: await system.start(context), rates: [], tasks: first })
       }
       for (let round = 0; round <= runs; round++) {
         for (let i = 0; i < entries.length; i++) {
           const entry = entries[(i + round) % entries.length]!
-          const seconds = await entry.crew.pass({ ...variants[variant]!, tasks: entry.tasks })
+          const size = payloadBytes === undefined ? {} : { payloadBytes }
+          const seconds = await entry.crew.pass({ batch, inFlight, ...size, tasks: entry.tasks })
           const rate = entry.tasks / seconds
           const label = round === 0 ? "warm-up" : `round ${round} of ${runs}`
           progress(
             `crawl-dispatch ${variant} ${durability} ${label} ${entry.system.name}: ${entry.tasks} tasks, ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s, load ${loadavg()[0]!.toFixed(1)}`
           )
           if (round > 0) entry.rates.push(rate)
-          else entry.tasks = tasks === undefined ? tasksOf(rate) : Math.min(tasks, tasksOf(rate))
+          else entry.tasks = tasksOf(rate, most)
         }
       }
       const own = entries[0]!.rates
@@ -105,6 +121,8 @@ const runPair = (
     })
   )
 
+export const systemNames = systems.map(({ name }) => name)
+
 const head = ["system", "median", "min", "max", "unit", "runs", "millrace/system"]
 
 export const crawlDispatchPeers: Work = {
@@ -113,7 +131,8 @@ export const crawlDispatchPeers: Work = {
   run: async (options): Promise<WorkReport> => {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
-    const present = systems.filter((system) => {
+    const chosen = systems.filter(({ name }) => options.systems?.includes(name) ?? true)
+    const present = chosen.filter((system) => {
       const why = system.missing()
       if (why !== undefined) notes.push(`skipped: ${system.name}: ${why} (bench/setup.sh)`)
       return why === undefined
@@ -126,7 +145,9 @@ export const crawlDispatchPeers: Work = {
         measurements.push(...rows)
         const lines = rows.map((r) => [r.system, r.median, r.min, r.max, r.unit, r.runs, r.ratio])
         const none = without.length === 0 ? "" : `\nhas no such thing: ${without.join(", ")}`
-        notes.push(`crawl-dispatch ${variant}, ${durability}, ${workers} workers\n${table(head, lines)}${none}`)
+        notes.push(
+          `crawl-dispatch ${variant}, ${durability}, ${variants[variant]!.workers} workers\n${table(head, lines)}${none}`
+        )
       }
     }
     const versions = present.map((system) => system.version()).filter((version) => version !== "")

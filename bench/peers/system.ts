@@ -6,6 +6,7 @@ import type { Child, StartOptions } from "../harness/children.ts"
 import type { PeerPass } from "../harness/exactly-once.ts"
 import type { ProgramOptions } from "../harness/program.ts"
 import type { Durability } from "../harness/report.ts"
+import type { Variant } from "../harness/variants.ts"
 
 export interface Crew {
   /** Seconds from the first put to the last result of one pass, all of them checked. */
@@ -28,9 +29,10 @@ export interface System {
 export interface Context {
   readonly start: (options: StartOptions) => Child
   readonly folder: string
-  readonly variant: string
   readonly durability: Durability
-  readonly workers: number
+  readonly settings: Variant
+  /** The port that clients dial instead of the server's: another one where the variant adds to the round trip. */
+  readonly through: (port: number) => Promise<number>
 }
 
 const paths = (): ReadonlyArray<string> => [
@@ -65,15 +67,20 @@ export const startProgram = async (
 
 /** Starts the roles of a system: `master.ts` and `worker.ts` in its folder, on Node unless it needs another runtime. */
 export const startRoles = async (
-  { durability, start, variant, workers }: Context,
+  { durability, settings, start, through }: Context,
   system: string,
   port: number,
   runtime?: string
 ): Promise<Child> => {
-  const env = { BENCH_PORT: String(port), BENCH_VARIANT: variant, BENCH_DURABILITY: durability }
+  const env = {
+    BENCH_PORT: String(await through(port)),
+    BENCH_DURABILITY: durability,
+    BENCH_CONCURRENCY: String(settings.concurrency),
+    BENCH_PAYLOAD_BYTES: String(settings.payloadBytes ?? 80)
+  }
   const role = (file: string, name: string): Child =>
     start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env, runtime })
-  const crew = Array.from({ length: workers }, (_, i) => role("worker", `worker-${i + 1}`))
+  const crew = Array.from({ length: settings.workers }, (_, i) => role("worker", `worker-${i + 1}`))
   const master = role("master", "master")
   await Promise.all([master, ...crew].map((child) => child.call("ready")))
   return master

@@ -16,6 +16,8 @@ export type Direction = "up" | "down"
 export type Toxic =
   /** Each read is passed on this much later, and up to `jitterMs` more. */
   | { readonly kind: "latency"; readonly ms: number; readonly jitterMs: number }
+  /** Each read is passed on this much later, and reads go on meanwhile: a long line, not a narrow one. */
+  | { readonly kind: "delay"; readonly ms: number }
   /** From the next byte on nothing passes for this long; then all of it does. */
   | { readonly kind: "stall"; readonly ms: number }
   /** Passes so many bytes, then resets both ends. */
@@ -30,7 +32,7 @@ export type Toxic =
   | { readonly kind: "slice" }
   | { readonly kind: "bandwidth"; readonly bytesPerSecond: number }
 
-const lasting = new Set<Toxic["kind"]>(["latency", "slice", "bandwidth"])
+const lasting = new Set<Toxic["kind"]>(["latency", "delay", "slice", "bandwidth"])
 
 interface Plant {
   readonly toxic: Toxic
@@ -38,10 +40,14 @@ interface Plant {
   readonly fired: () => void
 }
 
+/** Bytes on a line of kind `delay`; above it the sender is not read. */
+const delayBytesMax = 4 * 1_024 * 1_024
+
 /** One direction of one connection. */
 class Pipe {
   plant: Plant | undefined
   #tail: Promise<void> = Promise.resolve()
+  #onTheLine = 0
   readonly #link: Link
   readonly #from: net.Socket
   readonly #to: net.Socket
@@ -52,6 +58,7 @@ class Pipe {
     this.#to = to
     this.plant = plant
     from.on("data", (chunk: Buffer) => {
+      if (this.plant?.toxic.kind === "delay") return this.#delay(chunk, this.plant.toxic.ms, this.plant.fired)
       from.pause()
       this.#after(async () => {
         await this.#pass(chunk)
@@ -69,6 +76,21 @@ class Pipe {
 
   #after(step: () => Promise<void>): void {
     this.#tail = this.#tail.then(step, step)
+  }
+
+  #delay(chunk: Buffer, ms: number, fired: () => void): void {
+    const due = performance.now() + ms
+    this.#onTheLine += chunk.byteLength
+    if (this.#onTheLine > delayBytesMax) this.#from.pause()
+    this.#after(async () => {
+      fired()
+      // A timer counts whole milliseconds: less than half of one is not waited for, or the waits would add up.
+      const left = due - performance.now()
+      if (left >= 0.5) await sleep(left)
+      if (!this.#link.silent && !this.#link.broken) await this.#write(chunk)
+      this.#onTheLine -= chunk.byteLength
+      this.#from.resume()
+    })
   }
 
   async #pass(chunk: Buffer): Promise<void> {

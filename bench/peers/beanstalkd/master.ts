@@ -39,8 +39,8 @@ const held = async (tube: string): Promise<number> => {
 const pass = async (options: PeerPass): Promise<number> => {
   const { seconds } = await check.run(
     options,
-    async (urls, from, to) => {
-      await Promise.all(urls.slice(from, to).map((url) => tasks.put(JSON.stringify({ url }))))
+    async (payloads, from, to) => {
+      await Promise.all(payloads.slice(from, to).map((payload) => tasks.put(JSON.stringify(payload))))
     },
     async () => (await held("tasks")) + (await held("results"))
   )

@@ -1,5 +1,5 @@
 /**
- * A worker on beanstalkd: four connections, each with up to 64 reserved jobs. A result is put before its job is deleted;
+ * A worker on beanstalkd: four connections (one, if it may run one handler at a time), each with up to 64 reserved jobs. A result is put before its job is deleted;
  * both, and the next reserves, leave together.
  */
 import process from "node:process"
@@ -8,7 +8,7 @@ import { Beanstalk } from "./client.ts"
 
 const port = Number(required("BENCH_PORT"))
 const most = 64
-const connections = Array.from({ length: 4 }, () => new Beanstalk(port))
+const connections = Array.from({ length: required("BENCH_CONCURRENCY") === "1" ? 1 : 4 }, () => new Beanstalk(port))
 let stopped = false
 
 const handle = ({ url }: { readonly url: string }) => ({ url, ok: true })

@@ -26,9 +26,9 @@ const ready = async (): Promise<void> => {
 const pass = async (options: PeerPass): Promise<number> => {
   const { seconds } = await check.run(
     options,
-    async (urls, from, to) => {
-      if (options.batch === 1) await queue.add("url", { url: urls[from]! })
-      else await queue.addBulk(urls.slice(from, to).map((url) => ({ name: "url", data: { url } })))
+    async (tasks, from, to) => {
+      if (options.batch === 1) await queue.add("url", tasks[from]!)
+      else await queue.addBulk(tasks.slice(from, to).map((data) => ({ name: "url", data })))
     },
     async () => {
       const counts = await queue.getJobCounts("wait", "active", "completed", "failed", "delayed", "prioritized")

@@ -1,4 +1,5 @@
 /** BullMQ on a Redis of its own. */
+import { variants } from "../../harness/variants.ts"
 import { missingPackages, packageVersion } from "../packages.ts"
 import { redisMissing, redisVersion, startRedis } from "../redis/system.ts"
 import { type System, startRoles } from "../system.ts"
@@ -7,7 +8,7 @@ const packages = ["bullmq", "ioredis"]
 
 export const bullmq: System = {
   name: "bullmq",
-  variants: ["batch256", "single"],
+  variants: Object.keys(variants),
   durabilities: ["memory", "buffered", "fsync"],
   missing: () => missingPackages(packages) ?? redisMissing(),
   version: () =>

@@ -1,12 +1,12 @@
-/** A worker process on BullMQ, with 64 handlers at a time. */
+/** A worker process on BullMQ, with 64 handlers at a time, or one. */
 import process from "node:process"
-import { serve } from "../../harness/role.ts"
+import { required, serve } from "../../harness/role.ts"
 import { connection, load, queueName } from "./api.ts"
 
 const { Worker } = await load()
 const worker = new Worker(queueName, async ({ data }) => ({ url: data.url, ok: true }), {
   connection: connection(),
-  concurrency: 64
+  concurrency: Number(required("BENCH_CONCURRENCY"))
 })
 let stopped = false
 worker.on("error", (error: Error) => {

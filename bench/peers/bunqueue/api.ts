@@ -71,7 +71,13 @@ export class Client {
 
 export const open = async (connections: number): Promise<Client> => {
   const { TcpConnectionPool } = await load()
-  const pool = new TcpConnectionPool({ host: "127.0.0.1", port, poolSize: connections, pipelining: true, maxInFlight: 256 })
+  const pool = new TcpConnectionPool({
+    host: "127.0.0.1",
+    port,
+    poolSize: connections,
+    pipelining: true,
+    maxInFlight: 256
+  })
   await pool.connect()
   return new Client(pool)
 }

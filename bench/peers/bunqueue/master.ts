@@ -15,7 +15,12 @@ const read = async (): Promise<void> => {
   while (!stopped) {
     const { jobs, tokens } = await results.pull("results", 1_000, "master")
     if (jobs.length === 0) continue
-    results.ack(jobs.map(({ id }) => id), tokens).catch(fail)
+    results
+      .ack(
+        jobs.map(({ id }) => id),
+        tokens
+      )
+      .catch(fail)
     for (const { data } of jobs) check.take(data as never)
   }
 }
@@ -24,7 +29,12 @@ const fail = (error: unknown): void => {
 }
 const { Queue, QueueEvents } = await load()
 const ready = async (): Promise<void> => {
-  if (high) queue = new Queue("tasks", { connection: { host: "127.0.0.1", port, poolSize: 4, maxInFlight: 256 }, defaultJobOptions: { removeOnComplete: true }, autoBatch: { enabled: true, maxSize: 256, maxDelayMs: 1 } })
+  if (high)
+    queue = new Queue("tasks", {
+      connection: { host: "127.0.0.1", port, poolSize: 4, maxInFlight: 256 },
+      defaultJobOptions: { removeOnComplete: true },
+      autoBatch: { enabled: true, maxSize: 256, maxDelayMs: 1 }
+    })
   if (events || high) {
     const e = new QueueEvents("tasks", { connection: { host: "127.0.0.1", port } })
     e.on("completed", ({ returnvalue }: any) => check.take(returnvalue))
@@ -36,12 +46,12 @@ const ready = async (): Promise<void> => {
 const pass = async (options: PeerPass): Promise<number> => {
   const { seconds } = await check.run(
     options,
-    async (urls, from, to) => {
+    async (payloads, from, to) => {
       if (high) {
-        if (options.batch === 1) await queue.add("url", { url: urls[from] })
-        else await queue.addBulk(urls.slice(from, to).map((url) => ({ name: "url", data: { url } })))
-      } else if (options.batch === 1) await client.push("tasks", { url: urls[from] })
-      else await client.pushAll("tasks", urls.slice(from, to).map((url) => ({ url })))
+        if (options.batch === 1) await queue.add("url", payloads[from])
+        else await queue.addBulk(payloads.slice(from, to).map((data) => ({ name: "url", data })))
+      } else if (options.batch === 1) await client.push("tasks", payloads[from])
+      else await client.pushAll("tasks", payloads.slice(from, to))
     },
     async () => {
       let n = 0

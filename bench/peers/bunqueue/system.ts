@@ -4,6 +4,7 @@
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { variants } from "../../harness/variants.ts"
 import { missingPackages, packageVersion } from "../packages.ts"
 import { type System, startProgram, startRoles } from "../system.ts"
 
@@ -13,7 +14,7 @@ const bun = join(modules, ".bin", "bun")
 
 export const bunqueue: System = {
   name: "bunqueue",
-  variants: ["batch256", "single"],
+  variants: Object.keys(variants),
   durabilities: ["memory", "buffered"],
   missing: () => missingPackages(packages),
   version: () => `bunqueue ${packageVersion("bunqueue")} on bun ${packageVersion("bun")}`,
@@ -23,8 +24,20 @@ export const bunqueue: System = {
     const store = context.durability === "memory" ? [] : ["--data-path", join(context.folder, "jobs.db")]
     const { port } = await startProgram(context, "bunqueue server", {
       command: bun,
-      args: [join(modules, "bunqueue", "dist", "main.js"), "start", "--host", "127.0.0.1", "--tcp-port", "{port}", ...store],
-      env: { HTTP_SOCKET_PATH: join(context.folder, "http.sock"), LOG_LEVEL: "error" }
+      args: [
+        join(modules, "bunqueue", "dist", "main.js"),
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--tcp-port",
+        "{port}",
+        ...store
+      ],
+      env: {
+        HTTP_SOCKET_PATH: join(context.folder, "http.sock"),
+        LOG_LEVEL: "error",
+        RATE_LIMIT_MAX_REQUESTS: "1000000000"
+      }
     })
     const master = await startRoles(context, "bunqueue", port, bun)
     return { pass: (options) => master.call<number>("pass", options, 120_000) }

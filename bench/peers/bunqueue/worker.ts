@@ -21,7 +21,11 @@ const loop = async (): Promise<void> => {
     const answers = jobs.map(({ data }) => handle(data as { url: string }))
     const ids = jobs.map(({ id }) => id)
     if (events) client.ack(ids, tokens, answers).catch(fail)
-    else client.pushAll("results", answers).then(() => client.ack(ids, tokens)).catch(fail)
+    else
+      client
+        .pushAll("results", answers)
+        .then(() => client.ack(ids, tokens))
+        .catch(fail)
   }
 }
 const ready = async (): Promise<void> => {
@@ -29,7 +33,10 @@ const ready = async (): Promise<void> => {
     const { Worker } = await load()
     const w = new Worker("tasks", async (job: any) => handle(job.data), {
       connection: { host: "127.0.0.1", port, poolSize: 4 },
-      concurrency: 64, batchSize: 64, pollTimeout: 1000, heartbeatInterval: 10000
+      concurrency: 64,
+      batchSize: 64,
+      pollTimeout: 1000,
+      heartbeatInterval: 10000
     })
     w.on("error", fail)
   } else for (let i = 0; i < Number(process.env["BQ_L"] ?? 2); i++) loop().catch(fail)

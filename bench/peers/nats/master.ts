@@ -17,8 +17,8 @@ const held = async (name: string): Promise<number> => (await manager.streams.inf
 const pass = async (options: PeerPass): Promise<number> => {
   const { seconds } = await check.run(
     options,
-    async (urls, from, to) => {
-      await Promise.all(urls.slice(from, to).map((url) => stream.publish("tasks", JSON.stringify({ url }))))
+    async (tasks, from, to) => {
+      await Promise.all(tasks.slice(from, to).map((task) => stream.publish("tasks", JSON.stringify(task))))
     },
     async () => (await held("tasks")) + (await held("results"))
   )

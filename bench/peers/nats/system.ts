@@ -1,6 +1,7 @@
 /** NATS JetStream. Debian's server syncs its files every two minutes and cannot be told to do so before it answers. */
 import { execFileSync } from "node:child_process"
 import { mkdirSync } from "node:fs"
+import { variants } from "../../harness/variants.ts"
 import { missingPackages, packageVersion } from "../packages.ts"
 import { findProgram, type System, startProgram, startRoles } from "../system.ts"
 
@@ -8,7 +9,7 @@ const packages = ["@nats-io/transport-node", "@nats-io/jetstream"]
 
 export const natsJetStream: System = {
   name: "nats-jetstream",
-  variants: ["batch256", "single"],
+  variants: Object.keys(variants),
   durabilities: ["memory", "buffered"],
   missing: () =>
     missingPackages(packages) ??

@@ -76,9 +76,16 @@ def work(manager):
             results.put_many([{"url": item["url"], "ok": True} for item in items])
 
 
-def run_pass(manager, number, count, batch):
+def run_pass(manager, number, count, batch, payload_bytes):
     urls = [f"https://images.example.org/{number:019d}/{i:09d}.png" for i in range(count)]
     assert all(len(url) == 60 for url in urls)
+    around = len(json.dumps({"url": urls[0], "body": ""}, separators=(",", ":")))
+    filling = "x" * (payload_bytes - around - 9) if payload_bytes else ""
+
+    def task(url):
+        """Each has a body of its own: pickle would write one that they share once."""
+        return {"url": url, "body": filling + url[47:56]} if filling else {"url": url}
+
     index = {url: i for i, url in enumerate(urls)}
     seen = bytearray(count)
     faults = []
@@ -89,10 +96,10 @@ def run_pass(manager, number, count, batch):
             tasks = manager.tasks()
             if batch == 1:
                 for url in urls[first:last]:
-                    tasks.put({"url": url})
+                    tasks.put(task(url))
             else:
                 for at in range(first, last, batch):
-                    tasks.put_many([{"url": url} for url in urls[at : at + batch]])
+                    tasks.put_many([task(url) for url in urls[at : at + batch]])
         except Exception as error:  # the pass fails, with this as its reason
             faults.append(repr(error))
 
@@ -140,7 +147,7 @@ else:
     for number, line in enumerate(sys.stdin):
         ask = json.loads(line)
         try:
-            answer = run_pass(manager, number, ask["tasks"], ask["batch"])
+            answer = run_pass(manager, number, ask["tasks"], ask["batch"], ask.get("payloadBytes"))
         except Exception as error:  # the answer carries it
             answer = {"error": repr(error)}
         print(json.dumps(answer), flush=True)

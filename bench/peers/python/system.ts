@@ -2,13 +2,14 @@
 import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { fileURLToPath } from "node:url"
+import { variants } from "../../harness/variants.ts"
 import { findProgram, type System, startProgram } from "../system.ts"
 
 const program = fileURLToPath(new URL("./queues.py", import.meta.url))
 
 export const pythonManagers: System = {
   name: "python-managers",
-  variants: ["batch256", "single"],
+  variants: Object.keys(variants),
   durabilities: ["memory"],
   missing: () => (findProgram("python3") === undefined ? "python3 is not installed" : undefined),
   version: () => execFileSync(findProgram("python3")!, ["--version"], { encoding: "utf8" }).trim().toLowerCase(),
@@ -21,14 +22,15 @@ export const pythonManagers: System = {
       args: ["-u", program, "server", "{port}"],
       env
     })
+    const clientPort = await context.through(port)
     const role = (name: string, lines: boolean) =>
       startProgram(context, `python-managers ${name}`, {
         command,
-        args: ["-u", program, name, String(port)],
+        args: ["-u", program, name, String(clientPort)],
         env,
         lines
       })
-    for (let i = 0; i < context.workers; i++) await role("worker", false)
+    for (let i = 0; i < context.settings.workers; i++) await role("worker", false)
     const { host } = await role("master", true)
     return { pass: async (options) => (await host.call<{ seconds: number }>("ask", options, 120_000)).seconds }
   }

@@ -13,15 +13,15 @@ interface Waiting {
 
 class ReplyError extends Error {}
 
-/** Not all of the answer has arrived. */
-const incomplete = Symbol("incomplete")
-
 export class Redis {
   readonly #socket: Socket
   readonly #waiting: Array<Waiting> = []
   #head = 0
   #out: Array<string> = []
   #input: Buffer = Buffer.alloc(0)
+  /** Up to where the next reply is known to have arrived, and how many values of it are missing. */
+  #scanned = 0
+  #missing = 1
   #at = 0
 
   constructor(port: number) {
@@ -59,25 +59,39 @@ export class Redis {
 
   #read(data: Buffer): void {
     this.#input = this.#input.length === 0 ? data : Buffer.concat([this.#input, data])
-    let done = 0
-    for (this.#at = 0; this.#at < this.#input.length; ) {
+    this.#at = 0
+    while (this.#scan()) {
       const reply = this.#parse()
-      if (reply === incomplete) break
-      done = this.#at
       const waiting = this.#waiting[this.#head++]
       if (reply instanceof ReplyError) waiting?.reject(reply)
       else waiting?.resolve(reply)
     }
-    this.#input = this.#input.subarray(done)
+    this.#input = this.#input.subarray(this.#at)
+    this.#scanned -= this.#at
     if (this.#head > 1_024) {
       this.#waiting.splice(0, this.#head)
       this.#head = 0
     }
   }
 
-  #parse(): Reply | ReplyError | typeof incomplete {
+  /** Whether all of the next reply is here. Goes on where it stopped: a long reply is looked through once. */
+  #scan(): boolean {
+    while (this.#missing > 0) {
+      const end = this.#input.indexOf("\r\n", this.#scanned, "latin1")
+      if (end < 0) return false
+      const kind = this.#input[this.#scanned]
+      const length = Math.max(0, Number(this.#input.toString("latin1", this.#scanned + 1, end)))
+      const next = end + 2 + (kind === 0x24 && this.#input[this.#scanned + 1] !== 0x2d ? length + 2 : 0)
+      if (next > this.#input.length) return false
+      this.#scanned = next
+      this.#missing += kind === 0x2a ? length - 1 : -1
+    }
+    this.#missing = 1
+    return true
+  }
+
+  #parse(): Reply | ReplyError {
     const end = this.#input.indexOf("\r\n", this.#at, "latin1")
-    if (end < 0) return incomplete
     const kind = this.#input[this.#at]
     const line = this.#input.toString("latin1", this.#at + 1, end)
     this.#at = end + 2
@@ -93,7 +107,6 @@ export class Redis {
         const length = Number(line)
         if (length < 0) return null
         const from = this.#at
-        if (this.#input.length < from + length + 2) return incomplete
         this.#at = from + length + 2
         return this.#input.toString("utf8", from, from + length)
       }
@@ -104,7 +117,6 @@ export class Redis {
         const items: Array<Reply> = []
         for (let i = 0; i < length; i++) {
           const item = this.#parse()
-          if (item === incomplete) return incomplete
           if (item instanceof ReplyError) return item
           items.push(item)
         }

@@ -31,11 +31,11 @@ const pass = async (options: PeerPass): Promise<number> => {
   const { put } = await loaded
   const { seconds } = await check.run(
     options,
-    async (urls, from, to) => {
+    async (tasks, from, to) => {
       await call(
         redis,
         put,
-        urls.slice(from, to).map((url) => JSON.stringify({ url }))
+        tasks.slice(from, to).map((task) => JSON.stringify(task))
       )
     },
     async () => {

@@ -1,6 +1,7 @@
 /** Redis with scripts written by hand for this work. */
 import { execFileSync } from "node:child_process"
 import { mkdirSync } from "node:fs"
+import { variants } from "../../harness/variants.ts"
 import { type Context, findProgram, type System, startProgram, startRoles } from "../system.ts"
 
 /** A Redis of its own for one system; its settings are listed in the README. */
@@ -26,7 +27,7 @@ export const redisVersion = (): string =>
 
 export const redisScripts: System = {
   name: "redis-scripts",
-  variants: ["batch256", "single"],
+  variants: Object.keys(variants),
   durabilities: ["memory", "buffered", "fsync"],
   missing: redisMissing,
   version: () => `redis ${redisVersion()}`,

@@ -1,6 +1,7 @@
 /**
- * A worker on Redis with scripts: four loops on one connection, each with up to 256 leases. A loop's acknowledgements and
- * its next lease leave together. With nothing to lease, one blocking peek on another connection waits for all loops.
+ * A worker on Redis with scripts: four loops on one connection (one, if it may run one handler at a time), each with up
+ * to 256 leases or 1 MiB of payloads. A loop's acknowledgements and its next lease leave together. With nothing to lease,
+ * one blocking peek on another connection waits for all loops.
  */
 import process from "node:process"
 import { required, serve } from "../../harness/role.ts"
@@ -10,8 +11,8 @@ import { call, loadScripts } from "./scripts.ts"
 const port = Number(required("BENCH_PORT"))
 const redis = new Redis(port)
 const peeks = new Redis(port)
-const loops = 4
-const most = 256
+const loops = required("BENCH_CONCURRENCY") === "1" ? 1 : 4
+const most = Math.min(256, Math.floor(2 ** 20 / Number(required("BENCH_PAYLOAD_BYTES"))))
 const leaseMs = 30_000
 let stopped = false
 
