@@ -16,8 +16,9 @@ import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
 import { bunqueue } from "./bunqueue/system.ts"
+import { faktory } from "./faktory/system.ts"
 import { natsJetStream } from "./nats/system.ts"
-import { pythonManagers } from "./python/system.ts"
+import { pythonManagers, pythonManagersBatched } from "./python/system.ts"
 import { redisScripts } from "./redis/system.ts"
 import type { Crew, System } from "./system.ts"
 
@@ -48,8 +49,10 @@ const systems: ReadonlyArray<System> = [
   beanstalkd,
   bullmq,
   pythonManagers,
+  pythonManagersBatched,
   natsJetStream,
-  bunqueue
+  bunqueue,
+  faktory
 ]
 
 interface Entry {
@@ -134,9 +137,10 @@ export const crawlDispatchPeers: Work = {
     const chosen = systems.filter(({ name }) => options.systems?.includes(name) ?? true)
     const present = chosen.filter((system) => {
       const why = system.missing()
-      if (why !== undefined) notes.push(`skipped: ${system.name}: ${why} (bench/setup.sh)`)
+      if (why !== undefined) notes.push(`skipped: ${system.name}: ${why}`)
       return why === undefined
     })
+    if (present.length < chosen.length) notes.push("bench/setup.sh installs what can be had")
     for (const variant of options.variant === undefined ? Object.keys(variants) : [options.variant]) {
       for (const durability of options.durabilities ?? durabilitiesDefault) {
         const able = present.filter((s) => s.variants.includes(variant) && s.durabilities.includes(durability))

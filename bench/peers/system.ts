@@ -2,6 +2,7 @@
 import { accessSync, constants } from "node:fs"
 import { delimiter, join } from "node:path"
 import process from "node:process"
+import { fileURLToPath } from "node:url"
 import type { Child, StartOptions } from "../harness/children.ts"
 import type { PeerPass } from "../harness/exactly-once.ts"
 import type { ProgramOptions } from "../harness/program.ts"
@@ -35,7 +36,11 @@ export interface Context {
   readonly through: (port: number) => Promise<number>
 }
 
+/** What `setup.sh` unpacks because the system's own is too old. */
+const unpacked = fileURLToPath(new URL("../programs/usr/sbin", import.meta.url))
+
 const paths = (): ReadonlyArray<string> => [
+  unpacked,
   ...(process.env["PATH"] ?? "").split(delimiter),
   "/usr/local/sbin",
   "/usr/sbin",

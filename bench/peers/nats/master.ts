@@ -1,9 +1,10 @@
-/** The master on NATS JetStream: a publish a task, each answered by the server; results from a stream of their own. */
+/** The master on NATS JetStream: a batch of 256 or a publish for each task; results come from a stream of their own. */
+import { setTimeout as sleep } from "node:timers/promises"
 import { ExactlyOnce, type PeerPass } from "../../harness/exactly-once.ts"
 import { serve } from "../../harness/role.ts"
 import { consume, open } from "./api.ts"
 
-const { connection, manager, stream } = await open()
+const { connection, manager, publish, stream } = await open()
 const check = new ExactlyOnce()
 
 const ready = (): Promise<void> =>
@@ -12,15 +13,27 @@ const ready = (): Promise<void> =>
     check.take(message.json() as { url: string; ok: boolean })
   })
 
-const held = async (name: string): Promise<number> => (await manager.streams.info(name)).state.messages
+/** Acknowledgements of the last tasks and results may take the server so long. */
+const acknowledgedWithinMs = 20_000
+
+const heldOf = async (name: string): Promise<number> => (await manager.streams.info(name)).state.messages
+
+const held = async (): Promise<number> => {
+  for (const until = Date.now() + acknowledgedWithinMs; ; await sleep(50)) {
+    const messages = (await heldOf("tasks")) + (await heldOf("results"))
+    if (messages === 0 || Date.now() > until) return messages
+  }
+}
 
 const pass = async (options: PeerPass): Promise<number> => {
   const { seconds } = await check.run(
     options,
-    async (tasks, from, to) => {
-      await Promise.all(tasks.slice(from, to).map((task) => stream.publish("tasks", JSON.stringify(task))))
-    },
-    async () => (await held("tasks")) + (await held("results"))
+    (tasks, from, to) =>
+      publish(
+        "tasks",
+        tasks.slice(from, to).map((task) => JSON.stringify(task))
+      ),
+    held
   )
   return seconds
 }
