@@ -17,10 +17,10 @@ from multiprocessing import connection
 from multiprocessing.managers import BaseManager
 
 MOST = 256
-PUTTERS = int(os.environ.get("PY_PUT", 4))
-READERS = int(os.environ.get("PY_READ", 2))
-WORKERS = int(os.environ.get("PY_WORK", 2))
 MANY = os.environ["BENCH_CALLS"] == "many"
+# One thread computes while others wait for the server.
+PUTTERS = READERS = 4
+WORKERS = 1 if os.environ["BENCH_CONCURRENCY"] == "1" else 2 if MANY else 4
 
 
 class Items(queue.Queue):
@@ -169,8 +169,7 @@ if role == "server":
     server.listener._listener._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server.serve_forever()
 elif role == "worker":
-    # One thread computes while another waits for the server.
-    for _ in range(1 if os.environ["BENCH_CONCURRENCY"] == "1" else WORKERS):
+    for _ in range(WORKERS):
         threading.Thread(target=work, args=(manager,), daemon=True).start()
     threading.Event().wait()
 else:
