@@ -7,7 +7,7 @@ import process from "node:process"
 import { isNativeAccelerationEnabled, Packr, Unpackr } from "msgpackr"
 import { Reader } from "../src/wire/Bytes.ts"
 import * as Client from "../src/wire/ClientMessages.ts"
-import { FrameWriter } from "../src/wire/Frames.ts"
+import { FrameWriter, flushed } from "../src/wire/Frames.ts"
 import { ClientType } from "../src/wire/Vocabulary.ts"
 
 const rounds = 3_000
@@ -28,7 +28,7 @@ const frames = new FrameWriter()
 const theirsEncode = (): Uint8Array => packr.pack([ClientType.put, 7, 0, false, null, payloads])
 const oursEncode = (): Uint8Array => {
   Client.encode(frames.begin(), message)
-  return frames.flush()
+  return flushed(frames)
 }
 const theirs = theirsEncode()
 const ours = Buffer.from(oursEncode().subarray(4))

@@ -8,6 +8,8 @@ import { createServer, connect as dial } from "node:net"
 import process from "node:process"
 import { createInterface, type Interface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
+import type { Usage } from "./children.ts"
+import { treeUsage } from "./procfs.ts"
 import { serve } from "./role.ts"
 
 export interface ProgramOptions {
@@ -110,4 +112,7 @@ const stop = async (): Promise<void> => {
   clearTimeout(timer)
 }
 
-serve({ start, ask }, stop)
+/** Of the program and of what it has started; where there is no `/proc`, nothing. */
+const usage = (): Usage => ({ cpuSeconds: 0, rssBytes: 0, ...treeUsage(program?.pid) })
+
+serve({ start, ask, usage }, stop)

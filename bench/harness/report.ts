@@ -22,6 +22,8 @@ export interface Measurement {
   readonly runs: number
   /** Of Millrace to this system: the median of each round's. Only beside peers. */
   readonly ratio?: number
+  /** Microseconds of CPU a task, of all processes of the system. Only beside peers. */
+  readonly cpu?: number
 }
 
 export const progress = (text: string): void => void process.stderr.write(`${text}\n`)
@@ -46,8 +48,8 @@ export const percentile = (values: Float64Array, share: number): number => {
 }
 
 export const jsonLine = (m: Measurement): string => {
-  const { durability, max, median, min, ratio, runs, system, unit, variant, work, workers } = m
-  return JSON.stringify({ work, variant, durability, workers, system, median, min, max, unit, runs, ratio })
+  const { cpu, durability, max, median, min, ratio, runs, system, unit, variant, work, workers } = m
+  return JSON.stringify({ work, variant, durability, workers, system, median, min, max, unit, runs, cpu, ratio })
 }
 
 /** Columns as wide as their longest cell; numbers to the right. */

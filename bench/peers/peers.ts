@@ -5,7 +5,7 @@
  */
 import { loadavg } from "node:os"
 import { join } from "node:path"
-import { withChildren } from "../harness/children.ts"
+import { type Child, type StartOptions, withChildren } from "../harness/children.ts"
 import { withFolder } from "../harness/folder.ts"
 import { type Durability, type Measurement, progress, spread, table } from "../harness/report.ts"
 import { through } from "../harness/through.ts"
@@ -58,6 +58,10 @@ const systems: ReadonlyArray<System> = [
 interface Entry {
   readonly system: System
   readonly crew: Crew
+  /** All its processes, without those that only make the way longer. */
+  readonly processes: ReadonlyArray<Child>
+  cpuSeconds: number
+  done: number
   readonly rates: Array<number>
   tasks: number
 }
@@ -65,7 +69,12 @@ interface Entry {
 const tasksOf = (rate: number, most: number): number =>
   Math.min(most, Math.max(256, Math.round((rate * runSeconds) / 256) * 256))
 
-type Row = Measurement & { readonly ratio: number }
+const cpuSecondsOf = async (processes: ReadonlyArray<Child>): Promise<number> => {
+  const usages = await Promise.all(processes.map((child) => child.usage()))
+  return usages.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0)
+}
+
+type Row = Measurement & { readonly ratio: number; readonly cpu: number }
 
 /** All systems of one variant and durability. */
 const runPair = (
@@ -82,32 +91,43 @@ const runPair = (
       const { batch, inFlight, payloadBytes, workers } = settings
       const most = Math.min(tasks ?? Number.POSITIVE_INFINITY, settings.tasksMost)
       for (const system of present) {
+        const processes: Array<Child> = []
         const context = {
-          start,
+          start: (options: StartOptions) => {
+            const child = start(options)
+            processes.push(child)
+            return child
+          },
           folder: join(folder, system.name),
           durability,
           settings,
           through: through(start, settings.addedRoundTripMs)
         }
         const first = Math.min(most, system.warmUp)
-        entries.push({ system, crew: await system.start(context), rates: [], tasks: first })
+        const crew = await system.start(context)
+        entries.push({ system, crew, processes, rates: [], tasks: first, cpuSeconds: 0, done: 0 })
       }
       for (let round = 0; round <= runs; round++) {
         for (let i = 0; i < entries.length; i++) {
           const entry = entries[(i + round) % entries.length]!
           const size = payloadBytes === undefined ? {} : { payloadBytes }
+          const cpuBefore = await cpuSecondsOf(entry.processes)
           const seconds = await entry.crew.pass({ batch, inFlight, ...size, tasks: entry.tasks })
           const rate = entry.tasks / seconds
+          const cpu = (await cpuSecondsOf(entry.processes)) - cpuBefore
           const label = round === 0 ? "warm-up" : `round ${round} of ${runs}`
           progress(
-            `crawl-dispatch ${variant} ${durability} ${label} ${entry.system.name}: ${entry.tasks} tasks, ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s, load ${loadavg()[0]!.toFixed(1)}`
+            `crawl-dispatch ${variant} ${durability} ${label} ${entry.system.name}: ${entry.tasks} tasks, ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s, CPU us/task ${((cpu * 1e6) / entry.tasks).toFixed(2)}, load ${loadavg()[0]!.toFixed(1)}`
           )
-          if (round > 0) entry.rates.push(rate)
-          else entry.tasks = tasksOf(rate, most)
+          if (round > 0) {
+            entry.rates.push(rate)
+            entry.cpuSeconds += cpu
+            entry.done += entry.tasks
+          } else entry.tasks = tasksOf(rate, most)
         }
       }
       const own = entries[0]!.rates
-      return entries.map(({ rates, system }) => ({
+      return entries.map(({ cpuSeconds, done, rates, system }) => ({
         work: "crawl-dispatch",
         variant,
         durability,
@@ -116,6 +136,7 @@ const runPair = (
         ...spread(rates, 0),
         unit: "tasks/s",
         runs,
+        cpu: Number(((cpuSeconds * 1e6) / done).toFixed(2)),
         ratio: spread(
           rates.map((rate, i) => own[i]! / rate),
           2
@@ -126,7 +147,7 @@ const runPair = (
 
 export const systemNames = systems.map(({ name }) => name)
 
-const head = ["system", "median", "min", "max", "unit", "runs", "millrace/system"]
+const head = ["system", "median", "min", "max", "unit", "runs", "CPU us/task", "millrace/system"]
 
 export const crawlDispatchPeers: Work = {
   name: "crawl-dispatch",
@@ -147,7 +168,7 @@ export const crawlDispatchPeers: Work = {
         const without = present.filter((s) => !able.includes(s)).map(({ name }) => name)
         const rows = await runPair(able, variant, durability, options.runs, options.tasks)
         measurements.push(...rows)
-        const lines = rows.map((r) => [r.system, r.median, r.min, r.max, r.unit, r.runs, r.ratio])
+        const lines = rows.map((r) => [r.system, r.median, r.min, r.max, r.unit, r.runs, r.cpu, r.ratio])
         const none = without.length === 0 ? "" : `\nhas no such thing: ${without.join(", ")}`
         notes.push(
           `crawl-dispatch ${variant}, ${durability}, ${variants[variant]!.workers} workers\n${table(head, lines)}${none}`

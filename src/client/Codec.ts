@@ -10,7 +10,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { sha256 } from "../platform/Crypto.ts"
 import { parseJson } from "../platform/Json.ts"
-import { decodeUtf8, TextSlab } from "../platform/Text.ts"
+import { decodeUtf8, encodeUtf8, TextSlab } from "../platform/Text.ts"
 
 /** A Schema that encodes and decodes without services. */
 export type Plain<A> = Schema.Codec<A, unknown, never, never>
@@ -81,15 +81,13 @@ const jsonCodec = <A>(schema: Plain<A>): Codec<A> => {
 }
 
 /** Short payloads share buffers; a piece lives until it is written into a frame. */
-const shortMax = 512
+const shortMax = 4_096
 const slab = new TextSlab(65_536)
 
 /** JSON text behind its codec byte. */
 const tagged = (text: string): Uint8Array => {
   if (text.length <= shortMax) return slab.encode(codecJson, text)
-  const bytes = new Uint8Array(text.length * 3 + 1)
-  bytes[0] = codecJson
-  return bytes.slice(0, 1 + encoder.encodeInto(text, bytes.subarray(1)).written)
+  return encodeUtf8(codecJson, text)
 }
 
 const faultOf = (cause: Cause.Cause<Schema.SchemaError>): CodecFault => {

@@ -659,7 +659,7 @@ export class Link {
     for (const write of this.#beforeFlush.splice(0)) write()
     const due = this.#answeredCount >= Limits.requestsInFlightMax
     if (this.#answeredCount > 0 && (due || !this.#out.empty)) this.#writeAnswered()
-    if (!this.#out.empty) this.#connection?.write(this.#out.flush())
+    if (this.#connection !== undefined) this.#out.flush(this.#connection)
   }
 
   /** What the manager asks for, as far as it makes sense: it may ask for less than we would do, and not for nothing. */

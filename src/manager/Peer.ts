@@ -130,7 +130,7 @@ export class Peer {
     this.endDelivery()
     if (this.out.empty || this.disconnected) return
     this.said = true
-    this.connection.write(this.out.flush())
+    this.out.flush(this.connection)
   }
 
   /** Written and not taken: what waits here, and what waits in the connection. */

@@ -59,6 +59,9 @@ export interface Connection {
   readonly channelBinding?: Uint8Array | undefined
   /** Hands over the bytes; they must not be changed afterwards. */
   readonly write: (bytes: Uint8Array) => void
+  /** What is written between these two leaves together. */
+  readonly cork?: (() => void) | undefined
+  readonly uncork?: (() => void) | undefined
   /** Written and not yet taken by the system. */
   readonly pendingBytes: () => number
   readonly pause: () => void

@@ -64,6 +64,8 @@ const connectionOf = (socket: net.Socket): Connection => ({
   peer: peerOf(socket),
   channelBinding: channelBinding(socket),
   write: (bytes) => void socket.write(bytes),
+  cork: () => void socket.cork(),
+  uncork: () => void socket.uncork(),
   pendingBytes: () => socket.writableLength,
   pause: () => void socket.pause(),
   resume: () => void socket.resume(),

@@ -32,6 +32,14 @@ const slice: Slice = takesViews(native)
       return Buffer.from(this.buffer, this.byteOffset + from, to - from).toString("utf8")
     }
 
+/** A byte and the text behind it, in bytes of their own. A lone surrogate becomes U+FFFD. */
+export const encodeUtf8 = (first: number, text: string): Uint8Array => {
+  const bytes = Buffer.allocUnsafeSlow(1 + Buffer.byteLength(text, "utf8"))
+  bytes[0] = first
+  bytes.write(text, 1, "utf8")
+  return bytes
+}
+
 /** Texts in pieces of larger buffers; a buffer lives as long as one of its pieces. */
 export class TextSlab {
   readonly #size: number

@@ -21,12 +21,28 @@ const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const two32 = 2 ** 32
 
+/** Bytes that belong between what a writer has written, and were not copied into it. */
+export interface Passed {
+  /** Position in the writer before which they come. */
+  readonly at: number
+  readonly bytes: Uint8Array
+}
+
+/** From this size on a `bin` is passed on as it is, where the writer may: its copies cost more than a write of its own. */
+const passedBytesMin = 16 * 1_024
+
 export class Writer {
   bytes: Uint8Array
   position = 0
+  /** Undefined: everything is copied. */
+  readonly passed: Array<Passed> | undefined
+  /** Of all that is passed. */
+  passedBytes = 0
 
-  constructor(capacity = 1_024) {
+  /** With `pass` large byte strings are kept as they are, in `passed`; they must not be changed afterwards. */
+  constructor(capacity = 1_024, pass = false) {
     this.bytes = new Uint8Array(capacity)
+    this.passed = pass ? [] : undefined
   }
 
   /** Makes room for `size` more bytes. */
@@ -104,7 +120,8 @@ export class Writer {
 
   bin(value: Uint8Array): void {
     const size = value.byteLength
-    this.reserve(5 + size)
+    const pass = size >= passedBytesMin && this.passed !== undefined
+    this.reserve(pass ? 5 : 5 + size)
     const { bytes } = this
     let at = this.position
     if (size < 0x100) {
@@ -117,6 +134,12 @@ export class Writer {
     } else {
       bytes[at++] = 0xc6
       at = put32(bytes, at, size)
+    }
+    if (pass) {
+      this.passed!.push({ at, bytes: value })
+      this.passedBytes += size
+      this.position = at
+      return
     }
     bytes.set(value, at)
     this.position = at + size
@@ -157,7 +180,7 @@ export class Writer {
   }
 }
 
-/** A frame larger than this is not held by what was read from it. */
+/** A frame larger than this is not held by what was read from it, unless that is half of it. */
 const sharedFrameBytesMax = 64 * 1_024
 
 /**
@@ -259,15 +282,16 @@ export class Reader {
   }
 
   /**
-   * A view of the frame, which lives as long as the view; out of a large frame a copy, so that one task that waits for a
-   * day does not hold the 20 MiB that it came with.
+   * A view of the frame, which lives as long as the view; what is little of a large frame is a copy, so that one task that
+   * waits for a day does not hold the 20 MiB that it came with.
    */
   bin(max: number): Uint8Array {
     const byte = this.#byte()
     const width = byte === 0xc4 ? 1 : byte === 0xc5 ? 2 : byte === 0xc6 ? 4 : malformed("expected a binary string")
     const start = this.#span(this.#uint(width), max)
     const view = this.bytes.subarray(start, this.position)
-    return this.bytes.byteLength > sharedFrameBytesMax ? copyOf(view) : view
+    const frame = this.bytes.byteLength
+    return frame > sharedFrameBytesMax && frame > 2 * view.byteLength ? copyOf(view) : view
   }
 
   binOrNil(max: number): Uint8Array | undefined {

@@ -100,7 +100,7 @@ const spareBytesMax = 16 * 1_048_576
 
 const takeSpare = (): Writer => {
   const writer = spare.pop()
-  if (writer === undefined) return new Writer(4_096)
+  if (writer === undefined) return new Writer(4_096, true)
   spareBytes -= writer.bytes.byteLength
   return writer
 }
@@ -109,17 +109,27 @@ const giveBack = (writer: Writer): void => {
   const bytes = writer.bytes.byteLength
   if (bytes > keptBytesMax || spareBytes + bytes > spareBytesMax) return
   writer.position = 0
+  writer.passedBytes = 0
+  writer.passed!.length = 0
   spareBytes += bytes
   spare.push(writer)
 }
 
-const noBytes = new Uint8Array()
+/** Where frames go: a connection, or one that keeps them. */
+export interface Sink {
+  readonly write: (bytes: Uint8Array) => void
+  /** What is written between these two leaves together. */
+  readonly cork?: (() => void) | undefined
+  readonly uncork?: (() => void) | undefined
+}
 
 /** Collects messages into frames of about `frameBytesTarget`, ready for one write. */
 export class FrameWriter {
   /** While something is written and not flushed. */
   #writer: Writer | undefined = undefined
   #frameAt = -1
+  /** Bytes passed before the frame under way. */
+  #passedBefore = 0
   #messages = 0
 
   get empty(): boolean {
@@ -128,12 +138,12 @@ export class FrameWriter {
 
   /** Bytes written since the last flush. */
   get size(): number {
-    return this.#writer === undefined ? 0 : this.#writer.position
+    return this.#writer === undefined ? 0 : this.#writer.position + this.#writer.passedBytes
   }
 
   /** Bytes of the frame under way. */
   get frameSize(): number {
-    return this.#writer === undefined ? 0 : this.#writer.position - this.#frameAt
+    return this.#writer === undefined ? 0 : this.#sizeOf(this.#writer)
   }
 
   /** Where to write the next message. */
@@ -143,10 +153,7 @@ export class FrameWriter {
       writer = takeSpare()
       this.#writer = writer
       this.#openFrame(writer)
-    } else if (
-      writer.position - this.#frameAt >= Limits.frameBytesTarget ||
-      this.#messages >= Limits.messagesPerFrameMax
-    ) {
+    } else if (this.#sizeOf(writer) >= Limits.frameBytesTarget || this.#messages >= Limits.messagesPerFrameMax) {
       this.#closeFrame(writer)
       this.#openFrame(writer)
     }
@@ -155,30 +162,49 @@ export class FrameWriter {
   }
 
   /**
-   * All that was written since the last call. The bytes are the caller's.
+   * All that was written since the last call, in one write, or with a write for each large byte string. The bytes are
+   * the sink's.
    *
    * A grown buffer is written to again and a copy of the right size handed out: one allocation and one memcpy per write to
    * the network, where a new buffer each time would be zeroed, outgrown and copied again (14 % of a manager's time).
    */
-  flush(): Uint8Array {
+  flush(sink: Sink): void {
     const writer = this.#writer
-    if (writer === undefined) return noBytes
+    if (writer === undefined) return
     this.#closeFrame(writer)
-    const bytes = writer.bytes.slice(0, writer.position)
     this.#writer = undefined
+    const bytes = writer.bytes.slice(0, writer.position)
+    const passed = writer.passed!
+    if (passed.length === 0) sink.write(bytes)
+    else {
+      sink.cork?.()
+      let from = 0
+      for (const { at, bytes: whole } of passed) {
+        sink.write(bytes.subarray(from, at))
+        sink.write(whole)
+        from = at
+      }
+      if (from < bytes.byteLength) sink.write(bytes.subarray(from))
+      sink.uncork?.()
+    }
     giveBack(writer)
-    return bytes
   }
 
   #openFrame(writer: Writer): void {
     this.#frameAt = writer.position
+    this.#passedBefore = writer.passedBytes
     this.#messages = 0
     writer.reserve(4)
     writer.position += 4
   }
 
-  #closeFrame({ bytes, position }: Writer): void {
-    const size = position - this.#frameAt - 4
+  #sizeOf({ passedBytes, position }: Writer): number {
+    return position - this.#frameAt + passedBytes - this.#passedBefore
+  }
+
+  #closeFrame(writer: Writer): void {
+    const { bytes } = writer
+    const size = this.#sizeOf(writer) - 4
     new DataView(bytes.buffer, bytes.byteOffset + this.#frameAt, 4).setUint32(0, size)
   }
 }
@@ -187,5 +213,12 @@ export class FrameWriter {
 export const frame = (write: (writer: Writer) => void): Uint8Array => {
   const frames = new FrameWriter()
   write(frames.begin())
-  return frames.flush()
+  return flushed(frames)
+}
+
+/** What a flush writes, as one. */
+export const flushed = (frames: FrameWriter): Uint8Array => {
+  const parts: Array<Uint8Array> = []
+  frames.flush({ write: (bytes) => void parts.push(bytes) })
+  return parts.length === 1 ? parts[0]! : concat(parts)
 }

@@ -13,7 +13,7 @@ import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { type Reader, Reader as WireReader } from "../../../src/wire/Bytes.ts"
 import * as Client from "../../../src/wire/ClientMessages.ts"
-import { FrameReader, FrameWriter } from "../../../src/wire/Frames.ts"
+import { FrameReader, FrameWriter, flushed } from "../../../src/wire/Frames.ts"
 import * as Manager from "../../../src/wire/ManagerMessages.ts"
 import { ClientType, ManagerType } from "../../../src/wire/Vocabulary.ts"
 
@@ -122,7 +122,7 @@ export const encoded = (side: Side, meanings: ReadonlyArray<Meaning>): Uint8Arra
     if (side === "client") Client.encode(frames.begin(), message)
     else Manager.encode(frames.begin(), message)
   }
-  return frames.flush()
+  return flushed(frames)
 }
 
 /** The bodies of all frames in `bytes`; throws where a stream would be broken or cut short. */

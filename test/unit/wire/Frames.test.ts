@@ -2,7 +2,8 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import * as Limits from "../../../src/Limits.ts"
-import { FrameReader, FrameWriter, frame } from "../../../src/wire/Frames.ts"
+import { Reader } from "../../../src/wire/Bytes.ts"
+import { FrameReader, FrameWriter, flushed, frame } from "../../../src/wire/Frames.ts"
 import { Random } from "../random.ts"
 
 const framed = (body: Uint8Array): Uint8Array => {
@@ -149,7 +150,7 @@ describe("the frame writer", () => {
     const count = 500
     for (let i = 0; i < count; i++) writer.begin().bin(message)
     assert.isFalse(writer.empty)
-    const bytes = writer.flush()
+    const bytes = flushed(writer)
     assert.isTrue(writer.empty)
     const sizes: Array<number> = []
     new FrameReader(Limits.frameBytesMax).push(bytes, (body) => sizes.push(body.byteLength))
@@ -165,20 +166,20 @@ describe("the frame writer", () => {
     const writer = new FrameWriter()
     for (let i = 0; i < 2 * Limits.messagesPerFrameMax + 1; i++) writer.begin().nil()
     const sizes: Array<number> = []
-    new FrameReader(Limits.frameBytesMax).push(writer.flush(), (body) => sizes.push(body.byteLength))
+    new FrameReader(Limits.frameBytesMax).push(flushed(writer), (body) => sizes.push(body.byteLength))
     assert.deepStrictEqual(sizes, [Limits.messagesPerFrameMax, Limits.messagesPerFrameMax, 1])
   })
 
   it("hands out bytes that later messages do not change", () => {
     const writer = new FrameWriter()
-    const flushed: Array<Uint8Array> = []
+    const pieces: Array<Uint8Array> = []
     for (let i = 0; i < 50; i++) {
       writer.begin().uint(i)
-      flushed.push(writer.flush())
+      pieces.push(flushed(writer))
     }
-    for (const [i, bytes] of flushed.entries()) assert.deepStrictEqual([...bytes], [0, 0, 0, 1, i])
+    for (const [i, bytes] of pieces.entries()) assert.deepStrictEqual([...bytes], [0, 0, 0, 1, i])
     assert.deepStrictEqual([...frame((w) => w.str("a"))], [0, 0, 0, 2, 0xa1, 0x61])
-    assert.strictEqual(writer.flush().byteLength, 0)
+    assert.strictEqual(flushed(writer).byteLength, 0)
   })
 
   it("keeps apart what several write at a time, whoever is flushed first", () => {
@@ -192,10 +193,61 @@ describe("the frame writer", () => {
         continue
       }
       assert.strictEqual(writer.empty, said.length === 0)
-      const bytes = [...writer.flush()]
+      const bytes = [...flushed(writer)]
       assert.deepStrictEqual(bytes, said.length === 0 ? [] : [0, 0, 0, said.length, ...said])
       assert.deepStrictEqual([writer.empty, writer.size, writer.frameSize], [true, 0, 0])
       said.length = 0
+    }
+  })
+
+  it("passes large byte strings on as they are, between what is written, and counts them as its own", () => {
+    const random = new Random(12)
+    for (let round = 0; round < 200; round++) {
+      const writer = new FrameWriter()
+      const messages = Array.from({ length: random.int(12) + 1 }, () =>
+        Array.from({ length: random.int(4) + 1 }, () =>
+          new Uint8Array(random.chance(50) ? random.int(53617) + 16_384 : random.int(301) + 0).fill(round)
+        )
+      )
+      for (const parts of messages) {
+        const at = writer.begin()
+        for (const part of parts) at.bin(part)
+      }
+      const size = writer.size
+      const written: Array<Uint8Array> = []
+      let corked = 0
+      writer.flush({
+        write: (bytes) => void written.push(bytes),
+        cork: () => void corked++,
+        uncork: () => void corked--
+      })
+      const large = messages.flat().filter(({ byteLength }) => byteLength >= 16_384)
+      assert.deepStrictEqual(
+        written.filter((bytes) => large.some((whole) => whole === bytes)),
+        large,
+        "each is written itself, in order"
+      )
+      assert.strictEqual(corked, 0)
+      assert.strictEqual(
+        written.reduce((sum, { byteLength }) => sum + byteLength, 0),
+        size
+      )
+      const read: Array<Uint8Array> = []
+      const reader = new FrameReader(Limits.frameBytesMax)
+      for (const bytes of written) {
+        reader.push(bytes, (body) => {
+          const values = new Reader(body)
+          while (!values.done) read.push(values.bin(Limits.frameBytesMax))
+        })
+      }
+      assert.isUndefined(reader.fault)
+      assert.isFalse(reader.partial)
+      assert.deepStrictEqual(
+        read.map(({ byteLength }) => byteLength),
+        messages.flat().map(({ byteLength }) => byteLength)
+      )
+      assert.isTrue(read.every((bytes) => bytes.every((byte) => byte === round)))
+      assert.deepStrictEqual([writer.empty, writer.size, writer.frameSize], [true, 0, 0])
     }
   })
 
@@ -208,11 +260,11 @@ describe("the frame writer", () => {
       return process.memoryUsage().arrayBuffers
     }
     const writers = Array.from({ length: 400 }, () => new FrameWriter())
-    const large = new Uint8Array(200_000)
+    const piece = new Uint8Array(10_000)
     const before = held()
-    for (const writer of writers) writer.begin().bin(large)
-    assert.isAbove(held() - before, 300 * large.byteLength)
-    for (const writer of writers) writer.flush()
+    for (const writer of writers) for (let i = 0; i < 20; i++) writer.begin().bin(piece)
+    assert.isAbove(held() - before, 300 * 20 * piece.byteLength)
+    for (const writer of writers) flushed(writer)
     assert.isBelow(held() - before, 20 * 1_048_576)
     assert.isTrue(writers.every(({ empty }) => empty))
   })
