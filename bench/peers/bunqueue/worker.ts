@@ -1,7 +1,7 @@
 /**
  * A worker on bunqueue: two loops (one, if it may run one handler at a time) on one connection of its own pool, each with
- * `PULLB` of up to 1,000 jobs or 1 MiB of payloads, and one `ACKB` for all of them, after which the next is not waited
- * with. Its `Worker` class, with 64 handlers, needs twice the processor time for a task.
+ * `PULLB` of up to 1,000 jobs or 1 MiB of payloads, and one `ACKB` for all of them, for whose answer the next `PULLB` does
+ * not wait. Its `Worker` class, with 64 handlers, needs twice the processor time for a task.
  */
 import process from "node:process"
 import { required, serve } from "../../harness/role.ts"
