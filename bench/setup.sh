@@ -37,11 +37,39 @@ package() { # PROGRAM PACKAGE
   has "$1" || missing="$missing $2"
 }
 
+# NATS: fast batches are in 2.14 and later. Where this machine's is older, that of Debian testing is unpacked into
+# bench/programs, not installed: apt-get fetches it from where the machine has its packages, and checks it with Debian's keys.
+nats_new() { # PROGRAM
+  "$1" --version 2>/dev/null | sed 's/.*: v//' | awk -F. '{ new = $1 > 2 || ($1 == 2 && $2 >= 14) } END { exit !new }'
+}
+nats() {
+  for program in programs/usr/sbin/nats-server "$(PATH="$PATH:/usr/sbin" command -v nats-server)"; do
+    [ -n "$program" ] && nats_new "$program" && return
+  done
+  sources=/etc/apt/sources.list.d/debian.sources
+  if ! has apt-get || ! has dpkg-deb || [ ! -e "$sources" ]; then
+    missing="$missing nats-server-2.14"
+    return
+  fi
+  work=$(mktemp -d)
+  mkdir -p "$work/sources" "$work/lists/partial" "$work/cache/archives/partial" programs
+  # The first paragraph is Debian itself, the next its security updates.
+  awk 'BEGIN { RS = "" } NR == 1 { sub(/Suites:[^\n]*/, "Suites: testing"); print }' "$sources" \
+    >"$work/sources/testing.sources"
+  testing() {
+    apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$work/sources" \
+      -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User="$(id -un)" "$@"
+  }
+  testing update && (cd "$work" && testing download nats-server) && dpkg-deb -x "$work"/nats-server_*.deb programs
+  rm -rf "$work"
+  nats_new programs/usr/sbin/nats-server || missing="$missing nats-server-2.14"
+}
+
 package redis-server redis-server
 package beanstalkd beanstalkd
-package nats-server nats-server
 package python3 python3
 package initdb postgresql
+nats
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then

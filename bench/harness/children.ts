@@ -31,6 +31,8 @@ export interface StartOptions {
   readonly script: URL
   readonly env?: Readonly<Record<string, string>>
   readonly profile?: ProfileTo | undefined
+  /** Another runtime than this one, which cannot write a profile. Its messages are JSON: V8's format is Node's own. */
+  readonly runtime?: string | undefined
 }
 
 export class Child {
@@ -44,16 +46,16 @@ export class Child {
   #stopping = false
   #dead: Error | undefined = undefined
 
-  constructor({ env, name, profile, script }: StartOptions) {
+  constructor({ env, name, profile, runtime, script }: StartOptions) {
     this.name = name
     const flags =
       profile === undefined
         ? []
         : ["--cpu-prof", "--cpu-prof-dir", profile.directory, "--cpu-prof-name", `${profile.name}.cpuprofile`]
-    this.#process = spawn(process.execPath, [...flags, script.pathname], {
+    this.#process = spawn(runtime ?? process.execPath, [...flags, script.pathname], {
       env: { ...process.env, ...env },
       stdio: ["ignore", 2, 2, "ipc"],
-      serialization: "advanced"
+      serialization: runtime === undefined ? "advanced" : "json"
     })
     this.#process.on("message", (reply: Reply) => {
       const waiting = this.#waiting.get(reply.id)

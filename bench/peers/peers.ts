@@ -5,7 +5,9 @@
  */
 import { loadavg } from "node:os"
 import { join } from "node:path"
+import process from "node:process"
 import { type Child, type StartOptions, withChildren } from "../harness/children.ts"
+import type { PeerPass } from "../harness/exactly-once.ts"
 import { withFolder } from "../harness/folder.ts"
 import type { ProbeTimes } from "../harness/probes.ts"
 import { type Durability, type Measurement, progress, spread, table } from "../harness/report.ts"
@@ -16,12 +18,14 @@ import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
+import { bunqueue } from "./bunqueue/system.ts"
+import { faktory } from "./faktory/system.ts"
 import { graphileWorker } from "./graphile-worker/system.ts"
 import { natsJetStream } from "./nats/system.ts"
 import { pgBoss } from "./pg-boss/system.ts"
-import { pythonManagers } from "./python/system.ts"
+import { pythonManagers, pythonManagersBatched } from "./python/system.ts"
 import { redisScripts } from "./redis/system.ts"
-import type { Crew, System } from "./system.ts"
+import type { Context, Crew, System } from "./system.ts"
 
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
@@ -54,9 +58,12 @@ export const systems: ReadonlyArray<System> = [
   beanstalkd,
   bullmq,
   pythonManagers,
+  pythonManagersBatched,
   natsJetStream,
+  bunqueue,
   pgBoss,
-  graphileWorker
+  graphileWorker,
+  faktory
 ]
 
 interface Entry {
@@ -64,6 +71,10 @@ interface Entry {
   readonly crew: Crew
   /** All its processes, without those that only make the way longer. */
   readonly processes: ReadonlyArray<Child>
+  /** Rejects when one of them has ended before its time. */
+  readonly failed: Promise<never>
+  /** Ends them. */
+  readonly release: () => Promise<unknown>
   cpuSeconds: number
   done: number
   readonly rates: Array<number>
@@ -80,6 +91,46 @@ const cpuSecondsOf = async (processes: ReadonlyArray<Child>): Promise<number> =>
 
 type Row = Measurement & { readonly ratio: number; readonly cpu: number }
 
+/** A system that could not do its work: it has no figure, and the others go on. */
+interface Failure {
+  readonly system: System
+  readonly reason: string
+}
+
+/** Starts a system in a group of its own: what goes wrong there is its own. */
+const hire = (system: System, context: Omit<Context, "start" | "through">): Promise<Entry> =>
+  new Promise((resolve, reject) => {
+    let release = (): void => {}
+    const released = new Promise<void>((settle) => {
+      release = settle
+    })
+    const end = (): Promise<unknown> => {
+      release()
+      return over
+    }
+    const over = withChildren(async (start) => {
+      const processes: Array<Child> = []
+      const counted = (options: StartOptions): Child => {
+        const child = start(options)
+        processes.push(child)
+        return child
+      }
+      const longer = through(start, context.settings.addedRoundTripMs)
+      const crew = await system.start({ ...context, start: counted, through: longer })
+      const entry = { system, crew, processes, rates: [], tasks: 0, cpuSeconds: 0, done: 0 }
+      resolve({ ...entry, failed: over as Promise<never>, release: end })
+      await released
+    })
+    over.catch(reject)
+  })
+
+/** One pass, and what it used. */
+const passOf = async (entry: Entry, options: Omit<PeerPass, "tasks">): Promise<{ seconds: number; cpu: number }> => {
+  const before = await cpuSecondsOf(entry.processes)
+  const seconds = await entry.crew.pass({ ...options, tasks: entry.tasks })
+  return { seconds, cpu: (await cpuSecondsOf(entry.processes)) - before }
+}
+
 /** All systems of one variant and durability. */
 const runPair = (
   present: ReadonlyArray<System>,
@@ -87,67 +138,75 @@ const runPair = (
   durability: Durability,
   runs: number,
   tasks: number | undefined
-): Promise<ReadonlyArray<Row>> =>
-  withFolder((folder) =>
-    withChildren(async (start) => {
-      const entries: Array<Entry> = []
-      const settings = variants[variant]!
-      const { batch, inFlight, payloadBytes, workers } = settings
-      const most = Math.min(tasks ?? Number.POSITIVE_INFINITY, settings.tasksMost)
+): Promise<{ readonly rows: ReadonlyArray<Row>; readonly failures: ReadonlyArray<Failure> }> =>
+  withFolder(async (folder) => {
+    let entries: Array<Entry> = []
+    const failures: Array<Failure> = []
+    const settings = variants[variant]!
+    const { batch, inFlight, payloadBytes, workers } = settings
+    const most = Math.min(tasks ?? Number.POSITIVE_INFINITY, settings.tasksMost)
+    const lose = (system: System, error: unknown): void => {
+      // There is nothing to compare with.
+      if (system === millrace) throw error
+      const reason = error instanceof Error ? error.message : String(error)
+      progress(`crawl-dispatch ${variant} ${durability} ${system.name} failed: ${reason}`)
+      failures.push({ system, reason })
+    }
+    try {
       for (const system of present) {
-        const processes: Array<Child> = []
-        const context = {
-          start: (options: StartOptions) => {
-            const child = start(options)
-            processes.push(child)
-            return child
-          },
-          folder: join(folder, system.name),
-          durability,
-          settings,
-          through: through(start, settings.addedRoundTripMs)
+        try {
+          const entry = await hire(system, { folder: join(folder, system.name), durability, settings })
+          entries.push({ ...entry, tasks: Math.min(most, system.warmUp) })
+        } catch (error) {
+          lose(system, error)
         }
-        const first = Math.min(most, system.warmUp)
-        const crew = await system.start(context)
-        entries.push({ system, crew, processes, rates: [], tasks: first, cpuSeconds: 0, done: 0 })
       }
+      const size = payloadBytes === undefined ? {} : { payloadBytes }
       for (let round = 0; round <= runs; round++) {
-        for (let i = 0; i < entries.length; i++) {
-          const entry = entries[(i + round) % entries.length]!
-          const size = payloadBytes === undefined ? {} : { payloadBytes }
-          const cpuBefore = await cpuSecondsOf(entry.processes)
-          const seconds = await entry.crew.pass({ batch, inFlight, ...size, tasks: entry.tasks })
-          const rate = entry.tasks / seconds
-          const cpu = (await cpuSecondsOf(entry.processes)) - cpuBefore
-          const label = round === 0 ? "warm-up" : `round ${round} of ${runs}`
-          progress(
-            `crawl-dispatch ${variant} ${durability} ${label} ${entry.system.name}: ${entry.tasks} tasks, ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s, CPU us/task ${((cpu * 1e6) / entry.tasks).toFixed(2)}, load ${loadavg()[0]!.toFixed(1)}`
-          )
-          if (round > 0) {
-            entry.rates.push(rate)
-            entry.cpuSeconds += cpu
-            entry.done += entry.tasks
-          } else entry.tasks = tasksOf(rate, most)
+        const order = entries.map((_, i) => entries[(i + round) % entries.length]!)
+        for (const entry of order) {
+          const { name } = entry.system
+          try {
+            const pass = passOf(entry, { batch, inFlight, ...size })
+            const { cpu, seconds } = await Promise.race([pass, entry.failed])
+            const rate = entry.tasks / seconds
+            const label = round === 0 ? "warm-up" : `round ${round} of ${runs}`
+            progress(
+              `crawl-dispatch ${variant} ${durability} ${label} ${name}: ${entry.tasks} tasks, ${seconds.toFixed(2)} s, ${Math.round(rate)} tasks/s, CPU us/task ${((cpu * 1e6) / entry.tasks).toFixed(2)}, load ${loadavg()[0]!.toFixed(1)}`
+            )
+            if (round > 0) {
+              entry.rates.push(rate)
+              entry.cpuSeconds += cpu
+              entry.done += entry.tasks
+            } else entry.tasks = tasksOf(rate, most)
+          } catch (error) {
+            lose(entry.system, error)
+            entries = entries.filter((other) => other !== entry)
+            await entry.release().catch(() => {})
+          }
         }
       }
-      const own = entries[0]!.rates
-      return entries.map(({ cpuSeconds, done, rates, system }) => ({
-        work: "crawl-dispatch",
-        variant,
-        durability,
-        workers,
-        system: system.name,
-        ...spread(rates, 0),
-        unit: "tasks/s",
-        runs,
-        cpu: Number(((cpuSeconds * 1e6) / done).toFixed(2)),
-        ratio: spread(
-          rates.map((rate, i) => own[i]! / rate),
-          2
-        ).median
-      }))
-    })
-  )
+    } finally {
+      for (const entry of entries) await entry.release().catch(() => {})
+    }
+    const own = entries[0]!.rates
+    const rows = entries.map(({ cpuSeconds, done, rates, system }) => ({
+      work: "crawl-dispatch",
+      variant,
+      durability,
+      workers,
+      system: system.name,
+      ...spread(rates, 0),
+      unit: "tasks/s" as const,
+      runs,
+      cpu: Number(((cpuSeconds * 1e6) / done).toFixed(2)),
+      ratio: spread(
+        rates.map((rate, i) => own[i]! / rate),
+        2
+      ).median
+    }))
+    return { rows, failures }
+  })
 
 export const systemNames = systems.map(({ name }) => name)
 
@@ -162,19 +221,21 @@ export const crawlDispatchPeers: Work = {
     const chosen = systems.filter(({ name }) => options.systems?.includes(name) ?? true)
     const present = chosen.filter((system) => {
       const why = system.missing()
-      if (why !== undefined) notes.push(`skipped: ${system.name}: ${why} (bench/setup.sh)`)
+      if (why !== undefined) notes.push(`skipped: ${system.name}: ${why}`)
       return why === undefined
     })
+    if (present.length < chosen.length) notes.push("bench/setup.sh installs what can be had")
     for (const variant of options.variant === undefined ? Object.keys(variants) : [options.variant]) {
       for (const durability of options.durabilities ?? durabilitiesDefault) {
         const able = present.filter((s) => s.variants.includes(variant) && s.durabilities.includes(durability))
         const without = present.filter((s) => !able.includes(s)).map(({ name }) => name)
-        const rows = await runPair(able, variant, durability, options.runs, options.tasks)
+        const { failures, rows } = await runPair(able, variant, durability, options.runs, options.tasks)
+        if (failures.length > 0) process.exitCode = 1
         measurements.push(...rows)
         const lines = rows.map((r) => [r.system, r.median, r.min, r.max, r.unit, r.runs, r.cpu, r.ratio])
         const none = without.length === 0 ? "" : `\nhas no such thing: ${without.join(", ")}`
         notes.push(
-          `crawl-dispatch ${variant}, ${durability}, ${variants[variant]!.workers} workers\n${table(head, lines)}${none}`
+          `crawl-dispatch ${variant}, ${durability}, ${variants[variant]!.workers} workers\n${table(head, lines)}${none}${failures.map(({ reason, system }) => `\nfailed, no figure: ${system.name}: ${reason}`).join("")}`
         )
       }
     }

@@ -2,6 +2,7 @@
 import { accessSync, constants } from "node:fs"
 import { delimiter, join } from "node:path"
 import process from "node:process"
+import { fileURLToPath } from "node:url"
 import type { Child, StartOptions } from "../harness/children.ts"
 import type { PeerPass } from "../harness/exactly-once.ts"
 import type { ProbeOptions, ProbeTimes } from "../harness/probes.ts"
@@ -42,7 +43,11 @@ export interface Context {
   readonly through: (port: number) => Promise<number>
 }
 
+/** What `setup.sh` unpacks because the system's own is too old. */
+const unpacked = fileURLToPath(new URL("../programs/usr/sbin", import.meta.url))
+
 const paths = (): ReadonlyArray<string> => [
+  unpacked,
   ...(process.env["PATH"] ?? "").split(delimiter),
   "/usr/local/sbin",
   "/usr/sbin",
@@ -72,11 +77,12 @@ export const startProgram = async (
   return { host, port: await host.call<number>("start", options) }
 }
 
-/** Starts the roles of a system written for Node: `master.ts` and `worker.ts` in its folder. */
+/** Starts the roles of a system: `master.ts` and `worker.ts` in its folder, on Node unless it needs another runtime. */
 export const startRoles = async (
   { durability, probes, settings, start, through }: Context,
   system: string,
-  port: number
+  port: number,
+  runtime?: string
 ): Promise<Child> => {
   const env = {
     BENCH_PORT: String(await through(port)),
@@ -86,7 +92,7 @@ export const startRoles = async (
     BENCH_PROBES: probes === true ? "yes" : "no"
   }
   const role = (file: string, name: string): Child =>
-    start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env })
+    start({ name: `${system} ${name}`, script: new URL(`./${system}/${file}.ts`, import.meta.url), env, runtime })
   const crew = Array.from({ length: settings.workers }, (_, i) => role("worker", `worker-${i + 1}`))
   const master = role("master", "master")
   await Promise.all([master, ...crew].map((child) => child.call("ready")))

@@ -1,6 +1,6 @@
 /**
- * A worker on beanstalkd: four connections (one, if it may run one handler at a time), each with up to 64 reserved jobs. A result is put before its job is deleted;
- * both, and the next reserves, leave together.
+ * A worker on beanstalkd: two connections (one, if it may run one handler at a time), each with up to 256 reserved jobs or
+ * 4 MiB of them. A result is put before its job is deleted; both, and the next reserves, leave together.
  */
 import process from "node:process"
 import { handle } from "../../harness/handler.ts"
@@ -9,8 +9,8 @@ import type { Task } from "../../harness/urls.ts"
 import { Beanstalk } from "./client.ts"
 
 const port = Number(required("BENCH_PORT"))
-const most = 64
-const connections = Array.from({ length: required("BENCH_CONCURRENCY") === "1" ? 1 : 4 }, () => new Beanstalk(port))
+const most = Math.min(256, Math.floor(2 ** 22 / Number(required("BENCH_PAYLOAD_BYTES"))))
+const connections = Array.from({ length: required("BENCH_CONCURRENCY") === "1" ? 1 : 2 }, () => new Beanstalk(port))
 let stopped = false
 
 const fail = (error: unknown): void => {

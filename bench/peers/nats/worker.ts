@@ -1,12 +1,29 @@
-/** A worker on NATS JetStream: a message is acknowledged when the server has its result. */
+/**
+ * A worker on NATS JetStream: one batch of results at a time, of what has been handled meanwhile; the messages are
+ * acknowledged when the server has it.
+ */
 import process from "node:process"
 import { handle } from "../../harness/handler.ts"
 import { serve } from "../../harness/role.ts"
 import type { Task } from "../../harness/urls.ts"
-import { consume, open } from "./api.ts"
+import { batchMost, consume, type Message, open } from "./api.ts"
 
-const { connection, stream } = await open()
+const { connection, publish, stream } = await open()
+const done: Array<{ readonly message: Message; readonly result: string }> = []
+let publishing = false
 let stopped = false
+
+const publishDone = async (): Promise<void> => {
+  while (done.length > 0) {
+    const batch = done.splice(0, batchMost)
+    await publish(
+      "results",
+      batch.map(({ result }) => result)
+    )
+    for (const { message } of batch) message.ack()
+  }
+  publishing = false
+}
 
 const fail = (error: unknown): void => {
   if (stopped) return
@@ -16,8 +33,10 @@ const fail = (error: unknown): void => {
 
 const ready = (): Promise<void> =>
   consume(stream, "tasks", (message) => {
-    const result = JSON.stringify(handle(message.json() as Task))
-    stream.publish("results", result).then(() => message.ack(), fail)
+    done.push({ message, result: JSON.stringify(handle(message.json() as Task)) })
+    if (publishing) return
+    publishing = true
+    setImmediate(() => publishDone().catch(fail))
   })
 
 serve({ ready }, () => {

@@ -2,9 +2,11 @@
 
     queues.py server PORT | queues.py worker PORT | queues.py master PORT
 
-The server shares two `queue.Queue` with calls for many items besides `put` and `get`. The master answers one line of
-JSON for each line: a pass of `crawl-dispatch`. Nothing is leased: a task dies with its worker.
+The server shares two `queue.Queue`. With `BENCH_CALLS` "one" they are what the documentation shows: `put` and `get` of one
+item a call, by several threads. With "many" they have calls for many items, which this bench adds: a bare channel of pickles.
+The master answers one line of JSON for each line: a pass of `crawl-dispatch`. Nothing is leased: a task dies with its worker.
 """
+import base64
 import json
 import os
 import queue
@@ -16,7 +18,10 @@ from multiprocessing import connection
 from multiprocessing.managers import BaseManager
 
 MOST = 256
-THREADS = 4
+MANY = os.environ["BENCH_CALLS"] == "many"
+# One thread computes while others wait for the server.
+PUTTERS = READERS = 4
+WORKERS = 1 if os.environ["BENCH_CONCURRENCY"] == "1" else 2 if MANY else 4
 
 
 class Items(queue.Queue):
@@ -38,14 +43,14 @@ class Items(queue.Queue):
         return items
 
 
-TASKS, RESULTS = Items(), Items()
+TASKS, RESULTS = (Items(), Items()) if MANY else (queue.Queue(), queue.Queue())
 
 
 class Queues(BaseManager):
     pass
 
 
-CALLS = ["put", "put_many", "get_many", "qsize"]
+CALLS = ["put", "put_many", "get_many", "qsize"] if MANY else None
 Queues.register("tasks", callable=lambda: TASKS, exposed=CALLS)
 Queues.register("results", callable=lambda: RESULTS, exposed=CALLS)
 
@@ -70,17 +75,44 @@ def connected(port):
 
 def work(manager):
     tasks, results = manager.tasks(), manager.results()
+    # Each thread has a connection for each queue, made by its first call: a task is taken only when both are there.
+    results.qsize()
+    while not MANY:
+        item = tasks.get()
+        results.put({"url": item["url"], "ok": True})
     while True:
         items = tasks.get_many(MOST)
         if items:
             results.put_many([{"url": item["url"], "ok": True} for item in items])
 
 
+READ = queue.SimpleQueue()
+
+
+def read(manager):
+    results = manager.results()
+    while True:
+        READ.put(results.get())
+
+
+def arrived():
+    """Waits up to a second for the first."""
+    items = []
+    try:
+        items.append(READ.get(timeout=1))
+        while len(items) < 1024:
+            items.append(READ.get_nowait())
+    except queue.Empty:
+        pass
+    return items
+
+
 def run_pass(manager, number, count, batch, payload_bytes):
     urls = [f"https://images.example.org/{number:019d}/{i:09d}.png" for i in range(count)]
     assert all(len(url) == 60 for url in urls)
     around = len(json.dumps({"url": urls[0], "body": ""}, separators=(",", ":")))
-    filling = "x" * (payload_bytes - around - 9) if payload_bytes else ""
+    # Text that no server can make smaller.
+    filling = base64.urlsafe_b64encode(os.urandom(payload_bytes))[: payload_bytes - around - 9].decode() if payload_bytes else ""
 
     def task(url):
         """Each has a body of its own: pickle would write one that they share once."""
@@ -89,17 +121,18 @@ def run_pass(manager, number, count, batch, payload_bytes):
     index = {url: i for i, url in enumerate(urls)}
     seen = bytearray(count)
     faults = []
-    step = count if batch > 1 else -(-count // THREADS)
+    many = MANY and batch > 1
+    step = count if many else -(-count // PUTTERS)
 
     def put(first, last):
         try:
             tasks = manager.tasks()
-            if batch == 1:
-                for url in urls[first:last]:
-                    tasks.put(task(url))
-            else:
+            if many:
                 for at in range(first, last, batch):
                     tasks.put_many([task(url) for url in urls[at : at + batch]])
+            else:
+                for url in urls[first:last]:
+                    tasks.put(task(url))
         except Exception as error:  # the pass fails, with this as its reason
             faults.append(repr(error))
 
@@ -110,7 +143,7 @@ def run_pass(manager, number, count, batch, payload_bytes):
         putter.start()
     left, empty = count, 0
     while left and not faults:
-        items = results.get_many(1024)
+        items = results.get_many(1024) if MANY else arrived()
         empty = 0 if items else empty + 1
         if empty >= 20:
             raise RuntimeError(f"no result for 20 s, {left} are missing")
@@ -140,10 +173,12 @@ if role == "server":
     server.listener._listener._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server.serve_forever()
 elif role == "worker":
-    # One thread computes while another waits for the server.
-    threading.Thread(target=work, args=(manager,), daemon=True).start()
-    work(manager)
+    for _ in range(WORKERS):
+        threading.Thread(target=work, args=(manager,), daemon=True).start()
+    threading.Event().wait()
 else:
+    for _ in range(0 if MANY else READERS):
+        threading.Thread(target=read, args=(manager,), daemon=True).start()
     for number, line in enumerate(sys.stdin):
         ask = json.loads(line)
         try:
