@@ -11,6 +11,7 @@ import { type Durability, type Measurement, progress, spread, table } from "../h
 import type { Work, WorkReport } from "../harness/work.ts"
 import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
+import { plainSockets } from "../prototype/system.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
 import { natsJetStream } from "./nats/system.ts"
@@ -43,7 +44,15 @@ const millrace: System = {
 }
 
 /** Millrace comes first: the others are compared with it. */
-const systems: ReadonlyArray<System> = [millrace, redisScripts, beanstalkd, bullmq, pythonManagers, natsJetStream]
+const systems: ReadonlyArray<System> = [
+  millrace,
+  plainSockets,
+  redisScripts,
+  beanstalkd,
+  bullmq,
+  pythonManagers,
+  natsJetStream
+]
 
 interface Entry {
   readonly system: System
