@@ -8,7 +8,7 @@ import { loadavg } from "node:os"
 import { join } from "node:path"
 import { type Child, withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
-import { hottestTable } from "./harness/profile.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Durability, type Measurement, progress, spread, table } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { PassOptions, PassResult } from "./millrace/master.ts"
@@ -19,6 +19,9 @@ const variants: Readonly<Record<string, PassOptions>> = {
   batch256: { tasks: 600_000, batch: 256, inFlight: 8 },
   single: { tasks: 300_000, batch: 1, inFlight: 256 }
 }
+
+/** Of a run among all works: a second or two. */
+const shortTasks: Readonly<Record<string, number>> = { batch256: 300_000, single: 150_000 }
 
 const workers = 2
 
@@ -44,7 +47,10 @@ const runVariant = (variant: string, options: WorkOptions): Promise<VariantRepor
   withFolder((folder) =>
     withChildren(async (start) => {
       const chosen = variants[variant]!
-      const pass: PassOptions = { ...chosen, tasks: options.tasks ?? chosen.tasks }
+      const pass: PassOptions = {
+        ...chosen,
+        tasks: options.tasks ?? (options.short ? shortTasks[variant]! : chosen.tasks)
+      }
       const { profile } = options
       const crews: Array<Crew> = []
       for (const durability of options.durabilities ?? durabilitiesDefault) {
@@ -111,6 +117,7 @@ const runOnce = async (crew: Crew, pass: PassOptions, variant: string, run: numb
 export const crawlDispatch: Work = {
   name: "crawl-dispatch",
   variants: Object.keys(variants),
+  profiled: true,
   run: async (options): Promise<WorkReport> => {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
@@ -119,13 +126,10 @@ export const crawlDispatch: Work = {
       measurements.push(...report.measurements)
       notes.push(...report.notes)
       // Profiles are written when the processes end.
-      if (options.profile === undefined) continue
-      const { directory, name } = options.profile
+      const { profile } = options
       for (const durability of options.durabilities ?? durabilitiesDefault) {
-        for (const role of shownRoles) {
-          const file = join(directory, `${name}-${variant}-${durability}-${role}.cpuprofile`)
-          notes.push(hottestTable(`${variant} ${durability} ${role}`, file))
-        }
+        const named = profile && { ...profile, name: `${profile.name}-${variant}-${durability}` }
+        notes.push(...hottestTables(named, shownRoles))
       }
     }
     return { measurements, notes }

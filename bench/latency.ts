@@ -2,9 +2,8 @@
  * Work `latency`: from the master's call of `put` to the first line of the handler in a worker process, one task at a
  * time on an idle manager. Both ends read the machine's monotonic clock, so both are on one machine.
  */
-import { join } from "node:path"
 import { withChildren } from "./harness/children.ts"
-import { hottestTable } from "./harness/profile.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Measurement, percentile, progress, spread } from "./harness/report.ts"
 import type { Work } from "./harness/work.ts"
 import { shownRoles, startProcesses } from "./millrace/processes.ts"
@@ -17,6 +16,8 @@ const percentiles = { "idle-p50": 0.5, "idle-p99": 0.99 } as const
 export const latency: Work = {
   name: "latency",
   variants: Object.keys(percentiles),
+  shortRuns: 3,
+  profiled: true,
   run: async (options) => {
     const samples = options.tasks ?? samplesDefault
     const runs: Array<Float64Array> = []
@@ -47,11 +48,7 @@ export const latency: Work = {
           runs: options.runs
         })
       )
-    const notes = [`latency: put -> handler start, ${samples} tasks a run, one at a time, ${pauseMs} ms apart`]
-    if (options.profile !== undefined) {
-      const { directory, name } = options.profile
-      for (const role of shownRoles) notes.push(hottestTable(role, join(directory, `${name}-${role}.cpuprofile`)))
-    }
-    return { measurements, notes }
+    const note = `latency: put -> handler start, ${samples} tasks a run, one at a time, ${pauseMs} ms apart`
+    return { measurements, notes: [note, ...hottestTables(options.profile, shownRoles)] }
   }
 }

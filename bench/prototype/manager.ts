@@ -28,6 +28,8 @@ let scheduled = false
 
 const round = (): void => {
   scheduled = false
+  // Another one is first each time: all get their share of the few, too.
+  peers.push(...peers.splice(0, 1))
   for (let more = true; more && next < tasks.length; ) {
     more = false
     for (const peer of peers) {
