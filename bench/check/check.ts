@@ -156,8 +156,9 @@ export const check = async ({ json, rounds, tolerance, update }: CheckOptions): 
   const people = (text: string): void => (json ? progress(text) : void process.stdout.write(`${text}\n`))
   const about = machineParts()
   if (json) {
-    for (const one of calibrations)
-      process.stdout.write(`${JSON.stringify({ calibration: one.name, ...one, unit: "1/s" })}\n`)
+    for (const { max, median, min, name } of calibrations) {
+      process.stdout.write(`${JSON.stringify({ calibration: name, median, min, max, unit: "1/s" })}\n`)
+    }
   }
   const loops = table(
     ["calibration", "median", "min", "max", "unit"],
