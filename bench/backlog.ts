@@ -5,6 +5,7 @@
  * machine does meets both. Manager and master are processes of their own over loopback TCP; the keys are 10,000 lanes.
  */
 import { withChildren } from "./harness/children.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Measurement, percentile, progress, spread } from "./harness/report.ts"
 import type { Work } from "./harness/work.ts"
 import type { LeaseTimes } from "./millrace/master.ts"
@@ -19,6 +20,8 @@ const queues = ["empty", "1m"] as const
 export const backlog: Work = {
   name: "backlog",
   variants: queues.flatMap((queue) => Object.keys(percentiles).map((name) => `${queue}-${name}`)),
+  shortRuns: 3,
+  profiled: true,
   run: async (options) => {
     const waiting = options.tasks ?? backlogDefault
     const runs: Array<Record<(typeof queues)[number], Float64Array>> = []
@@ -54,7 +57,8 @@ export const backlog: Work = {
         )
     )
     const notes = [
-      `backlog: round trip of one lease, ${samples} samples a run on each queue, ${waiting} tasks of 10,000 lanes wait`
+      `backlog: round trip of one lease, ${samples} samples a run on each queue, ${waiting} tasks of 10,000 lanes wait`,
+      ...hottestTables(options.profile, ["manager", "master"])
     ]
     return { measurements, notes }
   }

@@ -1,29 +1,22 @@
 /**
- * `node bench/connections.ts [--json]`: what a session costs its manager, over real sockets.
- *
- *     node bench/connections.ts [--only memory|hold|logins] [--sessions 10000] [--hold 60] [--logins 5000] [--runs 2]
- *                               [--json] [--profile NAME]
+ * Work `connections`: what a session costs its manager, over real sockets.
  *
  * `memory`: what 10,000 idle sessions hold, each after a login, one open of a queue and some heartbeats; what is left of
  * them after their goodbye; and what one costs whose connection was cut, until it resumes or is forgotten. `hold`: all of
  * them for a minute, with heartbeats, beside a master and a worker, whose figures are taken with and without them. `logins`:
  * full logins per second of the manager's CPU time. `memory` and `logins` without TLS and with it.
  *
- * Checked: no session is lost, and each heartbeat is answered. Ends with exit code 1 if it is not so, or if an idle session
- * takes over 20 KiB, or a second of the manager's CPU time is under 300 logins.
+ * Checked: no session is lost, and each heartbeat is answered; an idle session takes at most 20 KiB, a second of the
+ * manager's CPU time is at least 300 logins.
  */
 import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { mkdirSync } from "node:fs"
 import { loadavg } from "node:os"
-import { join } from "node:path"
-import process from "node:process"
 import { setTimeout as sleep } from "node:timers/promises"
-import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
-import { type Child, type StartOptions, withChildren } from "./harness/children.ts"
-import { hottestTable } from "./harness/profile.ts"
-import { jsonLine, type Measurement, machine, percentile, progress, spread, table } from "./harness/report.ts"
+import { type Child, type ProfileTo, type StartOptions, withChildren } from "./harness/children.ts"
+import { hottestTables } from "./harness/profile.ts"
+import { type Measurement, percentile, progress, spread } from "./harness/report.ts"
+import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { Look } from "./millrace/idle-clients.ts"
 import type { PassResult } from "./millrace/master.ts"
 import type { MemoryUse } from "./millrace/memoryUse.ts"
@@ -40,69 +33,65 @@ const waitMs = 300_000
 const tasksOfPass = 60_000
 const answerSamples = 2_000
 
-const parts = ["memory", "hold", "logins"] as const
-const { values } = parseArgs({
-  options: {
-    only: { type: "string" },
-    sessions: { type: "string", default: "10000" },
-    hold: { type: "string", default: "60" },
-    logins: { type: "string", default: "5000" },
-    runs: { type: "string", default: "2" },
-    json: { type: "boolean", default: false },
-    profile: { type: "string" }
-  }
-})
+const sessionsDefault = 10_000
+const loginsDefault = 5_000
+/** Of sessions or logins. */
+const countMax = 16_000
+const holdSeconds = 60
 
-const whole = (flag: "sessions" | "hold" | "logins" | "runs", max: number): number => {
-  const value = Number(values[flag])
-  if (Number.isSafeInteger(value) && value >= 1 && value <= max) return value
-  console.error(`--${flag} takes a whole number from 1 to ${max}, not "${values[flag]}"`)
-  process.exit(2)
-}
+const parts = ["memory", "hold", "logins"] as const
 
 /** A runtime raises its own limit to this one; the manager needs a descriptor for each session. */
-const descriptors = Number(execFileSync("/bin/sh", ["-c", "ulimit -Hn"], { encoding: "utf8" })) || 1_048_576
-const within = (wanted: number, flag: string): number => {
+const descriptorsMax = (): number =>
+  Number(execFileSync("/bin/sh", ["-c", "ulimit -Hn"], { encoding: "utf8" })) || 1_048_576
+
+const within = (wanted: number, descriptors: number): number => {
+  if (wanted > countMax) throw new Error(`--tasks takes at most ${countMax} sessions here`)
   if (wanted + descriptorsSpare <= descriptors) return wanted
   const fit = descriptors - descriptorsSpare
   progress(
-    `connections: --${flag} ${wanted} lowered to ${fit}: a process may have ${descriptors} descriptors (ulimit -Hn)`
+    `connections: ${wanted} sessions lowered to ${fit}: a process may have ${descriptors} descriptors (ulimit -Hn)`
   )
   return fit
 }
-const sessions = within(whole("sessions", 16_000), "sessions")
-const logins = within(whole("logins", 16_000), "logins")
-const holdSeconds = whole("hold", 86_400)
-const runs = whole("runs", 100)
-const { json, only, profile } = values
-if (only !== undefined && !parts.some((part) => part === only)) {
-  console.error(`--only takes one of ${parts.join(", ")}, not "${only}"`)
-  process.exit(2)
-}
-const directory = fileURLToPath(new URL("./profiles", import.meta.url))
-if (profile !== undefined) mkdirSync(directory, { recursive: true })
-const people = (text: string): void => (json ? progress(text) : void process.stdout.write(`${text}\n`))
 
-const figures = new Map<string, { readonly unit: Measurement["unit"]; readonly values: Array<number> }>()
-const take = (variant: string, unit: Measurement["unit"], value: number): void => {
-  const known = figures.get(variant)
-  if (known === undefined) figures.set(variant, { unit, values: [value] })
-  else known.values.push(value)
+/** One run of this work: its sizes, and what it has seen. */
+class Seen {
+  readonly sessions: number
+  readonly logins: number
+  readonly descriptors = descriptorsMax()
+  readonly runs: number
+  readonly profile: ProfileTo | undefined
+  readonly figures = new Map<string, { readonly unit: Measurement["unit"]; readonly values: Array<number> }>()
+  readonly wrong: Array<string> = []
+  readonly notes: Array<string> = []
+
+  constructor({ profile, runs, tasks }: WorkOptions) {
+    this.sessions = within(tasks ?? sessionsDefault, this.descriptors)
+    this.logins = within(tasks ?? loginsDefault, this.descriptors)
+    this.runs = runs
+    this.profile = profile
+  }
+
+  take(variant: string, unit: Measurement["unit"], value: number): void {
+    const known = this.figures.get(variant)
+    if (known === undefined) this.figures.set(variant, { unit, values: [value] })
+    else known.values.push(value)
+  }
 }
-const wrong: Array<string> = []
 
 const role = (name: string): URL => new URL(`./millrace/${name}.ts`, import.meta.url)
 
 type Start = (options: StartOptions) => Child
 
 /** A manager and the environment of who connects to it. */
-const startManager = async (start: Start, secure: boolean, profileName?: string) => {
+const startManager = async (start: Start, secure: boolean, profile?: ProfileTo) => {
   const key = { MILLRACE_BENCH_KEY: randomBytes(32).toString("base64url") }
   const manager = start({
     name: "manager",
     script: role("manager"),
     env: { ...key, ...(secure ? { MILLRACE_BENCH_TLS: "own" } : {}) },
-    profile: profileName === undefined ? undefined : { directory, name: profileName }
+    profile
   })
   const port = await manager.call<number>("port")
   const fingerprint = await manager.call<string | undefined>("fingerprint")
@@ -117,10 +106,12 @@ const startManager = async (start: Start, secure: boolean, profileName?: string)
 /** Sessions in as many processes as they need. */
 class Crowd {
   readonly #processes: ReadonlyArray<Child>
+  readonly #wrong: Array<string>
   /** Lost in all that was there before. */
   #lost = 0
 
-  constructor(start: Start, env: Readonly<Record<string, string>>, size: number) {
+  constructor({ descriptors, wrong }: Seen, start: Start, env: Readonly<Record<string, string>>, size: number) {
+    this.#wrong = wrong
     const count = Math.ceil(size / Math.min(sessionsPerProcess, descriptors - descriptorsSpare))
     this.#processes = Array.from({ length: count }, (_, i) =>
       start({ name: `clients-${i + 1}`, script: role("idle-clients"), env })
@@ -164,7 +155,7 @@ class Crowd {
   async check(open: number): Promise<Look> {
     const look = await this.look()
     if (look.lost > this.#lost || look.open !== open) {
-      wrong.push(`${look.lost - this.#lost} sessions were lost, ${look.open} of ${open} are there (${look.why})`)
+      this.#wrong.push(`${look.lost - this.#lost} sessions were lost, ${look.open} of ${open} are there (${look.why})`)
     }
     this.#lost = look.lost
     return look
@@ -190,18 +181,19 @@ const each = (before: MemoryUse, after: MemoryUse, count: number) => ({
   heap: (after.heapBytes + after.externalBytes - before.heapBytes - before.externalBytes) / count
 })
 
-const measureMemory = (secure: boolean, run: number): Promise<void> =>
+const measureMemory = (seen: Seen, secure: boolean, run: number): Promise<void> =>
   withChildren(async (start) => {
+    const { runs, sessions } = seen
     const prefix = secure ? "tls-" : ""
     const { env, manager } = await startManager(start, secure)
-    const crowd = new Crowd(start, env, sessions)
+    const crowd = new Crowd(seen, start, env, sessions)
     await crowd.connect(Math.min(warmUpLogins, sessions), true)
     await crowd.end("goodbye")
     const empty = await memoryOf(manager)
     const record = (variant: string, before: MemoryUse, after: MemoryUse): void => {
       const { heap, rss } = each(before, after, sessions)
-      take(`${prefix}${variant}-rss`, "bytes/session", rss)
-      take(`${prefix}${variant}-heap`, "bytes/session", heap)
+      seen.take(`${prefix}${variant}-rss`, "bytes/session", rss)
+      seen.take(`${prefix}${variant}-heap`, "bytes/session", heap)
       progress(
         `connections memory ${secure ? "TLS " : ""}run ${run} of ${runs}: ${variant}: ${Math.round(rss)} bytes of RSS and ${Math.round(heap)} of heap and buffers a session, load ${loadavg()[0]!.toFixed(1)}`
       )
@@ -226,12 +218,13 @@ const measureMemory = (secure: boolean, run: number): Promise<void> =>
     record("cut", leftAgain, await memoryOf(manager))
   })
 
-const measureHold = (run: number): Promise<void> =>
+const measureHold = (seen: Seen, run: number): Promise<void> =>
   withChildren(async (start) => {
+    const { runs, sessions } = seen
     const { env, manager } = await startManager(start, false)
     const worker = start({ name: "worker-1", script: role("worker"), env })
     const master = start({ name: "master", script: role("master"), env })
-    const crowd = new Crowd(start, env, sessions)
+    const crowd = new Crowd(seen, start, env, sessions)
     await Promise.all([worker.call("ready"), master.call("ready")])
     const pass = async (): Promise<number> => {
       const options = { tasks: tasksOfPass, batch: 1, inFlight: 256 }
@@ -244,9 +237,9 @@ const measureHold = (run: number): Promise<void> =>
       const { median } = spread(rates, 0)
       const all = Float64Array.from(times.flatMap((some) => [...some]))
       const [p50, p99] = [percentile(all, 0.5), percentile(all, 0.99)]
-      take(`${label}-single`, "tasks/s", median)
-      take(`${label}-put-p50`, "ms", p50)
-      take(`${label}-put-p99`, "ms", p99)
+      seen.take(`${label}-single`, "tasks/s", median)
+      seen.take(`${label}-put-p50`, "ms", p50)
+      seen.take(`${label}-put-p99`, "ms", p99)
       progress(
         `connections hold run ${run} of ${runs}: ${label}: ${Math.round(median)} tasks/s (single puts), put to answer p50 ${p50.toFixed(3)} ms, p99 ${p99.toFixed(3)} ms, load ${loadavg()[0]!.toFixed(1)}`
       )
@@ -271,21 +264,23 @@ const measureHold = (run: number): Promise<void> =>
     const unanswered = after.heartbeats - after.answered
     // What was said in the last moment may be on its way.
     if (unanswered > sessions / 20 || after.answeredLeast < Math.floor(holdSeconds / 5) - 2) {
-      wrong.push(`${unanswered} heartbeats have no answer; the least that a session has is ${after.answeredLeast}`)
+      seen.wrong.push(`${unanswered} heartbeats have no answer; the least that a session has is ${after.answeredLeast}`)
     }
-    take("heartbeat-p99", "ms", after.heartbeatP99)
-    people(
-      `hold run ${run} of ${runs}: ${after.open} of ${sessions} sessions for ${holdSeconds} s, ${after.lost} lost, ${said} heartbeats, p99 ${after.heartbeatP99.toFixed(1)} ms; with nothing else to do the manager takes ${(cpuShare * 100).toFixed(1)} % of a core; load ${loadavg()[0]!.toFixed(1)}`
+    seen.take("heartbeat-p99", "ms", after.heartbeatP99)
+    seen.notes.push(
+      `connections hold run ${run} of ${runs}: ${after.open} of ${sessions} sessions for ${holdSeconds} s, ${after.lost} lost, ${said} heartbeats, p99 ${after.heartbeatP99.toFixed(1)} ms; with nothing else to do the manager takes ${(cpuShare * 100).toFixed(1)} % of a core; load ${loadavg()[0]!.toFixed(1)}`
     )
     await crowd.end("goodbye")
   })
 
-const measureLogins = (secure: boolean, run: number): Promise<void> => {
+const measureLogins = async (seen: Seen, secure: boolean, run: number): Promise<void> => {
+  const { logins, runs } = seen
   const prefix = secure ? "tls-" : ""
-  const profileName = profile === undefined ? undefined : `${profile}-${prefix}logins-${run}`
-  return withChildren(async (start) => {
-    const { env, manager } = await startManager(start, secure, profileName)
-    const crowd = new Crowd(start, env, logins)
+  const profile = seen.profile && { ...seen.profile, name: `${seen.profile.name}-${prefix}logins-${run}` }
+  await withChildren(async (start) => {
+    const managerProfile = profile && { ...profile, name: `${profile.name}-manager` }
+    const { env, manager } = await startManager(start, secure, managerProfile)
+    const crowd = new Crowd(seen, start, env, logins)
     await crowd.connect(Math.min(warmUpLogins, logins), false)
     await crowd.end("goodbye")
     const from = await manager.usage()
@@ -294,50 +289,60 @@ const measureLogins = (secure: boolean, run: number): Promise<void> => {
     await crowd.check(logins)
     await crowd.end("goodbye")
     const cpu = logins / (to.cpuSeconds - from.cpuSeconds)
-    take(`${prefix}logins-cpu`, "logins/s", cpu)
-    take(`${prefix}logins-wall`, "logins/s", logins / seconds)
+    seen.take(`${prefix}logins-cpu`, "logins/s", cpu)
+    seen.take(`${prefix}logins-wall`, "logins/s", logins / seconds)
     progress(
       `connections logins ${secure ? "TLS " : ""}run ${run} of ${runs}: ${Math.round(cpu)} a second of the manager's CPU time, ${Math.round(logins / seconds)} a second, load ${loadavg()[0]!.toFixed(1)}`
     )
-  }).then(() => {
-    if (profileName !== undefined) people(hottestTable(profileName, join(directory, `${profileName}.cpuprofile`)))
   })
+  seen.notes.push(...hottestTables(profile, ["manager"]))
 }
 
-for (let run = 1; run <= runs; run++) {
-  for (const secure of [false, true]) {
-    if (only === undefined || only === "logins") await measureLogins(secure, run)
-    if (only === undefined || only === "memory") await measureMemory(secure, run)
+export const connections: Work = {
+  name: "connections",
+  variants: parts,
+  onlyByName: true,
+  runs: 2,
+  profiled: true,
+  run: async (options): Promise<WorkReport> => {
+    const seen = new Seen(options)
+    // Only a manager that does nothing but logins says where its time goes.
+    const variant = options.profile === undefined ? options.variant : "logins"
+    const wanted = (part: (typeof parts)[number]): boolean => part === (variant ?? part)
+    for (let run = 1; run <= options.runs; run++) {
+      for (const secure of [false, true]) {
+        if (wanted("logins")) await measureLogins(seen, secure, run)
+        if (wanted("memory")) await measureMemory(seen, secure, run)
+      }
+      if (wanted("hold")) await measureHold(seen, run)
+    }
+    const measurements = [...seen.figures].map(
+      ([variant, { unit, values }]): Measurement => ({
+        work: "connections",
+        variant,
+        durability: "memory",
+        workers: variant.startsWith("alone") || variant.startsWith("beside") ? 1 : 0,
+        system: "millrace",
+        ...spread(values, unit === "ms" ? 3 : 0),
+        unit,
+        runs: values.length
+      })
+    )
+    const failures = seen.wrong.map((text) => `connections: ${text}`)
+    for (const { median, variant } of measurements) {
+      if (/^idle-(rss|heap)$/.test(variant) && median > sessionBytesMax) {
+        failures.push(`connections ${variant}: ${median} bytes a session, more than ${sessionBytesMax}`)
+      }
+      if (variant.endsWith("logins-cpu") && median < loginsPerCpuSecondMin && options.profile === undefined) {
+        failures.push(
+          `connections ${variant}: ${median} logins a second of CPU time, fewer than ${loginsPerCpuSecondMin}`
+        )
+      }
+    }
+    const { descriptors, logins, notes, sessions } = seen
+    notes.push(
+      `connections: ${sessions} sessions, held for ${holdSeconds} s; ${logins} logins, ${loginsInFlight} at a time; ${descriptors} descriptors a process`
+    )
+    return { measurements, notes, failures }
   }
-  if (only === undefined || only === "hold") await measureHold(run)
 }
-
-const measurements = [...figures].map(
-  ([variant, { unit, values }]): Measurement => ({
-    work: "connections",
-    variant,
-    durability: "memory",
-    workers: variant.startsWith("alone") || variant.startsWith("beside") ? 1 : 0,
-    system: "millrace",
-    ...spread(values, unit === "ms" ? 3 : 0),
-    unit,
-    runs: values.length
-  })
-)
-for (const { median, variant } of measurements) {
-  if (/^idle-(rss|heap)$/.test(variant) && median > sessionBytesMax) {
-    wrong.push(`${variant}: ${median} bytes a session, more than ${sessionBytesMax}`)
-  }
-  if (variant.endsWith("logins-cpu") && median < loginsPerCpuSecondMin) {
-    wrong.push(`${variant}: ${median} logins a second of CPU time, fewer than ${loginsPerCpuSecondMin}`)
-  }
-}
-if (json) for (const measurement of measurements) process.stdout.write(`${jsonLine(measurement)}\n`)
-const rows = measurements.map(({ max, median, min, unit, variant, runs }) => [variant, median, min, max, unit, runs])
-people(`\n${table(["variant", "median", "min", "max", "unit", "runs"], rows)}\n\n${machine()}`)
-people(
-  `${sessions} sessions, held for ${holdSeconds} s; ${logins} logins, ${loginsInFlight} at a time; ${descriptors} descriptors a process`
-)
-if (profile !== undefined) people("These figures were taken under a profiler: compare them with nothing.")
-for (const text of wrong) console.error(`FAILED: ${text}`)
-process.exit(wrong.length === 0 ? 0 : 1)

@@ -8,7 +8,7 @@ import { loadavg } from "node:os"
 import { join } from "node:path"
 import { type Child, withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
-import { hottestTable } from "./harness/profile.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Durability, type Measurement, progress, spread, table } from "./harness/report.ts"
 import { through } from "./harness/through.ts"
 import { variants } from "./harness/variants.ts"
@@ -19,6 +19,9 @@ import { workerOptions } from "./millrace/queue.ts"
 
 /** What runs when no variant is named. */
 const variantsDefault = ["batch256", "single"]
+
+/** Of a run among all works: a second or two. */
+const shortTasks: Readonly<Record<string, number>> = { batch256: 300_000, single: 150_000 }
 
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
@@ -43,7 +46,7 @@ const runVariant = (variant: string, options: WorkOptions): Promise<VariantRepor
     withChildren(async (start) => {
       const chosen = variants[variant]!
       const { batch, concurrency, inFlight, payloadBytes, tasksMost, workers } = chosen
-      const tasks = options.tasks ?? tasksMost
+      const tasks = options.tasks ?? (options.short ? shortTasks[variant] : undefined) ?? tasksMost
       const pass: PassOptions = { batch, inFlight, tasks, ...(payloadBytes === undefined ? {} : { payloadBytes }) }
       const { profile } = options
       const crews: Array<Crew> = []
@@ -112,6 +115,7 @@ const runOnce = async (crew: Crew, pass: PassOptions, variant: string, run: numb
 export const crawlDispatch: Work = {
   name: "crawl-dispatch",
   variants: Object.keys(variants),
+  profiled: true,
   run: async (options): Promise<WorkReport> => {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
@@ -120,13 +124,10 @@ export const crawlDispatch: Work = {
       measurements.push(...report.measurements)
       notes.push(...report.notes)
       // Profiles are written when the processes end.
-      if (options.profile === undefined) continue
-      const { directory, name } = options.profile
+      const { profile } = options
       for (const durability of options.durabilities ?? durabilitiesDefault) {
-        for (const role of shownRoles) {
-          const file = join(directory, `${name}-${variant}-${durability}-${role}.cpuprofile`)
-          notes.push(hottestTable(`${variant} ${durability} ${role}`, file))
-        }
+        const named = profile && { ...profile, name: `${profile.name}-${variant}-${durability}` }
+        notes.push(...hottestTables(named, shownRoles))
       }
     }
     return { measurements, notes }

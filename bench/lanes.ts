@@ -5,16 +5,19 @@
  * Asserted, besides that every task is done once: no two grants of a lane are less than 50 ms apart by the engine's clock,
  * which counts whole milliseconds. The smallest gap by the machine's clock, and at the start of the handlers, is printed.
  */
-import { type Child, withChildren } from "./harness/children.ts"
+import { type Child, type ProfileTo, withChildren } from "./harness/children.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Measurement, percentile, progress, spread } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { Grants } from "./millrace/lane-manager.ts"
 import type { Fill } from "./millrace/lane-master.ts"
 import { gapMs } from "./millrace/lane-queue.ts"
-import { startProcesses } from "./millrace/processes.ts"
+import { shownRoles, startProcesses } from "./millrace/processes.ts"
 
 const sites = 1_000
 const pagesPerSite = 200
+/** Among all works: two seconds a run. */
+const pagesShort = 40
 const crews: Readonly<Record<string, number>> = { "gap50-1": 1, "gap50-2": 2, "gap50-4": 4 }
 
 const waiting: Fill = { sites: 10_000, pagesPerSite: 100 }
@@ -37,12 +40,14 @@ const smallestStartGapMs = (starts: ReadonlyArray<Float64Array>): number => {
 
 const runGap = (
   variant: string,
+  profile: ProfileTo | undefined,
   options: WorkOptions
 ): Promise<{ readonly measurement: Measurement; readonly note: string }> =>
   withChildren(async (start) => {
     const workers = crews[variant]!
-    const pages = options.tasks === undefined ? pagesPerSite : Math.max(2, Math.ceil(options.tasks / sites))
-    const processes = await startProcesses(start, workers, undefined, "lane-")
+    const pagesDefault = options.short ? pagesShort : pagesPerSite
+    const pages = options.tasks === undefined ? pagesDefault : Math.max(2, Math.ceil(options.tasks / sites))
+    const processes = await startProcesses(start, workers, profile, "lane-")
     const { manager, master } = processes
     const rates: Array<number> = []
     let [smallest, smallestMachine, smallestStart] = [1, 1, 1].map(() => Number.POSITIVE_INFINITY)
@@ -75,10 +80,10 @@ const runGap = (
     return { measurement: { ...common, variant, workers, ...figures, unit: "tasks/s", runs: options.runs }, note }
   })
 
-const runLeases = (options: WorkOptions): Promise<WorkReport> =>
+const runLeases = (profile: ProfileTo | undefined, options: WorkOptions): Promise<WorkReport> =>
   withChildren(async (start) => {
     const samples = options.tasks ?? samplesDefault
-    const { master } = await startProcesses(start, 0, undefined, "lane-")
+    const { master } = await startProcesses(start, 0, profile, "lane-")
     progress(`lanes lease: putting ${waiting.sites * waiting.pagesPerSite} tasks`)
     await master.call("fill", waiting, 600_000)
     const times = { empty: [] as Float64Array[], full: [] as Float64Array[] }
@@ -111,20 +116,25 @@ const runLeases = (options: WorkOptions): Promise<WorkReport> =>
 export const lanes: Work = {
   name: "lanes",
   variants: [...Object.keys(crews), ...leaseVariants],
+  shortRuns: 1,
+  profiled: true,
   run: async (options) => {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
     for (const variant of Object.keys(crews).filter((name) => (options.variant ?? name) === name)) {
-      const { measurement, note } = await runGap(variant, options)
+      const profile = options.profile && { ...options.profile, name: `${options.profile.name}-${variant}` }
+      const { measurement, note } = await runGap(variant, profile, options)
       measurements.push(measurement)
-      notes.push(note)
+      // Profiles are written when the processes end.
+      notes.push(note, ...hottestTables(profile, shownRoles))
     }
     if (options.variant === undefined || options.variant.startsWith("lease")) {
-      const report = await runLeases(options)
+      const profile = options.profile && { ...options.profile, name: `${options.profile.name}-lease` }
+      const report = await runLeases(profile, options)
       measurements.push(
         ...report.measurements.filter(({ variant }) => options.variant === undefined || options.variant === variant)
       )
-      notes.push(...report.notes)
+      notes.push(...report.notes, ...hottestTables(profile, ["manager", "master"]))
     }
     return { measurements, notes }
   }

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
 import { everyMsAfter, type ProbeOptions, type ProbeTimes, warmUp } from "./harness/probes.ts"
-import { hottestTable } from "./harness/profile.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Durability, type Measurement, percentile, progress, spread, table } from "./harness/report.ts"
 import { variants as passes } from "./harness/variants.ts"
 import type { Work } from "./harness/work.ts"
@@ -122,6 +122,8 @@ export const variants = states.flatMap((state) =>
 export const latency: Work = {
   name: "latency",
   variants: variants.map(({ name }) => name),
+  shortRuns: 2,
+  profiled: true,
   run: (options) => {
     const samples = options.tasks ?? samplesDefault
     const chosen = variants.filter(({ name }) => options.variant === undefined || options.variant === name)
@@ -199,11 +201,8 @@ export const latency: Work = {
         )
       }
       // Profiles are written when the processes end.
-      for (const { durability } of profile === undefined ? [] : crews) {
-        for (const role of shownRoles) {
-          const file = join(profile!.directory, `${profile!.name}-${durability}-${role}.cpuprofile`)
-          notes.push(hottestTable(`${durability} ${role}`, file))
-        }
+      for (const { durability } of crews) {
+        notes.push(...hottestTables(profile && { ...profile, name: `${profile.name}-${durability}` }, shownRoles))
       }
       return { measurements, notes }
     })

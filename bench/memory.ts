@@ -21,6 +21,7 @@ const fillMs = 900_000
 export const memory: Work = {
   name: "memory",
   variants: Object.keys(sizes).flatMap((size) => Object.keys(measures).map((measure) => `${size}-${measure}`)),
+  shortRuns: 1,
   run: async (options) => {
     const measurements: Array<Measurement> = []
     const runs = Math.min(runsMax, options.runs)

@@ -1,10 +1,10 @@
 /**
- * `node bench/reconnect.ts [clients]`: a manager that is killed and starts again from its store, and 1,000 clients that come
- * back at once, over real sockets.
+ * Work `reconnect`: a manager that is killed and starts again from its store, and 1,000 clients that come back at once, over
+ * real sockets.
  *
  * Every client has a worker of its own and one task under way: after the restart each resumes its session and ends its
  * task, once. Checked: all are back within 10 s of the first moment that the manager listens, with at most two attempts
- * per client from that moment on. Ends with exit code 1 if it is not so.
+ * per client from that moment on.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomBytes } from "node:crypto"
@@ -23,13 +23,12 @@ import * as Node from "../src/platform/Node.ts"
 import * as TaskQueue from "../src/TaskQueue.ts"
 import * as Worker from "../src/Worker.ts"
 import { withFolder } from "./harness/folder.ts"
+import { type Measurement, progress, spread } from "./harness/report.ts"
 import { monotonicMs } from "./harness/role.ts"
+import type { Work } from "./harness/work.ts"
 
-const clients = Number(process.argv[2] ?? 1_000)
-if (!(Number.isSafeInteger(clients) && clients >= 1 && clients <= 10_000)) {
-  console.error(`${process.argv[2]} clients: use a whole number from 1 to 10000`)
-  process.exit(2)
-}
+const clientsDefault = 1_000
+const clientsMax = 10_000
 const backMsMax = 10_000
 const attemptsPerClientMax = 2
 
@@ -54,7 +53,24 @@ const serve = (folder: string, port: number): Promise<{ readonly child: ChildPro
     child.once("exit", (code) => reject(new Error(`the manager ended with code ${code}\n${said}`)))
   })
 
-/** When each attempt to connect began. */
+const kill = (child: ChildProcess, signal: "SIGKILL" | "SIGTERM") =>
+  Effect.promise(
+    () =>
+      new Promise<void>((resolve) => {
+        if (child.exitCode !== null || child.signalCode !== null) return resolve()
+        child.once("exit", () => resolve())
+        child.kill(signal)
+      })
+  )
+
+/** It ends with the scope. */
+const served = (folder: string, port: number) =>
+  Effect.acquireRelease(
+    Effect.promise(() => serve(folder, port)),
+    ({ child }) => kill(child, "SIGTERM")
+  )
+
+/** When each attempt to connect began, in one run. */
 const attempts: Array<number> = []
 const counting = Layer.effect(
   Network,
@@ -72,8 +88,18 @@ const counting = Layer.effect(
 
 const queue = TaskQueue.make("reconnect", { payload: Schema.Int, result: Schema.Int })
 
-const measure = Effect.fnUntraced(function* (folder: string) {
-  const before = yield* Effect.promise(() => serve(folder, 0))
+interface Figures {
+  /** Milliseconds from the first moment that the manager listens. */
+  readonly halfMs: number
+  readonly allMs: number
+  readonly attemptsPerClient: number
+  readonly note: string
+  readonly failures: ReadonlyArray<string>
+}
+
+const measure = Effect.fnUntraced(function* (folder: string, clients: number) {
+  attempts.length = 0
+  const before = yield* served(folder, 0)
   const { port } = before
   const may = yield* Deferred.make<void>()
   let running = 0
@@ -115,11 +141,9 @@ const measure = Effect.fnUntraced(function* (folder: string) {
   // Its leases are on disk; said twice so that `started` of the last one is, too.
   yield* Effect.sleep("200 millis")
 
-  const died = new Promise<void>((resolve) => void before.child.once("exit", () => resolve()))
-  before.child.kill("SIGKILL")
-  yield* Effect.promise(() => died)
+  yield* kill(before.child, "SIGKILL")
   const killedAt = monotonicMs()
-  const after = yield* Effect.promise(() => serve(folder, port))
+  yield* served(folder, port)
   const listensAt = monotonicMs()
   const deadline = listensAt + 60_000
   while (back.size < clients && monotonicMs() < deadline) yield* Effect.sleep("5 millis")
@@ -131,26 +155,57 @@ const measure = Effect.fnUntraced(function* (folder: string) {
   yield* Effect.provide(queue.join({ timeout: "1 minute" }), operator)
   const { dead, done } = yield* Effect.provide(queue.stats, operator)
   const ms = (n: number | undefined): string => `${Math.round(n ?? Number.NaN)} ms`
-  console.log(
-    `${clients} clients, manager down for ${ms(listensAt - killedAt)} (SIGKILL to listening; ${waiting} attempts meanwhile)
+  const note = `reconnect: ${clients} clients, manager down for ${ms(listensAt - killedAt)} (SIGKILL to listening; ${waiting} attempts meanwhile)
 back: ${back.size}, half within ${ms(times[times.length >> 1])}, all within ${ms(lastMs)} of listening; sessions resumed: ${resumed}
 attempts from listening on: ${tried} (${(tried / clients).toFixed(2)} a client)
 tasks under way over the restart: ${done} done, ${dead} dead, ${runs - clients} run again; load ${loadavg()[0]!.toFixed(1)}`
-  )
-  after.child.kill("SIGTERM")
-  const wrong = [
+  const failures = [
     lastMs > backMsMax && `not all were back within ${backMsMax} ms`,
     tried > attemptsPerClientMax * clients && `more than ${attemptsPerClientMax} attempts a client`,
     resumed < clients && "not every session was resumed",
     (done !== clients || dead > 0 || runs !== clients) && "not every task was done, and run once"
-  ].filter((text) => text !== false)
-  for (const text of wrong) console.error(`FAILED: ${text}`)
-  return wrong.length === 0
+  ].flatMap((text) => (text === false ? [] : [`reconnect: ${text}`]))
+  const halfMs = times[times.length >> 1] ?? Number.POSITIVE_INFINITY
+  return { halfMs, allMs: lastMs, attemptsPerClient: tried / clients, note, failures } satisfies Figures
 })
 
 const tcp = (port: number) => layerTcp({ port, auth: { key } }).pipe(Layer.provide(counting))
 
-const passed = await withFolder((folder) =>
-  Effect.runPromise(measure(folder).pipe(Effect.scoped, Effect.provide(Logger.layer([]))))
-)
-process.exit(passed ? 0 : 1)
+export const reconnect: Work = {
+  name: "reconnect",
+  variants: ["half", "all", "attempts"],
+  onlyByName: true,
+  runs: 1,
+  run: async ({ runs, tasks, variant: only }) => {
+    const clients = tasks ?? clientsDefault
+    if (clients > clientsMax) throw new Error(`${clients} clients are more than ${clientsMax}`)
+    const figures: Array<Figures> = []
+    for (let run = 1; run <= runs; run++) {
+      const one = await withFolder((folder) =>
+        Effect.runPromise(measure(folder, clients).pipe(Effect.scoped, Effect.provide(Logger.layer([]))))
+      )
+      progress(`reconnect run ${run} of ${runs}: all back within ${Math.round(one.allMs)} ms`)
+      figures.push(one)
+    }
+    const row = (variant: string, unit: Measurement["unit"], of: (figures: Figures) => number): Measurement => ({
+      work: "reconnect",
+      variant,
+      durability: "fsync",
+      workers: clients,
+      system: "millrace",
+      ...spread(figures.map(of), unit === "ms" ? 0 : 2),
+      unit,
+      runs
+    })
+    const measurements = [
+      row("half", "ms", ({ halfMs }) => halfMs),
+      row("all", "ms", ({ allMs }) => allMs),
+      row("attempts", "attempts/client", ({ attemptsPerClient }) => attemptsPerClient)
+    ]
+    return {
+      measurements: measurements.filter(({ variant }) => variant === (only ?? variant)),
+      notes: figures.map(({ note }) => note),
+      failures: figures.flatMap(({ failures }) => failures)
+    }
+  }
+}

@@ -1,60 +1,61 @@
-/**
- * What 10,000,000 URLs cost as a set: `node bench/shared-set-memory.ts [entries]`. Prints the resident memory of this
- * process before and after, bytes per entry, and nanoseconds of processor time per addition and per look-up of
- * 82-byte keys (the key made, hashed and added).
- */
-import { FingerprintTable } from "../src/model/objects/FingerprintTable.ts"
-import { SipHash } from "../src/model/objects/SipHash.ts"
+/** Work `shared-set-memory`: what a set of 10,000,000 URLs costs in memory, and an addition and a look-up in processor time. */
+import { withChildren } from "./harness/children.ts"
+import { type Measurement, progress, spread } from "./harness/report.ts"
+import type { Work } from "./harness/work.ts"
+import type { TableFigures } from "./millrace/key-table.ts"
 
-const entries = Number(process.argv[2] ?? 10_000_000)
-const template = "https://www.example.com/a/section/of/pages/with/a/rather/long/path/page-0000000000"
-const url = new TextEncoder().encode(template)
-const digits = url.byteLength
+const entriesDefault = 10_000_000
+const fillMs = 600_000
+interface Shown {
+  readonly of: keyof TableFigures
+  readonly unit: Measurement["unit"]
+  readonly digits: number
+}
+const shown: Readonly<Record<string, Shown>> = {
+  table: { of: "bytesPerEntry", unit: "bytes/key", digits: 1 },
+  "rss-peak": { of: "rssBytesPerEntry", unit: "bytes/key", digits: 1 },
+  add: { of: "nsPerAdd", unit: "ns", digits: 0 },
+  has: { of: "nsPerHas", unit: "ns", digits: 0 },
+  slowest: { of: "slowestMs", unit: "ms", digits: 2 }
+}
 
-/** The same bytes each time, so that the keys themselves cost no memory here. */
-const write = (n: number): void => {
-  for (let at = digits - 1; at >= digits - 10; at--) {
-    url[at] = 0x30 + (n % 10)
-    n = Math.floor(n / 10)
+export const sharedSetMemory: Work = {
+  name: "shared-set-memory",
+  variants: Object.keys(shown),
+  onlyByName: true,
+  runs: 1,
+  run: async ({ runs, tasks, variant: only }) => {
+    const entries = tasks ?? entriesDefault
+    const all: Array<TableFigures> = []
+    for (let run = 1; run <= runs; run++) {
+      // Each in a process of its own.
+      const script = new URL("./millrace/key-table.ts", import.meta.url)
+      const one = await withChildren((start) =>
+        start({ name: "key table", script }).call<TableFigures>("fill", { entries }, fillMs)
+      )
+      progress(`shared-set-memory run ${run} of ${runs}: ${one.bytesPerEntry.toFixed(1)} bytes a key`)
+      all.push(one)
+    }
+    const measurements = Object.entries(shown)
+      .filter(([variant]) => variant === (only ?? variant))
+      .map(
+        ([variant, { digits, of, unit }]): Measurement => ({
+          work: "shared-set-memory",
+          variant,
+          durability: "memory",
+          workers: 0,
+          system: "millrace",
+          ...spread(
+            all.map((one) => one[of]),
+            digits
+          ),
+          unit,
+          runs
+        })
+      )
+    const notes = [
+      `shared-set-memory: ${entries} URLs of 82 bytes; \`slowest\` is the slowest of every 64th addition, the growth of the table in it`
+    ]
+    return { measurements, notes }
   }
 }
-
-const before = process.memoryUsage().rss
-const table = new FingerprintTable()
-const hash = new SipHash(Uint8Array.from({ length: 16 }, (_, i) => i * 7 + 1))
-let worst = 0
-let peak = 0
-const start = process.cpuUsage()
-for (let n = 0; n < entries; n++) {
-  const from = n % 64 === 0 ? performance.now() : 0
-  write(n)
-  hash.of(url)
-  if (!table.add(hash.words, 1 + Math.floor(n / 600), (n % 600) * 96)) throw new Error(`${n} was there`)
-  if (from > 0) worst = Math.max(worst, performance.now() - from)
-  if (n % 262_144 === 0) peak = Math.max(peak, process.memoryUsage().rss)
-}
-const adding = process.cpuUsage(start)
-const middle = process.cpuUsage()
-const looked = Math.min(entries, 2_000_000)
-for (let n = 0; n < looked; n++) {
-  write(n * 5)
-  hash.of(url)
-  if (table.has(hash.words) !== n * 5 < entries) throw new Error(`${n * 5} is not as it was left`)
-}
-const looking = process.cpuUsage(middle)
-const { rss } = process.memoryUsage()
-const nsOf = ({ system, user }: NodeJS.CpuUsage, count: number): number => Math.round((1_000 * (system + user)) / count)
-const mib = (bytes: number): number => Math.round(bytes / 104_857.6) / 10
-console.log(
-  JSON.stringify({
-    entries: table.size,
-    rssMiBBefore: mib(before),
-    rssMiB: mib(rss),
-    rssMiBPeak: mib(Math.max(peak, rss)),
-    tableMiB: mib(table.bytes),
-    bytesPerEntry: Math.round((10 * table.bytes) / table.size) / 10,
-    nsPerAdd: nsOf(adding, entries),
-    nsPerHas: nsOf(looking, looked),
-    slowestOf64thMs: Math.round(worst * 100) / 100
-  })
-)

@@ -7,8 +7,9 @@
  */
 import { randomBytes } from "node:crypto"
 import { loadavg } from "node:os"
-import { withChildren } from "./harness/children.ts"
+import { type ProfileTo, withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Measurement, percentile, progress, spread } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 import type { MemoryUse } from "./millrace/memoryUse.ts"
@@ -20,6 +21,9 @@ const sizes: Readonly<Record<string, number>> = { "1m": 1_000_000, "10m": 10_000
 const sizeDefault = "1m"
 const residentBytes = 16 * 2 ** 20
 const samples = 2_000
+/** Among all works fewer are drained. */
+const drainMost = 1_000_000
+const drainShort = 200_000
 const fillMs = 1_800_000
 const durability = "fsync"
 const common = { work: "stock", durability, workers: 0, system: "millrace" } as const
@@ -27,7 +31,7 @@ const common = { work: "stock", durability, workers: 0, system: "millrace" } as 
 const variantsOf = (size: string): ReadonlyArray<string> =>
   ["bytes", "lease-empty-p50", "lease-empty-p99", "lease-p50", "lease-p99", "drain"].map((name) => `${size}-${name}`)
 
-const runSize = (size: string, options: WorkOptions): Promise<WorkReport> =>
+const runSize = (size: string, named: ProfileTo | undefined, options: WorkOptions): Promise<WorkReport> =>
   withFolder((folder) =>
     withChildren(async (start) => {
       const tasks = options.tasks ?? sizes[size]!
@@ -39,9 +43,9 @@ const runSize = (size: string, options: WorkOptions): Promise<WorkReport> =>
         NODE_OPTIONS: "--max-old-space-size=12288"
       }
       const role = (name: string): URL => new URL(`./millrace/${name}.ts`, import.meta.url)
-      const profile = options.profile && { ...options.profile, name: `${options.profile.name}-stock-${size}-manager` }
-      const manager = start({ name: "manager", script: role("manager"), env, profile })
-      const master = start({ name: "master", script: role("stock-master"), env: key })
+      const profile = (name: string) => named && { ...named, name: `${named.name}-${name}` }
+      const manager = start({ name: "manager", script: role("manager"), env, profile: profile("manager") })
+      const master = start({ name: "master", script: role("stock-master"), env: key, profile: profile("master") })
       const port = await manager.call<number>("port")
       const note = (text: string): void => progress(`stock ${size}: ${text}, load ${loadavg()[0]!.toFixed(1)}`)
 
@@ -90,7 +94,7 @@ const runSize = (size: string, options: WorkOptions): Promise<WorkReport> =>
 
       const from = samples * (options.runs + 1)
       const counted = await manager.call<{ rowsRead: number; rowsCleaned: number }>("counters")
-      const drained = Math.min(tasks - from, 1_000_000)
+      const drained = Math.min(tasks - from, options.short ? drainShort : drainMost)
       const took = await master.call<number>("drain", { port, from, tasks: drained }, fillMs)
       const then = await manager.call<{ rowsRead: number; rowsCleaned: number }>("counters")
       const rows = then.rowsRead - counted.rowsRead
@@ -114,6 +118,8 @@ const runSize = (size: string, options: WorkOptions): Promise<WorkReport> =>
 export const stock: Work = {
   name: "stock",
   variants: Object.keys(sizes).flatMap(variantsOf),
+  shortRuns: 1,
+  profiled: true,
   run: async (options) => {
     const wanted = Object.keys(sizes).filter((size) =>
       options.variant === undefined ? size === sizeDefault : variantsOf(size).includes(options.variant)
@@ -121,9 +127,10 @@ export const stock: Work = {
     const measurements: Array<Measurement> = []
     const notes: Array<string> = []
     for (const size of wanted) {
-      const report = await runSize(size, options)
+      const profile = options.profile && { ...options.profile, name: `${options.profile.name}-${size}` }
+      const report = await runSize(size, profile, options)
       measurements.push(...report.measurements.filter(({ variant }) => variant === (options.variant ?? variant)))
-      notes.push(...report.notes)
+      notes.push(...report.notes, ...hottestTables(profile, ["manager", "master"]))
     }
     return { measurements, notes }
   }

@@ -1,5 +1,7 @@
 /** The hottest functions of a V8 CPU profile, by self time. */
 import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import type { ProfileTo } from "./children.ts"
 import { table } from "./report.ts"
 
 interface CpuProfile {
@@ -57,3 +59,12 @@ export const hottestTable = (role: string, file: string): string => {
   ])
   return `${role}: ${Math.round(busyMs)} ms busy\n${table(["self %", "ms", "function", "place"], rows)}`
 }
+
+/** Of each role whose process has ended; none without a profile. */
+export const hottestTables = (profile: ProfileTo | undefined, roles: ReadonlyArray<string>): ReadonlyArray<string> =>
+  profile === undefined
+    ? []
+    : roles.map((role) => {
+        const name = `${profile.name}-${role}`
+        return hottestTable(name, join(profile.directory, `${name}.cpuprofile`))
+      })

@@ -18,7 +18,19 @@ export interface Measurement {
   readonly median: number
   readonly min: number
   readonly max: number
-  readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "bytes/session" | "logins/s" | "MiB"
+  readonly unit:
+    | "tasks/s"
+    | "ms"
+    | "s"
+    | "bytes/task"
+    | "bytes/session"
+    | "logins/s"
+    | "MiB"
+    | "us/task"
+    | "ops/s"
+    | "bytes/key"
+    | "ns"
+    | "attempts/client"
   readonly runs: number
   /** Above 1 where Millrace is faster than this system: the median of each round's. Only beside peers. */
   readonly ratio?: number
@@ -73,12 +85,17 @@ const versionOf = (path: string): string =>
   (JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8")) as { readonly version: string }).version
 
 /** What the figures depend on besides the code. */
-export const machine = (): string => {
+export const machineParts = (): { readonly machine: string; readonly versions: string } => {
   const cpus = os.cpus()
   const gib = Math.round(os.totalmem() / 2 ** 30)
   const load = os.loadavg()[0]!.toFixed(2)
-  return [
-    `machine   ${cpus.length} x ${cpus[0]?.model.trim() ?? "unknown CPU"}, ${gib} GiB, ${os.type()} ${os.release()}, load ${load}`,
-    `versions  millrace ${versionOf("../../package.json")}, node ${process.versions.node}, effect ${versionOf("../../node_modules/effect/package.json")}`
-  ].join("\n")
+  return {
+    machine: `${cpus.length} x ${cpus[0]?.model.trim() ?? "unknown CPU"}, ${gib} GiB, ${os.type()} ${os.release()}, load ${load}`,
+    versions: `millrace ${versionOf("../../package.json")}, node ${process.versions.node}, effect ${versionOf("../../node_modules/effect/package.json")}`
+  }
+}
+
+export const machine = (): string => {
+  const { machine, versions } = machineParts()
+  return `machine   ${machine}\nversions  ${versions}`
 }

@@ -5,6 +5,8 @@ export interface WorkOptions {
   readonly runs: number
   /** Tasks (or samples) of one run; undefined: the work's own choice for the variant. */
   readonly tasks: number | undefined
+  /** All works are run: each takes its shorter form, so that they end within two minutes together. */
+  readonly short: boolean
   /** Undefined: all. */
   readonly variant: string | undefined
   /** Undefined: the work's own choice. */
@@ -18,10 +20,20 @@ export interface WorkReport {
   readonly measurements: ReadonlyArray<Measurement>
   /** For people: settings, CPU time, profiles. */
   readonly notes: ReadonlyArray<string>
+  /** Budgets that were not kept: said after the figures, with exit code 1. */
+  readonly failures?: ReadonlyArray<string>
 }
 
 export interface Work {
   readonly name: string
   readonly variants: ReadonlyArray<string>
+  /** Runs only when `--only` names it. */
+  readonly onlyByName?: boolean
+  /** Runs where `--runs` says nothing; 5 if this does not either. */
+  readonly runs?: number
+  /** The same when all works are run. */
+  readonly shortRuns?: number
+  /** `--profile` gives the hottest functions of its processes. */
+  readonly profiled?: boolean
   readonly run: (options: WorkOptions) => Promise<WorkReport>
 }

@@ -16,6 +16,7 @@ import { variants } from "../harness/variants.ts"
 import type { Work, WorkReport } from "../harness/work.ts"
 import type { PassResult } from "../millrace/master.ts"
 import { startProcesses, storeEnvironment } from "../millrace/processes.ts"
+import { plainSockets } from "../prototype/system.ts"
 import { beanstalkd } from "./beanstalkd/system.ts"
 import { bullmq } from "./bullmq/system.ts"
 import { bunqueue } from "./bunqueue/system.ts"
@@ -54,6 +55,7 @@ const millrace: System = {
 /** Millrace comes first: the others are compared with it. */
 export const systems: ReadonlyArray<System> = [
   millrace,
+  plainSockets,
   redisScripts,
   beanstalkd,
   bullmq,
