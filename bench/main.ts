@@ -11,6 +11,7 @@ import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { backlog } from "./backlog.ts"
+import { crawl } from "./crawl.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
 import {
   type Durability,
@@ -30,7 +31,7 @@ import { restart } from "./restart.ts"
 import { steady } from "./steady.ts"
 import { stock } from "./stock.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart, stock, steady]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart, stock, steady, crawl]
 
 class UsageError extends Error {}
 
@@ -64,7 +65,7 @@ const chosenWorks = (
   only: string | undefined,
   variant: string | undefined
 ): ReadonlyArray<Work> => {
-  const named = only === undefined ? works : works.filter(({ name }) => name === only)
+  const named = works.filter(({ name, onlyByName }) => (only === undefined ? onlyByName !== true : name === only))
   if (named.length === 0) {
     throw new UsageError(`there is no work "${only}" here; the works are ${works.map(({ name }) => name).join(", ")}`)
   }

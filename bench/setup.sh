@@ -38,6 +38,7 @@ package redis-server redis-server
 package beanstalkd beanstalkd
 package nats-server nats-server
 package python3 python3
+package scrapy python3-scrapy
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then

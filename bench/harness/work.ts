@@ -21,5 +21,7 @@ export interface WorkReport {
 export interface Work {
   readonly name: string
   readonly variants: ReadonlyArray<string>
+  /** Runs only when `--only` names it. */
+  readonly onlyByName?: boolean
   readonly run: (options: WorkOptions) => Promise<WorkReport>
 }
