@@ -13,7 +13,7 @@ import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
-import type { Client } from "../client/Client.ts"
+import { Client } from "../client/Client.ts"
 import * as TaskQueue from "../client/TaskQueue.ts"
 import type { RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
@@ -143,8 +143,7 @@ const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.
   const limit = yield* HostLimit.HostLimit
   const settings = yield* Settings
   const scope: Url.Scope = { hosts }
-  // A task's id begins with what names its store.
-  const given = settings.given.of([task.id.slice(0, 16), crawl, ...hosts].join(" "))
+  const given = settings.given.of([crawl, ...hosts].join(" "))
   const self = Url.parse(url)
   if (self !== undefined && Url.inScope(self, scope)) give(given, Url.key(self))
   const options = { referer, allow: (hop: URL) => Url.inScope(hop, scope) }
@@ -198,6 +197,21 @@ const handleImage = Effect.fnUntraced(function* (task: Task.Task<typeof ImageTas
   return { url, file, bytes, sha256, contentType, host }
 })
 
+const settingsOf = ({ directory, host }: CrawlWorkerOptions): Layer.Layer<Settings, never, Client> =>
+  Layer.effect(
+    Settings,
+    Effect.gen(function* () {
+      const { link } = yield* Client
+      const given = new Given()
+      const resident = { up: () => given.clear() }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => link.residents.add(resident)),
+        () => Effect.sync(() => link.residents.delete(resident))
+      )
+      return Settings.of({ directory, host, given })
+    })
+  )
+
 /** Workers for pages and images in one program, sharing their connections and their limit per host. */
 export const layerWorker = (
   options: CrawlWorkerOptions
@@ -209,7 +223,7 @@ export const layerWorker = (
     Layer.provide([
       HostLimit.layer(hostConcurrency),
       Fetch.layerWith({ userAgent: options.userAgent, connectionsPerOrigin: hostConcurrency }),
-      Layer.sync(Settings, () => Settings.of({ directory: options.directory, host: options.host, given: new Given() }))
+      settingsOf(options)
     ])
   )
 }
