@@ -16,9 +16,8 @@ interface Crawlee {
   readonly CheerioCrawler: new (
     options: object,
     configuration: unknown
-  ) => { readonly run: (urls: ReadonlyArray<string>) => Promise<unknown>; readonly teardown: () => Promise<void> }
+  ) => { readonly run: (urls: ReadonlyArray<string>) => Promise<unknown> }
   readonly Configuration: new (options: object) => unknown
-  readonly MemoryStorage: unknown
   readonly LogLevel: { readonly OFF: number }
   readonly log: { readonly setLevel: (level: number) => void }
 }
