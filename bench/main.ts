@@ -16,6 +16,7 @@ import { parseArgs } from "node:util"
 import { backlog } from "./backlog.ts"
 import { check } from "./check/check.ts"
 import { connections } from "./connections.ts"
+import { crawl } from "./crawl.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
 import {
   type Durability,
@@ -54,7 +55,8 @@ const works: ReadonlyArray<Work> = [
   steady,
   sharedSetMemory,
   reconnect,
-  connections
+  connections,
+  crawl
 ]
 
 const runsDefault = 5

@@ -70,6 +70,7 @@ package beanstalkd beanstalkd
 package python3 python3
 package initdb postgresql
 nats
+package scrapy python3-scrapy
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then

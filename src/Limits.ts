@@ -377,6 +377,9 @@ export const redirectsMax = 10
 export const urlCharsMax = 2_083
 /** Links and images kept of one page; more is counted and reported. */
 export const linksPerPageMax = 5_000
+/** Pages of one crawl that a worker remembers to have been given; and crawls of which it does. */
+export const crawlGivenMax = 100_000
+export const crawlsGivenMax = 8
 /** Time for response headers, for silence inside a body, and for one whole page. */
 export const headersMs = 30_000
 export const bodyIdleMs = 30_000

@@ -31,6 +31,9 @@ export interface Measurement {
     | "bytes/key"
     | "ns"
     | "attempts/client"
+    | "pages/s"
+    | "pages/CPU-s"
+    | "CPU-s/1000 pages"
   readonly runs: number
   /** Above 1 where Millrace is faster than this system: the median of each round's. Only beside peers. */
   readonly ratio?: number

@@ -13,7 +13,7 @@ import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
-import type { Client } from "../client/Client.ts"
+import { Client } from "../client/Client.ts"
 import * as TaskQueue from "../client/TaskQueue.ts"
 import type { RequestError } from "../Errors.ts"
 import * as Limits from "../Limits.ts"
@@ -21,6 +21,7 @@ import * as Task from "../worker/Task.ts"
 import * as Worker from "../worker/Worker.ts"
 import { Checkpoint, download } from "./Download.ts"
 import * as Fetch from "./Fetch.ts"
+import { Given, give } from "./Given.ts"
 import * as HostLimit from "./HostLimit.ts"
 import { fetchPage } from "./Page.ts"
 import * as Url from "./Url.ts"
@@ -103,8 +104,8 @@ export const queues = (options: QueueOptions = {}) => ({ Pages: makePages(option
 
 export const { Images, Pages } = queues()
 
-/** The dedupe id of a URL within a crawl. */
-const idOf = (crawl: string, url: URL): string => `${crawl} ${Url.key(url)}`
+/** The dedupe id of a URL within a crawl, by the URL's key. */
+const idOf = (crawl: string, key: string): string => `${crawl} ${key}`
 
 const hostOf = (url: string): string => Url.parse(url)?.host ?? ""
 
@@ -124,9 +125,10 @@ export interface CrawlWorkerOptions {
   readonly userAgent?: string | undefined
 }
 
-class Settings extends Context.Service<Settings, { readonly directory: string; readonly host: string }>()(
-  "millrace/crawl/Settings"
-) {}
+class Settings extends Context.Service<
+  Settings,
+  { readonly directory: string; readonly host: string; readonly given: Given }
+>()("millrace/crawl/Settings") {}
 
 /** What a failed fetch means for its task: another attempt, one after the time the server asks for, or the end. */
 const failedFetch = (error: Fetch.FetchError): Effect.Effect<never, Fetch.FetchError | Task.Control> => {
@@ -139,33 +141,39 @@ const failedFetch = (error: Fetch.FetchError): Effect.Effect<never, Fetch.FetchE
 const handlePage = Effect.fnUntraced(function* (task: Task.Task<typeof PageTask.Type>) {
   const { crawl, depth, depthMax, hosts, referer, url } = task.payload
   const limit = yield* HostLimit.HostLimit
+  const settings = yield* Settings
   const scope: Url.Scope = { hosts }
+  const given = settings.given.of([crawl, ...hosts].join(" "))
+  const self = Url.parse(url)
+  if (self !== undefined && Url.inScope(self, scope)) give(given, Url.key(self))
   const options = { referer, allow: (hop: URL) => Url.inScope(hop, scope) }
   const page = yield* fetchPage(url, options).pipe(
-    limit.withPermit(hostOf(url)),
+    limit.withPermit(self?.host ?? ""),
     Effect.catchTag("FetchError", failedFetch)
   )
   let links = 0
   if (depth < depthMax) {
+    const more = { referer: page.finalUrl, depth: depth + 1, depthMax, hosts, crawl }
     for (const link of page.links) {
+      // As it stands it may be a key: then it is its own.
+      if (given.has(link)) {
+        links++
+        continue
+      }
       const target = Url.parse(link)
       if (target === undefined || !Url.inScope(target, scope)) continue
       links++
-      const child = {
-        url: Url.withoutFragment(target),
-        referer: page.finalUrl,
-        depth: depth + 1,
-        depthMax,
-        hosts,
-        crawl
-      }
-      yield* task.put(Pages, child, { id: idOf(crawl, target) })
+      const key = Url.key(target)
+      if (given.has(key)) continue
+      const id = idOf(crawl, key)
+      yield* task.put(Pages, { url: Url.withoutFragment(target), ...more }, { id, key: target.host })
     }
   }
   for (const image of page.images) {
     const target = Url.parse(image)
     if (target === undefined) continue
-    yield* task.put(Images, { url: Url.withoutFragment(target), page: page.finalUrl }, { id: idOf(crawl, target) })
+    const child = { url: Url.withoutFragment(target), page: page.finalUrl }
+    yield* task.put(Images, child, { id: idOf(crawl, Url.key(target)), key: target.host })
   }
   const { bytes, dropped, finalUrl, images, status } = page
   return { url, finalUrl, status, bytes, links, images: images.length, dropped }
@@ -189,6 +197,21 @@ const handleImage = Effect.fnUntraced(function* (task: Task.Task<typeof ImageTas
   return { url, file, bytes, sha256, contentType, host }
 })
 
+const settingsOf = ({ directory, host }: CrawlWorkerOptions): Layer.Layer<Settings, never, Client> =>
+  Layer.effect(
+    Settings,
+    Effect.gen(function* () {
+      const { link } = yield* Client
+      const given = new Given()
+      const resident = { up: () => given.clear() }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => link.residents.add(resident)),
+        () => Effect.sync(() => link.residents.delete(resident))
+      )
+      return Settings.of({ directory, host, given })
+    })
+  )
+
 /** Workers for pages and images in one program, sharing their connections and their limit per host. */
 export const layerWorker = (
   options: CrawlWorkerOptions
@@ -200,7 +223,7 @@ export const layerWorker = (
     Layer.provide([
       HostLimit.layer(hostConcurrency),
       Fetch.layerWith({ userAgent: options.userAgent, connectionsPerOrigin: hostConcurrency }),
-      Layer.succeed(Settings, Settings.of({ directory: options.directory, host: options.host }))
+      settingsOf(options)
     ])
   )
 }
@@ -233,5 +256,5 @@ export const seedOf = (seed: Seed): typeof PageTask.Type | undefined => {
 /** The dedupe id of a seed. */
 export const seedId = (seed: typeof PageTask.Type): string => {
   const url = Url.parse(seed.url)
-  return url === undefined ? seed.url : idOf(seed.crawl, url)
+  return url === undefined ? seed.url : idOf(seed.crawl, Url.key(url))
 }

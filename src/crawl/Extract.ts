@@ -11,6 +11,7 @@
  */
 import * as Html from "htmlparser2"
 import * as Limits from "../Limits.ts"
+import { Skim } from "./Skim.ts"
 import * as Srcset from "./Srcset.ts"
 import * as Url from "./Url.ts"
 
@@ -46,6 +47,9 @@ const tracked: ReadonlySet<string> = new Set([
   ...["title", "desc", "foreignObject", "mi", "mo", "mn", "ms", "mtext", "annotation-xml"]
 ])
 
+/** Those of them that change no rules for raw text; a title is raw text itself. */
+const plain: ReadonlySet<string> = new Set(["template", "noscript", "title"])
+
 class PageParser extends Html.Parser {
   protected override isVoidElement(name: string): boolean {
     return !tracked.has(name)
@@ -57,7 +61,12 @@ interface Reference {
   readonly text: string
 }
 
-export const make = (pageUrl: URL): Extractor => {
+export interface ExtractOptions {
+  /** Hands the whole page to the parser, and not only what it has to see. */
+  readonly whole?: boolean | undefined
+}
+
+export const make = (pageUrl: URL, options: ExtractOptions = {}): Extractor => {
   const references: Array<Reference> = []
   const known = new Set<string>()
   const open: Record<string, number> = { template: 0, noscript: 0, title: 0, svg: 0 }
@@ -65,6 +74,7 @@ export const make = (pageUrl: URL): Extractor => {
   let title: string | undefined
   let titleDone = false
   let depth = 0
+  let foreign = 0
   let dropped = 0
 
   const add = (kind: Reference["kind"], text: string | undefined): void => {
@@ -120,6 +130,7 @@ export const make = (pageUrl: URL): Extractor => {
       if (open["template"] === 0) onTag(name, attributes)
       if (!tracked.has(name)) return
       if (name in open) open[name]!++
+      if (!plain.has(name)) foreign++
       if (++depth > nestingMax) {
         dropped++
         parser.pause()
@@ -128,6 +139,7 @@ export const make = (pageUrl: URL): Extractor => {
     onclosetag: (name) => {
       if (!tracked.has(name)) return
       depth--
+      if (!plain.has(name)) foreign--
       if (name in open) open[name]!--
       if (name === "title" && title !== undefined) titleDone = true
     },
@@ -137,7 +149,10 @@ export const make = (pageUrl: URL): Extractor => {
     }
   })
 
+  const skim = new Skim({ write: (text) => parser.write(text), foreign: () => foreign > 0 })
+
   const end = (): Extracted => {
+    skim.end()
     parser.end()
     const documentBase = baseOf(base, pageUrl)
     const seen = { link: new Set<string>(), image: new Set<string>() }
@@ -157,11 +172,12 @@ export const make = (pageUrl: URL): Extractor => {
   }
 
   // the standard's tokenizer turns NUL into U+FFFD in tags; htmlparser2 keeps it
-  return { write: (text) => parser.write(text.replaceAll("\0", "\uFFFD")), end }
+  const take = options.whole === true ? parser : skim
+  return { write: (text) => take.write(text.replaceAll("\0", "\uFFFD")), end }
 }
 
-export const extract = (html: string, pageUrl: URL): Extracted => {
-  const extractor = make(pageUrl)
+export const extract = (html: string, pageUrl: URL, options?: ExtractOptions): Extracted => {
+  const extractor = make(pageUrl, options)
   extractor.write(html)
   return extractor.end()
 }

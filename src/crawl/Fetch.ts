@@ -99,14 +99,14 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
   )
   const userAgent = options.userAgent ?? userAgentDefault
 
-  const request = (url: URL, headers: Record<string, string>, signal: AbortSignal) =>
+  const request = (url: URL, headers: Record<string, string>, signal: Undici.Abort) =>
     Effect.tryPromise({
       try: () =>
         Undici.request(url, { dispatcher: agent, method: "GET", headers, signal, headersTimeout, bodyTimeout }),
       catch: (error) => fromUndici(url.href, error)
     })
 
-  const follow = Effect.fnUntraced(function* (first: URL, open: OpenOptions, signal: AbortSignal) {
+  const follow = Effect.fnUntraced(function* (first: URL, open: OpenOptions, signal: Undici.Abort) {
     const headers: Record<string, string> = {
       "user-agent": userAgent,
       "accept-encoding": open.acceptEncoding ?? "identity",
@@ -143,7 +143,8 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
         return answer
       }
       // not awaited: a redirect that drips its body must not hold up the next hop, and the abort ends it
-      response.body.dump({ limit: redirectBodyBytesMax, signal }).catch(() => {})
+      signal.once("abort", () => response.body.destroy())
+      response.body.dump({ limit: redirectBodyBytesMax }).catch(() => {})
       const refuse = (detail: string) =>
         new FetchError({ url: first.href, cause: "redirect", detail, status: response.statusCode })
       const next = Url.parse(location, url)
@@ -161,13 +162,13 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
       const detail = "not an http or https URL of at most " + Limits.urlCharsMax + " characters"
       return yield* new FetchError({ url: text.slice(0, Limits.urlCharsMax), cause: "scope", detail })
     }
-    const controller = yield* Effect.acquireRelease(
-      Effect.sync(() => new AbortController()),
-      (controller) => Effect.sync(() => controller.abort())
+    const abort = yield* Effect.acquireRelease(
+      Effect.sync(() => new Undici.Abort()),
+      (abort) => Effect.sync(() => abort.fire())
     )
-    return yield* follow(url, options, controller.signal).pipe(
+    return yield* follow(url, options, abort).pipe(
       // the scope may live much longer than an attempt that failed or was interrupted
-      Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => controller.abort()) : Effect.void))
+      Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => abort.fire()) : Effect.void))
     )
   })
 

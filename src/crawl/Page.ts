@@ -9,11 +9,11 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
 import * as Limits from "../Limits.ts"
 import * as Charset from "./Charset.ts"
 import * as Extract from "./Extract.ts"
 import * as Fetch from "./Fetch.ts"
+import { fromUndici } from "./FetchError.ts"
 import * as ImageType from "./ImageType.ts"
 
 export interface Page extends Extract.Extracted {
@@ -54,9 +54,13 @@ const fetchScoped = Effect.fnUntraced(function* (url: string, options: PageOptio
   if ((Fetch.contentLength(response) ?? 0) > bytesMax) return yield* tooLarge()
 
   const reader = makeReader(contentType, new URL(response.url))
-  yield* Stream.runForEach(response.body, (chunk) =>
-    reader.write(chunk) > bytesMax ? Effect.fail(tooLarge()) : Effect.void
-  )
+  // A plain loop: an effect per chunk costs more than reading a small page.
+  yield* Effect.tryPromise({
+    try: async () => {
+      for await (const chunk of response.chunks) if (reader.write(chunk) > bytesMax) throw tooLarge()
+    },
+    catch: (error) => (error instanceof Fetch.FetchError ? error : fromUndici(response.url, error))
+  })
   const { bytes, charset, extracted } = reader.end()
   const { redirects, status, url: finalUrl } = response
   const page: Page = { url, finalUrl, redirects, status, bytes, charset, ...extracted }

@@ -724,6 +724,12 @@ export const crawl = (
       extractor.write(text.slice(at))
       const [a, b] = [JSON.stringify(whole), JSON.stringify(extractor.end())]
       if (a !== b) throw new Error(`cut at ${at}: ${b}, whole: ${a}`)
+      // The parser takes two control characters for the signs of an end tag, which the standard does not.
+      if (text.includes("\x1c") || text.includes("\x0f")) return
+      const { images, links } = Extract.extract(text, here, { whole: true })
+      const seen = JSON.stringify({ links, images })
+      const kept = JSON.stringify({ links: whole.links, images: whole.images })
+      if (kept !== seen) throw new Error(`of all that the parser sees: ${seen}, of what it has to: ${kept}`)
     }
   }
   return {
