@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { backlog } from "./backlog.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
+import { download } from "./download.ts"
 import {
   type Durability,
   durabilities,
@@ -30,7 +31,7 @@ import { restart } from "./restart.ts"
 import { steady } from "./steady.ts"
 import { stock } from "./stock.ts"
 
-const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart, stock, steady]
+const works: ReadonlyArray<Work> = [crawlDispatch, latency, backlog, memory, lanes, restart, stock, steady, download]
 
 class UsageError extends Error {}
 
@@ -64,7 +65,10 @@ const chosenWorks = (
   only: string | undefined,
   variant: string | undefined
 ): ReadonlyArray<Work> => {
-  const named = only === undefined ? works : works.filter(({ name }) => name === only)
+  const named =
+    only === undefined
+      ? works.filter(({ onlyByName }) => onlyByName !== true)
+      : works.filter(({ name }) => name === only)
   if (named.length === 0) {
     throw new UsageError(`there is no work "${only}" here; the works are ${works.map(({ name }) => name).join(", ")}`)
   }

@@ -38,6 +38,10 @@ package redis-server redis-server
 package beanstalkd beanstalkd
 package nats-server nats-server
 package python3 python3
+package nginx nginx-light
+package curl curl
+package aria2c aria2
+package wget wget
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then

@@ -31,6 +31,8 @@ export interface StartOptions {
   readonly script: URL
   readonly env?: Readonly<Record<string, string>>
   readonly profile?: ProfileTo | undefined
+  /** What the program is started with, such as `taskset -c 1`: it must become the program, as `exec` does. */
+  readonly through?: ReadonlyArray<string> | undefined
 }
 
 export class Child {
@@ -44,13 +46,14 @@ export class Child {
   #stopping = false
   #dead: Error | undefined = undefined
 
-  constructor({ env, name, profile, script }: StartOptions) {
+  constructor({ env, name, profile, script, through = [] }: StartOptions) {
     this.name = name
     const flags =
       profile === undefined
         ? []
         : ["--cpu-prof", "--cpu-prof-dir", profile.directory, "--cpu-prof-name", `${profile.name}.cpuprofile`]
-    this.#process = spawn(process.execPath, [...flags, script.pathname], {
+    const [command, ...args] = [...through, process.execPath, ...flags, script.pathname]
+    this.#process = spawn(command!, args, {
       env: { ...process.env, ...env },
       stdio: ["ignore", 2, 2, "ipc"],
       serialization: "advanced"

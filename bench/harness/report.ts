@@ -18,7 +18,16 @@ export interface Measurement {
   readonly median: number
   readonly min: number
   readonly max: number
-  readonly unit: "tasks/s" | "ms" | "s" | "bytes/task" | "bytes/session" | "logins/s" | "MiB"
+  readonly unit:
+    | "tasks/s"
+    | "ms"
+    | "s"
+    | "bytes/task"
+    | "bytes/session"
+    | "logins/s"
+    | "MiB"
+    | "files/s"
+    | "CPU s/1,000 files"
   readonly runs: number
   /** Of Millrace to this system: the median of each round's. Only beside peers. */
   readonly ratio?: number

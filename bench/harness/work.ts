@@ -21,5 +21,7 @@ export interface WorkReport {
 export interface Work {
   readonly name: string
   readonly variants: ReadonlyArray<string>
+  /** Takes minutes, or programs of others: it runs when it is named, and is no part of a run of all works. */
+  readonly onlyByName?: true
   readonly run: (options: WorkOptions) => Promise<WorkReport>
 }

@@ -11,7 +11,8 @@
  * bytes, few servers encode the same file to the same bytes twice, and an encoder cannot be entered in its middle. A body
  * that comes encoded all the same is decoded, and saves no checkpoint.
  *
- * Invariant: a file has its final name only when it is complete, has the hash that was asked for, and is on the disk.
+ * Invariant: a file has its final name only when it is complete, has the hash that was asked for, and is on the disk
+ * (unless the disk is not to be waited for: `sync`).
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -47,6 +48,12 @@ export interface TransferOptions {
   readonly attempt?: number | undefined
   /** Asks for gzip, deflate or br. What comes encoded cannot be resumed. */
   readonly compressed?: boolean | undefined
+  /**
+   * Whether the file and its name are on the disk when the download succeeds. Default: true. `false`: they are handed to
+   * the operating system, as `curl` and a browser do it; what a crash of the program leaves is whole still, a loss of power
+   * can cost the file, or its bytes. What a checkpoint counts on is on the disk either way.
+   */
+  readonly sync?: boolean | undefined
   /** Default and meaning: `Limits.checkpointEveryBytes` and so on. */
   readonly checkpointEveryBytes?: number | undefined
   readonly checkpointEveryMs?: number | undefined
@@ -129,8 +136,9 @@ const negotiate = Effect.fnUntraced(function* <A>(
   if (here === undefined) return { response, verdict: whole, resumed: undefined, partial: undefined }
   let verdict = Range.judge(response, here)
   let partial: Partial.Partial | undefined
+  const durable = options.sync !== false
   if (verdict._tag === "Append" || verdict._tag === "Complete") {
-    partial = yield* Partial.create(job.directory, key, failOf(response))
+    partial = yield* Partial.create(job.directory, key, durable, failOf(response))
     const adopted = yield* Partial.adopt(partial, job.directory, key, here, failOf(response))
     if (adopted) return { response, verdict, resumed: here, partial }
     verdict = { _tag: "Again", why: "the temporary file is not what was saved" }
@@ -167,7 +175,7 @@ const run = Effect.fnUntraced(function* <A>(
   const promised = Math.max(total ?? 0, length ?? 0)
   if (promised > job.bytesMax) return yield* fail("size", `${promised} bytes promised, ${job.bytesMax} allowed`)
 
-  const partial = negotiated.partial ?? (yield* Partial.create(directory, key, fail))
+  const partial = negotiated.partial ?? (yield* Partial.create(directory, key, options.sync !== false, fail))
   const state: State = {
     partial,
     response,
