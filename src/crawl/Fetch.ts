@@ -77,6 +77,8 @@ export class Fetch extends Context.Service<
 
 const redirectStatus: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
+const ignore = (): void => {}
+
 /** Bytes of a redirect's own body that are read to keep its connection; a longer one costs the connection. */
 const redirectBodyBytesMax = 16 * 1_024
 
@@ -99,14 +101,14 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
   )
   const userAgent = options.userAgent ?? userAgentDefault
 
-  const request = (url: URL, headers: Record<string, string>, signal: AbortSignal) =>
+  const request = (url: URL, headers: Record<string, string>, signal: Undici.Abort) =>
     Effect.tryPromise({
       try: () =>
         Undici.request(url, { dispatcher: agent, method: "GET", headers, signal, headersTimeout, bodyTimeout }),
       catch: (error) => fromUndici(url.href, error)
     })
 
-  const follow = Effect.fnUntraced(function* (first: URL, open: OpenOptions, signal: AbortSignal) {
+  const follow = Effect.fnUntraced(function* (first: URL, open: OpenOptions, signal: Undici.Abort) {
     const headers: Record<string, string> = {
       "user-agent": userAgent,
       "accept-encoding": open.acceptEncoding ?? "identity",
@@ -126,10 +128,9 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
       if (open.allow?.(url) === false) {
         return yield* new FetchError({ url: url.href, cause: "scope", detail: "the URL is outside of the crawl" })
       }
-      visited.add(Url.key(url))
       const response = yield* request(url, headers, signal)
       // a destroyed body reports that as an event, which without a listener would end the process
-      response.body.on("error", () => {})
+      response.body.on("error", ignore)
       const location = headerOf(response.headers["location"])
       if (!redirectStatus.has(response.statusCode) || location === undefined) {
         const answer: FetchResponse = {
@@ -137,13 +138,16 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
           headers: flatten(response.headers),
           url: Url.withoutFragment(url),
           redirects,
-          body: streamOf(response.body, url.href),
+          get body() {
+            return streamOf(response.body, url.href)
+          },
           chunks: response.body
         }
         return answer
       }
       // not awaited: a redirect that drips its body must not hold up the next hop, and the abort ends it
-      response.body.dump({ limit: redirectBodyBytesMax, signal }).catch(() => {})
+      response.body.dump({ limit: redirectBodyBytesMax }).catch(ignore)
+      visited.add(Url.key(url))
       const refuse = (detail: string) =>
         new FetchError({ url: first.href, cause: "redirect", detail, status: response.statusCode })
       const next = Url.parse(location, url)
@@ -161,13 +165,12 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
       const detail = "not an http or https URL of at most " + Limits.urlCharsMax + " characters"
       return yield* new FetchError({ url: text.slice(0, Limits.urlCharsMax), cause: "scope", detail })
     }
-    const controller = yield* Effect.acquireRelease(
-      Effect.sync(() => new AbortController()),
-      (controller) => Effect.sync(() => controller.abort())
-    )
-    return yield* follow(url, options, controller.signal).pipe(
+    const abort = new Undici.Abort()
+    const end = Effect.sync(() => abort.abort())
+    yield* Effect.addFinalizer(() => end)
+    return yield* follow(url, options, abort).pipe(
       // the scope may live much longer than an attempt that failed or was interrupted
-      Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => controller.abort()) : Effect.void))
+      Effect.onExit((exit) => (Exit.isFailure(exit) ? end : Effect.void))
     )
   })
 

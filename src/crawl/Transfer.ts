@@ -386,7 +386,7 @@ const finish = Effect.fnUntraced(function* <A>(
   }
   const refused = refusal(job, state, head, fail)
   if (refused !== undefined) return yield* refused
-  const sha256 = partial.hash.soFar()
+  const sha256 = partial.hash.hex()
   if (options.sha256 !== undefined && options.sha256.toLowerCase() !== sha256) {
     return yield* fail("digest", `the hash is ${sha256}, not ${options.sha256}`)
   }
