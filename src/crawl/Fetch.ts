@@ -180,12 +180,12 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
 export const layerWith = (options: FetchOptions): Layer.Layer<Fetch> => Layer.effect(Fetch, make(options))
 export const layer: Layer.Layer<Fetch> = layerWith({})
 
-/**
- * The error of a response that is no success, with the server's wish about a retry; `undefined` for success. A partial
- * answer (206) that nobody asked for is no success.
- */
+/** A partial answer (206) that nobody asked for is no success. */
+export const isSuccess = ({ status }: FetchResponse): boolean => status >= 200 && status < 300 && status !== 206
+
+/** The error of a response that is no success, with the server's wish about a retry; `undefined` for success. */
 export const statusError = (response: FetchResponse): Effect.Effect<FetchError | undefined> =>
-  response.status >= 200 && response.status < 300 && response.status !== 206
+  isSuccess(response)
     ? Effect.succeed(undefined)
     : Effect.map(Clock.currentTimeMillis, (nowMs) => {
         const retryAfterMs = retryAfter(response.headers["retry-after"], nowMs)
