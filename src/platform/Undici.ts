@@ -17,8 +17,8 @@ export type Dispatcher = import("undici/index.js").Dispatcher
 export const request = undici.request
 
 /**
- * Ends a request in flight. Aborting one that has ended does nothing: an `AbortController` would make an error with a stack
- * trace for it, and costs a download of a small file a tenth of its time.
+ * Ends a request in flight. Aborting one that has ended does nothing, where an `AbortController` makes an error with a
+ * stack trace for it: 2.4 % of a profile of small downloads, without its events.
  */
 export class Abort extends EventEmitter {
   abort(): void {
