@@ -135,15 +135,13 @@ export const download: Work = {
         measurements.push(...report.measurements)
         notes.push(...report.notes)
       }
+      const others = "fsync: the others sync every file when all have come (sync, 8 at a time), in their time"
+      const versions = present.map(({ version }) => version()).filter((version) => version !== "")
       const kib = (bytes: number): string => `${Math.round(bytes / 1_024)} KiB`
       notes.push(
         `${files.length} files, log-normal: median ${kib(medianBytes)}, sigma ${sigma}, at most ${kib(largestBytes)}; ${(total / 2 ** 20).toFixed(1)} MiB in all`,
-        ...present.map(({ how, name }) => `${name}: ${how}`),
-        "fsync: the others sync every file when all have come (sync, 8 at a time), in their time",
-        `clients   ${present
-          .map(({ version }) => version())
-          .filter((version) => version !== "")
-          .join(", ")}`
+        [...present.map(({ how, name }) => `${name}: ${how}`), others].join("\n"),
+        `clients   ${versions.length === 0 ? "none" : versions.join(", ")}`
       )
       return { measurements, notes }
     })
