@@ -3,7 +3,7 @@
  * `wget`, each with one core to itself. `plain`: a file is written and has its name. `fsync`: it is on the disk as well.
  * Every round has one pass of each client, in an order that turns by one each round; the first round is the warm-up.
  */
-import { mkdirSync, rmSync } from "node:fs"
+import { mkdirSync, readdirSync, renameSync, truncateSync } from "node:fs"
 import { loadavg } from "node:os"
 import { join } from "node:path"
 import { coresNote } from "./download/cores.ts"
@@ -24,6 +24,15 @@ const count = 10_000
 const systems: ReadonlyArray<ClientSystem> = [millrace, millraceQueue, curl, aria2, wget]
 
 const durabilityOf: Readonly<Record<string, Durability>> = { plain: "buffered", fsync: "fsync" }
+
+/**
+ * Empties the files of a pass and leaves them where they are until the end. For minutes after files are deleted, ext4
+ * looks at each of their inodes before it makes a file: 0.8 ms of CPU time a file instead of 0.1.
+ */
+const putAway = (out: string, to: string): void => {
+  renameSync(out, to)
+  for (const name of readdirSync(to)) truncateSync(join(to, name))
+}
 
 const measured = async (
   variant: string,
@@ -52,7 +61,7 @@ const measured = async (
         mkdirSync(out, { recursive: true })
         const pass = await client.pass()
         checkFiles(out, files, system.name)
-        rmSync(out, { recursive: true })
+        putAway(out, `${out}-${round}`)
         const label = round === 0 ? "warm-up" : `round ${round} of ${runs}`
         const rate = Math.round(files.length / pass.seconds)
         const used = `${pass.cpuSeconds.toFixed(2)} s of CPU, ${(pass.rssBytes / 2 ** 20).toFixed(0)} MiB`
