@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what `npm run bench -- --peers` compares Millrace with, and says what it could not install.
+# Installs what `npm run bench -- --peers` and `--only download` compare Millrace with, and says what it could not install.
 # Debian packages need root (or sudo); npm packages go to bench/node_modules. No service is started.
 cd "$(dirname "$0")" || exit 1
 missing=""
