@@ -18,6 +18,7 @@ import { check } from "./check/check.ts"
 import { connections } from "./connections.ts"
 import { crawl } from "./crawl.ts"
 import { crawlDispatch } from "./crawl-dispatch.ts"
+import { download } from "./download.ts"
 import {
   type Durability,
   durabilities,
@@ -56,7 +57,8 @@ const works: ReadonlyArray<Work> = [
   sharedSetMemory,
   reconnect,
   connections,
-  crawl
+  crawl,
+  download
 ]
 
 const runsDefault = 5

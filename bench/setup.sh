@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what `npm run bench -- --peers` compares Millrace with, and says what it could not install.
+# Installs what `npm run bench -- --peers` and `--only download` compare Millrace with, and says what it could not install.
 # Debian packages need root (or sudo); npm packages go to bench/node_modules. No service is started.
 cd "$(dirname "$0")" || exit 1
 missing=""
@@ -71,6 +71,10 @@ package python3 python3
 package initdb postgresql
 nats
 package scrapy python3-scrapy
+package nginx nginx-light
+package curl curl
+package aria2c aria2
+package wget wget
 npm install --no-package-lock --no-audit --no-fund || missing="$missing npm-packages"
 
 if [ -n "$missing" ]; then

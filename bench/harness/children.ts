@@ -33,6 +33,8 @@ export interface StartOptions {
   readonly profile?: ProfileTo | undefined
   /** Another runtime than this one, which cannot write a profile. Its messages are JSON: V8's format is Node's own. */
   readonly runtime?: string | undefined
+  /** What the program is started with, such as `taskset -c 1`: it must become the program, as `exec` does. */
+  readonly through?: ReadonlyArray<string> | undefined
 }
 
 export class Child {
@@ -46,13 +48,14 @@ export class Child {
   #stopping = false
   #dead: Error | undefined = undefined
 
-  constructor({ env, name, profile, runtime, script }: StartOptions) {
+  constructor({ env, name, profile, runtime, script, through = [] }: StartOptions) {
     this.name = name
     const flags =
       profile === undefined
         ? []
         : ["--cpu-prof", "--cpu-prof-dir", profile.directory, "--cpu-prof-name", `${profile.name}.cpuprofile`]
-    this.#process = spawn(runtime ?? process.execPath, [...flags, script.pathname], {
+    const [command, ...args] = [...through, runtime ?? process.execPath, ...flags, script.pathname]
+    this.#process = spawn(command!, args, {
       env: { ...process.env, ...env },
       stdio: ["ignore", 2, 2, "ipc"],
       serialization: runtime === undefined ? "advanced" : "json"

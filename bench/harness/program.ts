@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
+import { writeFileSync } from "node:fs"
 import { createServer, connect as dial } from "node:net"
 import process from "node:process"
 import { createInterface, type Interface } from "node:readline"
@@ -17,6 +18,8 @@ export interface ProgramOptions {
   /** `{port}` stands for a free port of the loopback interface. */
   readonly args: ReadonlyArray<string>
   readonly env?: Readonly<Record<string, string>>
+  /** Written before the program starts; `{port}` as above. */
+  readonly files?: ReadonlyArray<{ readonly path: string; readonly text: string }>
   /** The program has a line protocol on its standard input and output, one answer a line. */
   readonly lines?: boolean
   /** Whom it runs as: some servers refuse to run as root. */
@@ -96,11 +99,13 @@ const launch = (options: ProgramOptions, port: number | undefined): void => {
 
 /** Starts the program; answers its port once that accepts connections, or 0 if it has none. */
 const start = async (options: ProgramOptions): Promise<number> => {
-  if (!options.args.some((arg) => arg.includes("{port}"))) {
+  const files = options.files ?? []
+  if (![...options.args, ...files.map(({ text }) => text)].some((text) => text.includes("{port}"))) {
     launch(options, undefined)
     return 0
   }
   const port = await freePort()
+  for (const { path, text } of files) writeFileSync(path, text.replaceAll("{port}", String(port)))
   launch(options, port)
   for (const deadline = Date.now() + startWithinMs; !(await accepts(port)); await sleep(20)) {
     if (Date.now() > deadline) throw new Error(`${options.command} does not listen`)

@@ -34,6 +34,8 @@ export interface Measurement {
     | "pages/s"
     | "pages/CPU-s"
     | "CPU-s/1000 pages"
+    | "files/s"
+    | "CPU s/1,000 files"
   readonly runs: number
   /** Above 1 where Millrace is faster than this system: the median of each round's. Only beside peers. */
   readonly ratio?: number

@@ -27,7 +27,7 @@ export interface WorkReport {
 export interface Work {
   readonly name: string
   readonly variants: ReadonlyArray<string>
-  /** Runs only when `--only` names it. */
+  /** Takes minutes, or programs of others: it runs when `--only` names it, and is no part of a run of all works. */
   readonly onlyByName?: boolean
   /** Runs where `--runs` says nothing; 5 if this does not either. */
   readonly runs?: number

@@ -69,7 +69,7 @@ export const findProgram = (name: string): string | undefined =>
 
 /** Starts a program that is not Node; answers the child that hosts it, and its port. */
 export const startProgram = async (
-  { start }: Context,
+  { start }: Pick<Context, "start">,
   name: string,
   options: ProgramOptions
 ): Promise<{ readonly host: Child; readonly port: number }> => {

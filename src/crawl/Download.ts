@@ -5,7 +5,7 @@
  * whatever else keeps a checkpoint, and let the queue retry them. `Transfer` says how.
  *
  * Invariant: what stands at a final path is complete, and is on the disk together with its name before the download
- * succeeds. Of an attempt that fails for good no temporary file is left. One that may be gone on with leaves its file for
+ * succeeds (with `sync: false`: it is handed to the operating system). Of an attempt that fails for good no temporary file is left. One that may be gone on with leaves its file for
  * the next attempt; `discard` removes it when there will be none, `sweep` when nobody came for long.
  */
 import * as Effect from "effect/Effect"
@@ -92,7 +92,7 @@ const publishContent = Effect.fnUntraced(function* (partial: Partial.Partial, ta
     return yield* Partial.publish(partial, target, fail)
   }
   // whoever put it there may not have come to this line yet
-  yield* Partial.syncDirectory(path.dirname(target), fail)
+  if (partial.durable) yield* Partial.diskError(fail)(Partial.syncDirectory(path.dirname(target)))
 })
 
 export interface DownloadedFile extends Downloaded {

@@ -77,6 +77,8 @@ export class Fetch extends Context.Service<
 
 const redirectStatus: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 
+const ignore = (): void => {}
+
 /** Bytes of a redirect's own body that are read to keep its connection; a longer one costs the connection. */
 const redirectBodyBytesMax = 16 * 1_024
 
@@ -126,10 +128,9 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
       if (open.allow?.(url) === false) {
         return yield* new FetchError({ url: url.href, cause: "scope", detail: "the URL is outside of the crawl" })
       }
-      visited.add(Url.key(url))
       const response = yield* request(url, headers, signal)
       // a destroyed body reports that as an event, which without a listener would end the process
-      response.body.on("error", () => {})
+      response.body.on("error", ignore)
       const location = headerOf(response.headers["location"])
       if (!redirectStatus.has(response.statusCode) || location === undefined) {
         const answer: FetchResponse = {
@@ -137,14 +138,17 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
           headers: flatten(response.headers),
           url: Url.withoutFragment(url),
           redirects,
-          body: streamOf(response.body, url.href),
+          get body() {
+            return streamOf(response.body, url.href)
+          },
           chunks: response.body
         }
         return answer
       }
       // not awaited: a redirect that drips its body must not hold up the next hop, and the abort ends it
       signal.once("abort", () => response.body.destroy())
-      response.body.dump({ limit: redirectBodyBytesMax }).catch(() => {})
+      response.body.dump({ limit: redirectBodyBytesMax }).catch(ignore)
+      visited.add(Url.key(url))
       const refuse = (detail: string) =>
         new FetchError({ url: first.href, cause: "redirect", detail, status: response.statusCode })
       const next = Url.parse(location, url)
@@ -162,13 +166,12 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
       const detail = "not an http or https URL of at most " + Limits.urlCharsMax + " characters"
       return yield* new FetchError({ url: text.slice(0, Limits.urlCharsMax), cause: "scope", detail })
     }
-    const abort = yield* Effect.acquireRelease(
-      Effect.sync(() => new Undici.Abort()),
-      (abort) => Effect.sync(() => abort.fire())
-    )
+    const abort = new Undici.Abort()
+    const end = Effect.sync(() => abort.fire())
+    yield* Effect.addFinalizer(() => end)
     return yield* follow(url, options, abort).pipe(
       // the scope may live much longer than an attempt that failed or was interrupted
-      Effect.onExit((exit) => (Exit.isFailure(exit) ? Effect.sync(() => abort.fire()) : Effect.void))
+      Effect.onExit((exit) => (Exit.isFailure(exit) ? end : Effect.void))
     )
   })
 
@@ -178,12 +181,12 @@ export const make = Effect.fnUntraced(function* (options: FetchOptions = {}) {
 export const layerWith = (options: FetchOptions): Layer.Layer<Fetch> => Layer.effect(Fetch, make(options))
 export const layer: Layer.Layer<Fetch> = layerWith({})
 
-/**
- * The error of a response that is no success, with the server's wish about a retry; `undefined` for success. A partial
- * answer (206) that nobody asked for is no success.
- */
+/** A partial answer (206) that nobody asked for is no success. */
+export const isSuccess = ({ status }: FetchResponse): boolean => status >= 200 && status < 300 && status !== 206
+
+/** The error of a response that is no success, with the server's wish about a retry; `undefined` for success. */
 export const statusError = (response: FetchResponse): Effect.Effect<FetchError | undefined> =>
-  response.status >= 200 && response.status < 300 && response.status !== 206
+  isSuccess(response)
     ? Effect.succeed(undefined)
     : Effect.map(Clock.currentTimeMillis, (nowMs) => {
         const retryAfterMs = retryAfter(response.headers["retry-after"], nowMs)

@@ -11,7 +11,8 @@
  * bytes, few servers encode the same file to the same bytes twice, and an encoder cannot be entered in its middle. A body
  * that comes encoded all the same is decoded, and saves no checkpoint.
  *
- * Invariant: a file has its final name only when it is complete, has the hash that was asked for, and is on the disk.
+ * Invariant: a file has its final name only when it is complete, has the hash that was asked for, and is on the disk
+ * (unless the disk is not to be waited for: `sync`).
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -47,6 +48,12 @@ export interface TransferOptions {
   readonly attempt?: number | undefined
   /** Asks for gzip, deflate or br. What comes encoded cannot be resumed. */
   readonly compressed?: boolean | undefined
+  /**
+   * Whether the file and its name are on the disk when the download succeeds. Default: true. `false`: they are handed to
+   * the operating system, as `curl` and a browser do it; what a crash of the program leaves is whole still, a loss of power
+   * can cost the file, or its bytes. What a checkpoint counts on is on the disk either way.
+   */
+  readonly sync?: boolean | undefined
   /** Default and meaning: `Limits.checkpointEveryBytes` and so on. */
   readonly checkpointEveryBytes?: number | undefined
   readonly checkpointEveryMs?: number | undefined
@@ -92,11 +99,14 @@ const attempt = Effect.fnUntraced(function* <A>(options: TransferOptions, job: J
   const key = Partial.keyOf(job.name, options.id ?? options.url)
   const ifRange = Range.ifRangeOf(options.checkpoint, options.url)
   const earlier = ifRange === undefined ? undefined : options.checkpoint
-  const discardEarlier = Effect.gen(function* () {
-    if (earlier !== undefined) yield* Partial.discardPart(job.directory, key, earlier.part)
-    const mayBeMore = earlier !== undefined || options.attempt !== 1
-    if (options.id !== undefined && mayBeMore) yield* Partial.discardAll(job.directory, key)
-  })
+  const mayBeMore = options.id !== undefined && (earlier !== undefined || options.attempt !== 1)
+  const discardEarlier =
+    earlier === undefined && !mayBeMore
+      ? Effect.void
+      : Effect.gen(function* () {
+          if (earlier !== undefined) yield* Partial.discardPart(job.directory, key, earlier.part)
+          if (mayBeMore) yield* Partial.discardAll(job.directory, key)
+        })
   return yield* Effect.onExit(run(options, job, key, earlier, ifRange), (exit) =>
     Exit.isSuccess(exit) || endsForGood(exit.cause) ? discardEarlier : Effect.void
   )
@@ -122,15 +132,18 @@ const negotiate = Effect.fnUntraced(function* <A>(
   here: Range.Checkpoint | undefined,
   ifRange: string | undefined
 ) {
-  const scope = yield* Effect.scope
   const whole: Range.Verdict = { _tag: "Whole" }
-  const answer = yield* ask(options, job, scope, here, ifRange)
-  const { response } = answer
-  if (here === undefined) return { response, verdict: whole, resumed: undefined, partial: undefined }
+  if (here === undefined) {
+    const response = yield* ask(options, job, undefined, undefined)
+    return { response, verdict: whole, resumed: undefined, partial: undefined }
+  }
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const response = yield* Scope.provide(ask(options, job, here, ifRange), scope)
   let verdict = Range.judge(response, here)
   let partial: Partial.Partial | undefined
+  const durable = options.sync !== false
   if (verdict._tag === "Append" || verdict._tag === "Complete") {
-    partial = yield* Partial.create(job.directory, key, failOf(response))
+    partial = yield* Partial.create(job.directory, key, durable, failOf(response))
     const adopted = yield* Partial.adopt(partial, job.directory, key, here, failOf(response))
     if (adopted) return { response, verdict, resumed: here, partial }
     verdict = { _tag: "Again", why: "the temporary file is not what was saved" }
@@ -138,9 +151,9 @@ const negotiate = Effect.fnUntraced(function* <A>(
   if (verdict._tag !== "Again") return { response, verdict: whole, resumed: undefined, partial }
   yield* Effect.logDebug(`the download begins again: ${verdict.why}`).pipe(Effect.annotateLogs("url", options.url))
   // first, for it may hold the one connection that there is
-  yield* answer.close
-  const second = yield* ask(options, job, scope, undefined, undefined)
-  return { response: second.response, verdict: whole, resumed: undefined, partial }
+  yield* Scope.close(scope, Exit.void)
+  const second = yield* ask(options, job, undefined, undefined)
+  return { response: second, verdict: whole, resumed: undefined, partial }
 })
 
 const run = Effect.fnUntraced(function* <A>(
@@ -155,7 +168,7 @@ const run = Effect.fnUntraced(function* <A>(
   const negotiated = yield* negotiate(options, job, key, here, ifRange)
   const { response, resumed, verdict } = negotiated
   const fail = failOf(response)
-  const refused = resumed === undefined ? yield* Fetch.statusError(response) : undefined
+  const refused = resumed === undefined && !Fetch.isSuccess(response) ? yield* Fetch.statusError(response) : undefined
   if (refused !== undefined) return yield* refused
   const encodingName = response.headers["content-encoding"]?.trim().toLowerCase() || "identity"
   const encoding = Inflate.encodingOf(encodingName)
@@ -167,7 +180,7 @@ const run = Effect.fnUntraced(function* <A>(
   const promised = Math.max(total ?? 0, length ?? 0)
   if (promised > job.bytesMax) return yield* fail("size", `${promised} bytes promised, ${job.bytesMax} allowed`)
 
-  const partial = negotiated.partial ?? (yield* Partial.create(directory, key, fail))
+  const partial = negotiated.partial ?? (yield* Partial.create(directory, key, options.sync !== false, fail))
   const state: State = {
     partial,
     response,
@@ -196,11 +209,15 @@ const run = Effect.fnUntraced(function* <A>(
   const work = Effect.gen(function* () {
     // the earlier file goes, and this one is the one to go on with
     if (resumed !== undefined && save !== undefined) yield* save
-    const head = yield* headOf(state.partial, job, fail)
+    const head: Head = { bytes: new Uint8Array(job.headBytes), size: 0 }
+    if (state.partial.bytes > 0) head.size = yield* Partial.readHead(state.partial, head.bytes, fail)
     if (!complete) yield* receive(options, job, state, body, head, save, fail)
     return yield* finish(options, job, state, head, fail)
   })
-  return yield* Effect.onExit(work, (exit) => settle(exit, state, save))
+  return yield* Effect.onExit(work, (exit) =>
+    // most end well, with nothing to settle
+    Exit.isSuccess(exit) && state.saving === undefined && !partial.keep ? Effect.void : settle(exit, state, save)
+  )
 })
 
 interface State {
@@ -230,23 +247,19 @@ const totalOf = (
   return verdict._tag === "Complete" ? resumed?.bytes : length
 }
 
-/** One request, which can be given up before the attempt ends. */
-const ask = Effect.fnUntraced(function* <A>(
-  options: TransferOptions,
-  job: Job<A>,
-  parent: Scope.Scope,
+/** One request, which is given up when its scope closes. */
+const ask = <A>(
+  { allow, compressed, referer, url }: TransferOptions,
+  { accept }: Job<A>,
   checkpoint: Range.Checkpoint | undefined,
   ifRange: string | undefined
-) {
-  const { open } = yield* Fetch.Fetch
-  const { allow, referer, url } = options
-  const scope = yield* Scope.fork(parent)
-  const range =
-    checkpoint === undefined || ifRange === undefined ? undefined : { from: Range.offsetOf(checkpoint), ifRange }
-  const acceptEncoding = options.compressed === true && range === undefined ? "gzip, deflate, br" : undefined
-  const response = yield* Scope.provide(open(url, { accept: job.accept, referer, allow, range, acceptEncoding }), scope)
-  return { response, close: Scope.close(scope, Exit.void) }
-})
+): Effect.Effect<Fetch.FetchResponse, Fetch.FetchError, Fetch.Fetch | Scope.Scope> =>
+  Effect.flatMap(Fetch.Fetch, ({ open }) => {
+    const range =
+      checkpoint === undefined || ifRange === undefined ? undefined : { from: Range.offsetOf(checkpoint), ifRange }
+    const acceptEncoding = compressed === true && range === undefined ? "gzip, deflate, br" : undefined
+    return open(url, { accept, referer, allow, range, acceptEncoding })
+  })
 
 /** Makes what is there durable and saves it; undefined where nothing can be resumed. */
 const saverOf = <A>(
@@ -283,13 +296,6 @@ interface Head {
   readonly bytes: Uint8Array
   size: number
 }
-
-/** The first bytes of what was taken over. */
-const headOf = Effect.fnUntraced(function* <A>(partial: Partial.Partial, job: Job<A>, fail: Partial.Fail) {
-  const head: Head = { bytes: new Uint8Array(job.headBytes), size: 0 }
-  if (partial.bytes > 0 && job.headBytes > 0) head.size = yield* Partial.readHead(partial, head.bytes, fail)
-  return head
-})
 
 const refusal = <A>(job: Job<A>, state: State, head: Head, fail: Partial.Fail): Fetch.FetchError | undefined => {
   const why = job.refuse(head.bytes.subarray(0, head.size), state.contentType, state.partial.bytes)
@@ -355,8 +361,7 @@ const receive = Effect.fnUntraced(function* <A>(
 })
 
 /** A checkpoint under way is of no more use; but a disk that has failed has failed, and says so only once. */
-const endSaving = Effect.fnUntraced(function* ({ saving }: State) {
-  if (saving === undefined) return
+const endSaving = Effect.fnUntraced(function* (saving: Fiber.Fiber<void, Fetch.FetchError>) {
   yield* Fiber.interrupt(saving)
   const exit = yield* Fiber.await(saving)
   const error = Exit.isFailure(exit) ? errorOf(exit.cause) : undefined
@@ -372,13 +377,13 @@ const finish = Effect.fnUntraced(function* <A>(
   fail: Partial.Fail
 ) {
   const { contentType, partial, response, total } = state
-  yield* endSaving(state)
+  if (state.saving !== undefined) yield* endSaving(state.saving)
   if (total !== undefined && partial.bytes !== total) {
     return yield* fail("reset", `${total} bytes promised, ${partial.bytes} received`)
   }
   const refused = refusal(job, state, head, fail)
   if (refused !== undefined) return yield* refused
-  const sha256 = partial.hash.soFar()
+  const sha256 = partial.hash.hex()
   if (options.sha256 !== undefined && options.sha256.toLowerCase() !== sha256) {
     return yield* fail("digest", `the hash is ${sha256}, not ${options.sha256}`)
   }

@@ -35,7 +35,7 @@ export const useRandomBytes = (replacement: (size: number) => Uint8Array): (() =
   }
 }
 
-/** An incremental SHA-256, for files that are hashed while they stream. `soFar` may be asked at any time, `hex` once. */
+/** An incremental SHA-256, for files that are hashed while they stream. `soFar` may be asked at any time; `hex` ends it. */
 export interface Sha256Stream {
   readonly update: (data: Uint8Array) => void
   readonly soFar: () => string
@@ -44,10 +44,16 @@ export interface Sha256Stream {
 
 export const sha256Stream = (): Sha256Stream => {
   const hash = crypto.createHash("sha256")
+  let whole: string | undefined
+  const hex = (): string => {
+    whole ??= hash.digest("hex")
+    return whole
+  }
   return {
     update: (data) => void hash.update(data),
-    soFar: () => hash.copy().digest("hex"),
-    hex: () => hash.digest("hex")
+    // a copy costs as much as the hash of a small file
+    soFar: () => whole ?? hash.copy().digest("hex"),
+    hex
   }
 }
 

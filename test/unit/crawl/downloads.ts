@@ -59,6 +59,8 @@ export const fileSystemWith = (intercept: {
   readonly rename?: () => void
   readonly sync?: (sync: FileSystem.File["sync"]) => FileSystem.File["sync"]
   readonly writeAll?: (write: FileSystem.File["sync"], buffer: Uint8Array) => FileSystem.File["sync"]
+  /** Of what is opened to be read: folders. */
+  readonly syncFolder?: (sync: FileSystem.File["sync"]) => FileSystem.File["sync"]
 }) =>
   Layer.effect(
     FileSystem.FileSystem,
@@ -67,7 +69,9 @@ export const fileSystemWith = (intercept: {
         ...fs,
         open: (path, options) =>
           Effect.map(fs.open(path, options), (opened) =>
-            options?.flag === "wx" ? interceptedFile(opened, intercept) : opened
+            options?.flag === "wx"
+              ? interceptedFile(opened, intercept)
+              : interceptedFile(opened, intercept.syncFolder === undefined ? {} : { sync: intercept.syncFolder })
           ),
         rename: (from, to) => Effect.andThen(Effect.sync(intercept.rename ?? (() => {})), fs.rename(from, to))
       })
