@@ -93,6 +93,8 @@ export const quietMs = 6_000
 export const requestsInFlightMax = 256
 /** Bytes a manager keeps for a peer that does not read, before it drops the peer. */
 export const outboundBytesMax = 64 * 1_024 * 1_024
+/** Bytes that a client writes in one turn before it hands them over; what follows goes with the turn's end. */
+export const outboundBytesTurn = 256 * 1_024
 /** Bytes written to a peer and not yet taken by it, above which nothing more is delivered to it. */
 export const outboundBytesPause = 1 * 1_024 * 1_024
 /** Bytes read from one connection that wait to be stepped; above it the connection is not read. */

@@ -599,6 +599,8 @@ export class Link {
   #send(waiting: Waiting): void {
     this.#pending.set(waiting.message.request, waiting)
     Client.encode(this.#out.begin(), waiting.message)
+    // The manager begins with it while the rest is written, and no buffer grows for all of a turn.
+    if (this.#out.size >= Limits.outboundBytesTurn && this.connected) this.#out.flush(this.#connection!)
     this.#schedule()
   }
 

@@ -59,6 +59,8 @@ export interface Connection {
   readonly channelBinding?: Uint8Array | undefined
   /** Hands over the bytes; they must not be changed afterwards. */
   readonly write: (bytes: Uint8Array) => void
+  /** Hands over bytes that are the caller's again once `done` is called, which is never if they may still be looked at. */
+  readonly lend?: ((bytes: Uint8Array, done: () => void) => void) | undefined
   /** What is written between these two leaves together. */
   readonly cork?: (() => void) | undefined
   readonly uncork?: (() => void) | undefined

@@ -64,6 +64,11 @@ const connectionOf = (socket: net.Socket): Connection => ({
   peer: peerOf(socket),
   channelBinding: channelBinding(socket),
   write: (bytes) => void socket.write(bytes),
+  lend: (bytes, done) => {
+    socket.write(bytes, (error) => {
+      if (error === undefined || error === null) done()
+    })
+  },
   cork: () => void socket.cork(),
   uncork: () => void socket.uncork(),
   pendingBytes: () => socket.writableLength,

@@ -115,9 +115,14 @@ const giveBack = (writer: Writer): void => {
   spare.push(writer)
 }
 
+/** From here on a buffer is lent to its sink, where that gives it back; a copy of less costs less than a buffer that is away. */
+const lentBytesMin = 8 * 1_024
+
 /** Where frames go: a connection, or one that keeps them. */
 export interface Sink {
   readonly write: (bytes: Uint8Array) => void
+  /** Writes bytes that are the caller's again once `done` is called; never, if they may still be looked at. */
+  readonly lend?: ((bytes: Uint8Array, done: () => void) => void) | undefined
   /** What is written between these two leaves together. */
   readonly cork?: (() => void) | undefined
   readonly uncork?: (() => void) | undefined
@@ -165,29 +170,33 @@ export class FrameWriter {
    * All that was written since the last call, in one write, or with a write for each large byte string. The bytes are
    * the sink's.
    *
-   * A grown buffer is written to again and a copy of the right size handed out: one allocation and one memcpy per write to
-   * the network, where a new buffer each time would be zeroed, outgrown and copied again (14 % of a manager's time).
+   * A grown buffer is written to again: when its sink has given it back, or at once, and then a copy of the right size is
+   * handed out. A new buffer each time would be zeroed, outgrown and copied again (14 % of a manager's time), and copies
+   * of many KiB call for collections of the whole heap (CPU of a master that puts payloads of 1 KiB: 9.4 us a task with
+   * them, 4.9 without).
    */
   flush(sink: Sink): void {
     const writer = this.#writer
     if (writer === undefined) return
     this.#closeFrame(writer)
     this.#writer = undefined
-    const bytes = writer.bytes.slice(0, writer.position)
+    const lent = sink.lend !== undefined && writer.position >= lentBytesMin
+    const bytes = lent ? writer.bytes.subarray(0, writer.position) : writer.bytes.slice(0, writer.position)
     const passed = writer.passed!
-    if (passed.length === 0) sink.write(bytes)
-    else {
+    let from = 0
+    if (passed.length > 0) {
       sink.cork?.()
-      let from = 0
       for (const { at, bytes: whole } of passed) {
         sink.write(bytes.subarray(from, at))
         sink.write(whole)
         from = at
       }
-      if (from < bytes.byteLength) sink.write(bytes.subarray(from))
-      sink.uncork?.()
     }
-    giveBack(writer)
+    // The last write tells of those before it as well; it may be of no byte.
+    if (lent) sink.lend(bytes.subarray(from), () => giveBack(writer))
+    else if (from < bytes.byteLength) sink.write(bytes.subarray(from))
+    if (passed.length > 0) sink.uncork?.()
+    if (!lent) giveBack(writer)
   }
 
   #openFrame(writer: Writer): void {
