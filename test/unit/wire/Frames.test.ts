@@ -251,6 +251,40 @@ describe("the frame writer", () => {
     }
   })
 
+  it("writes again to a buffer that it has lent only when the sink is done with it", () => {
+    const lent: Array<{ readonly bytes: Uint8Array; readonly said: number; readonly done: () => void }> = []
+    let copies = 0
+    const sink = {
+      write: () => void copies++,
+      lend: (bytes: Uint8Array, done: () => void) => void lent.push({ bytes, said: lent.length, done })
+    }
+    const piece = (said: number) => new Uint8Array(1_000).fill(said % 251)
+    const writers = Array.from({ length: 3 }, () => new FrameWriter())
+    const random = new Random(13)
+    let reused = 0
+    const buffers = new Set<ArrayBufferLike>()
+    for (let i = 0; i < 300; i++) {
+      const writer = random.pick(writers)
+      for (let k = 0; k < 10; k++) writer.begin().bin(piece(i))
+      writer.flush(sink)
+      const { bytes } = lent.at(-1)!
+      if (buffers.has(bytes.buffer)) reused++
+      buffers.add(bytes.buffer)
+      assert.strictEqual(bytes.byteLength, 4 + 10 * 1_003)
+      if (i % 5 !== 4) continue
+      for (const { bytes, said } of lent.slice(-5)) {
+        const body = new Reader(bytes.subarray(4))
+        while (!body.done) assert.isTrue(body.bin(1_000).every((byte) => byte === said % 251))
+      }
+      for (const { done } of lent.slice(-5)) done()
+    }
+    assert.strictEqual(copies, 0)
+    assert.isAbove(reused, 200)
+    writers[0]!.begin().bin(piece(1))
+    writers[0]!.flush(sink)
+    assert.strictEqual(copies, 1, "what is short is copied")
+  })
+
   it("holds no buffer when it has nothing to say, however much it has said before", () => {
     setFlagsFromString("--expose-gc")
     const collect = runInNewContext("gc") as () => void
