@@ -169,8 +169,14 @@ const putAll = (
   )
 }
 
-/** One pass, checked. `put` resolves when the manager has answered for what it put, with `idOf` of each receipt. */
-const onePass = async (dispatch: Dispatch, current: Pass, put: () => Promise<Float64Array>): Promise<PassResult> => {
+interface Put {
+  readonly count: number
+  /** `idOf` of each receipt: asked for when the clock has stopped. */
+  readonly ids: () => Float64Array
+}
+
+/** One pass, checked. `put` resolves when the manager has answered for what it put. */
+const onePass = async (dispatch: Dispatch, current: Pass, put: () => Promise<Put>): Promise<PassResult> => {
   if (stray !== undefined) throw new Error(`task ${stray} had another outcome after its pass`)
   const { queue } = dispatch
   pass = current
@@ -188,11 +194,11 @@ const onePass = async (dispatch: Dispatch, current: Pass, put: () => Promise<Flo
   try {
     const cpuFrom = usage().cpuSeconds
     const from = monotonicMs()
-    let receipts: Float64Array = new Float64Array(0)
+    let receipts: Put = { count: 0, ids: () => new Float64Array(0) }
     const putting = put().then(
-      (ids) => {
-        receipts = ids
-        current.only(ids.length)
+      (got) => {
+        receipts = got
+        current.only(got.count)
       },
       (error: unknown) => current.fail(`a put failed: ${String(error)}`)
     )
@@ -203,8 +209,8 @@ const onePass = async (dispatch: Dispatch, current: Pass, put: () => Promise<Flo
     await Promise.race([putting, sleep(5_000, undefined, { ref: false })])
     // What comes once too often comes now.
     await sleep(50)
-    current.verify(receipts)
-    dispatch.puts += receipts.length
+    current.verify(receipts.ids())
+    dispatch.puts += receipts.count
     const { cancelled, dead, delayed, done, leased, puts, ready } = await runtime.runPromise(queue.stats)
     const rest = ready + delayed + leased + dead + cancelled
     if (done !== dispatch.puts || puts !== dispatch.puts || rest > 0) {
@@ -224,7 +230,7 @@ const crawlDispatch = (options: PassOptions): Promise<PassResult> => {
   const current = new Pass(options.tasks, (i) => tasks[i]?.url)
   return onePass(dispatch, current, async () => {
     await runtime.runPromise(putAll(dispatch.queue, tasks, options, receipts))
-    return Float64Array.from(receipts, (receipt) => current.idOf(receipt))
+    return { count: options.tasks, ids: () => Float64Array.from(receipts, (receipt) => current.idOf(receipt)) }
   })
 }
 
@@ -289,7 +295,7 @@ const offer = async ({ most, perSecond }: OfferOptions): Promise<Offered> => {
       await sleep(1)
     }
     while (under > 0) await sleep(1)
-    return receipts.slice(0, next)
+    return { count: next, ids: () => receipts.slice(0, next) }
   })
   return { tasks: next, fromMs, untilMs, endedMs: fromMs + seconds * 1_000 }
 }

@@ -21,6 +21,8 @@ export const storeEnvironment = (durability: Durability, folder: string): Readon
 })
 
 export interface Crew {
+  /** Keys of the queues of `backlog`; 10,000 if nothing is said. */
+  readonly lanes?: number
   /** Handlers at a time in a worker; 64 if nothing is said. */
   readonly concurrency?: number
   /** The port that master and workers dial instead of the manager's. */
@@ -45,9 +47,14 @@ export const startProcesses = async (
   const launch = (role: string, name: string, env: Readonly<Record<string, string>>): Child =>
     start({ name, script: script(prefix + role), env, profile: profileOf(name) })
   const manager = launch("manager", "manager", { ...key, ...managerEnv })
-  const { concurrency = 64, through = async (port: number) => port } = crew
+  const { concurrency = 64, lanes = 10_000, through = async (port: number) => port } = crew
   const port = await through(await manager.call<number>("port"))
-  const env = { ...key, MILLRACE_BENCH_PORT: String(port), MILLRACE_BENCH_CONCURRENCY: String(concurrency) }
+  const env = {
+    ...key,
+    MILLRACE_BENCH_PORT: String(port),
+    MILLRACE_BENCH_CONCURRENCY: String(concurrency),
+    MILLRACE_BENCH_LANES: String(lanes)
+  }
   const started = Array.from({ length: workers }, (_, i) => launch("worker", `worker-${i + 1}`, env))
   const master = launch("master", "master", env)
   const generator = crew.generator === true ? launch("master", "generator", env) : undefined

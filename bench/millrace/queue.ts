@@ -23,7 +23,7 @@ export const Probes = TaskQueue.make("bench.probes", {
   result: Schema.Struct({ url: Schema.String, startedAtMs: Schema.Number })
 })
 
-const lanes = 10_000
+const lanes = Number(process.env["MILLRACE_BENCH_LANES"] ?? 10_000)
 
 /** Two queues that differ in what waits on them. */
 const laned = (name: string) =>
