@@ -35,6 +35,7 @@ import { latency } from "./latency.ts"
 import { memory } from "./memory.ts"
 import { latencyPeers } from "./peers/latency.ts"
 import { crawlDispatchPeers, systemNames } from "./peers/peers.ts"
+import { sharedStatePeers } from "./peers/shared-state.ts"
 import { reconnect } from "./reconnect.ts"
 import { restart } from "./restart.ts"
 import { sharedSetMemory } from "./shared-set-memory.ts"
@@ -184,7 +185,7 @@ const main = async (): Promise<void> => {
   const people = (text: string): void => (json ? progress(text) : void process.stdout.write(`${text}\n`))
   const measurements: Array<Measurement> = []
   const failures: Array<string> = []
-  const chosen = chosenWorks(peers ? [crawlDispatchPeers, latencyPeers] : works, named, variant)
+  const chosen = chosenWorks(peers ? [crawlDispatchPeers, latencyPeers, sharedStatePeers] : works, named, variant)
   const without = profiled === undefined ? [] : chosen.filter((work) => work.profiled !== true)
   if (chosen.length === without.length) {
     const able = works.filter((work) => work.profiled === true).map(({ name }) => name)

@@ -31,7 +31,7 @@ import type { Context, Crew, System } from "./system.ts"
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
 /** A run of a system takes about this long, whatever its speed, if the variant has so many tasks. */
-const runSeconds = 2
+const runSeconds = 1.5
 
 const millrace: System = {
   name: "millrace",
