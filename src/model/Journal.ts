@@ -12,14 +12,9 @@ import { Writer } from "../wire/Bytes.ts"
 export interface Row {
   /** 1, 2, 3 ... for the whole life of the log. */
   readonly seq: number
-  /** Not to be changed once it is handed over. Of a commit: its writer's again when the commit has been answered. */
+  /** Not to be changed once it is handed over. */
   readonly body: Uint8Array
 }
-
-/** Buffers kept for the next rows; a burst's are let go. One that grew for a large record is not kept. */
-const keptWriters = 32
-const writerBytes = Limits.rowBytesTarget + 16_384
-const keptBytesMax = 4 * writerBytes
 
 /** The version of the records' format, first in every row. */
 export const formatVersion = 1
@@ -29,13 +24,8 @@ export class Journal {
   seq: number
   /** Bytes handed out by `take` so far. */
   bytes = 0
-  /** Of the row that is written now. */
-  #writer = new Writer(writerBytes)
+  readonly #writer = new Writer(Limits.rowBytesTarget + 16_384)
   #rows: Array<Row> = []
-  #closed: Array<Writer> = []
-  /** Of the rows that were taken last: a store may be reading them. */
-  #taken: Array<Writer> = []
-  readonly #spare: Array<Writer> = []
   #open = false
   #now = 0
 
@@ -59,8 +49,8 @@ export class Journal {
 
   /** Where to write the next record. */
   record(): Writer {
-    if (this.#open && this.#writer.position >= Limits.rowBytesTarget) this.#close()
     const writer = this.#writer
+    if (this.#open && writer.position >= Limits.rowBytesTarget) this.#close()
     if (!this.#open) {
       this.#open = true
       writer.position = 0
@@ -71,29 +61,18 @@ export class Journal {
     return writer
   }
 
-  /**
-   * The rows since the last call. They are the caller's until the next call: their buffers are written to again, which
-   * spares a copy of every byte of the log and what the copies do to the garbage collector (a fifth of a manager's CPU
-   * with payloads of 64 KiB).
-   */
+  /** The rows since the last call. They are the caller's. */
   take(): ReadonlyArray<Row> {
     if (this.#open) this.#close()
-    for (const writer of this.#taken) {
-      if (this.#spare.length < keptWriters && writer.bytes.byteLength <= keptBytesMax) this.#spare.push(writer)
-    }
-    this.#taken = this.#closed
-    this.#closed = []
     const rows = this.#rows
     this.#rows = []
     return rows
   }
 
   #close(): void {
-    const body = this.#writer.bytes.subarray(0, this.#writer.position)
+    const body = this.#writer.bytes.slice(0, this.#writer.position)
     this.bytes += body.byteLength
     this.#rows.push({ seq: this.seq++, body })
-    this.#closed.push(this.#writer)
-    this.#writer = this.#spare.pop() ?? new Writer(writerBytes)
     this.#open = false
   }
 }

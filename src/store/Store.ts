@@ -44,8 +44,7 @@ export interface StoreShape {
    *
    * `StoreFull` is definite: nothing was applied, the log is as before, and the same batch may be tried again when there
    * is room (the reserve for it has been used up by then). Any other failure is indefinite and ends the manager; the
-   * store refuses everything after it. A batch that breaks the order of numbers is such a failure. The bodies of its rows
-   * are written over once the call has succeeded: a store that keeps rows keeps copies.
+   * store refuses everything after it. A batch that breaks the order of numbers is such a failure.
    */
   readonly commit: (batch: Batch) => Effect.Effect<void, StoreFull | StoreBroken>
   /** The rows with these numbers, in the order asked for. One that is gone or damaged is left out. */

@@ -494,6 +494,7 @@ export const tested: { readonly [K in Limit]?: ReadonlyArray<readonly [file: str
 /** No bounds on a peer, and why. */
 export const unbounded: { readonly [K in Limit]?: string } = {
   frameBytesTarget: "where a writer ends its own frames; a reader takes what is larger",
+  outboundBytesTurn: "when a client hands over what it has written; nothing is refused",
   scramIterationsGenerated: "what this end chooses for its own verifiers",
   scramIterationsPassword: "what this end chooses for its own verifiers",
   scramNonceBytesMin: "what this end draws for its own nonces; a peer's may be short, and only weakens its own login",

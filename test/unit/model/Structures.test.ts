@@ -260,32 +260,6 @@ describe("a walk over the task table", () => {
 })
 
 describe("the journal of a round", () => {
-  it("leaves rows as they were taken until the next are taken, whatever is written meanwhile", () => {
-    const journal = new Journal(1, 1)
-    const body = (byte: number): Uint8Array => new Uint8Array(30_000).fill(byte)
-    const buffers = new Set<ArrayBufferLike>()
-    let reused = 0
-    for (let round = 0; round < 50; round++) {
-      journal.begin(round)
-      for (let i = 0; i < 1 + (round % 7); i++) journal.record().bin(body(round))
-      const rows = journal.take()
-      for (const { body } of rows) {
-        if (buffers.has(body.buffer)) reused++
-        buffers.add(body.buffer)
-      }
-      const before = rows.map(({ body }) => Buffer.from(body).toString("latin1"))
-      // The next round is written while a store still reads this one.
-      journal.begin(round + 0.5)
-      for (let i = 0; i < 9; i++) journal.record().bin(body(255))
-      assert.deepStrictEqual(
-        rows.map(({ body }) => Buffer.from(body).toString("latin1")),
-        before
-      )
-      journal.take()
-    }
-    assert.isAbove(reused, 50)
-  })
-
   it("keeps what was written at other times in rows of their own", () => {
     const journal = new Journal(1, 1)
     const times = (): ReadonlyArray<number> => {
