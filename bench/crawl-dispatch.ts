@@ -115,6 +115,7 @@ const runOnce = async (crew: Crew, pass: PassOptions, variant: string, run: numb
 export const crawlDispatch: Work = {
   name: "crawl-dispatch",
   variants: Object.keys(variants),
+  shortRuns: 3,
   profiled: true,
   run: async (options): Promise<WorkReport> => {
     const measurements: Array<Measurement> = []

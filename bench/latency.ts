@@ -22,6 +22,7 @@ import { type Processes, shownRoles, startProcesses, storeEnvironment } from "./
 
 const workers = 2
 const samplesDefault = 1_000
+const samplesShort = 400
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 
 const states = ["idle", "load50"] as const
@@ -125,7 +126,7 @@ export const latency: Work = {
   shortRuns: 2,
   profiled: true,
   run: (options) => {
-    const samples = options.tasks ?? samplesDefault
+    const samples = options.tasks ?? (options.short ? samplesShort : samplesDefault)
     const chosen = variants.filter(({ name }) => options.variant === undefined || options.variant === name)
     const within = [...new Set(chosen.map(({ state }) => state))]
     const { profile } = options

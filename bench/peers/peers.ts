@@ -1,7 +1,7 @@
 /**
  * `--peers`: work `crawl-dispatch` on Millrace and on what it may be compared with. Every round has one run of each
- * system, in an order that turns by one each round; the first round is the warm-up, and its speed says how many tasks a run
- * of that system has.
+ * system, in an order that turns by one each round; the first round is the warm-up. Its speed in a round says how many tasks
+ * the next one of a system has.
  */
 import { loadavg } from "node:os"
 import { join } from "node:path"
@@ -180,7 +180,8 @@ const runPair = (
               entry.rates.push(rate)
               entry.cpuSeconds += cpu
               entry.done += entry.tasks
-            } else entry.tasks = tasksOf(rate, most)
+            }
+            entry.tasks = tasksOf(rate, most)
           } catch (error) {
             lose(entry.system, error)
             entries = entries.filter((other) => other !== entry)
