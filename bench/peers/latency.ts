@@ -1,7 +1,7 @@
 /**
  * `--peers`: work `latency` on Millrace and on other systems, without load. Every round has the probes of each system, in
- * an order that turns by one each round; the first round is the warm-up. Before it each system does some tasks at full speed: what
- * runs on a virtual machine is compiled then, as it is where it has been in use for a minute.
+ * an order that turns by one each round; the first round is the warm-up. Before it each system has many more: what runs on a
+ * virtual machine is compiled then, as it is where it has been in use for a minute.
  */
 import { loadavg } from "node:os"
 import { join } from "node:path"
@@ -16,7 +16,7 @@ import { systems } from "./peers.ts"
 import type { Crew, System } from "./system.ts"
 
 const samplesDefault = 500
-const warmUpTasks = 40_000
+const longWarmUp = { samples: 2_000, everyMs: 2 }
 const durabilitiesDefault: ReadonlyArray<Durability> = ["memory", "fsync"]
 const settings = passes["single"]!
 const variants = ownVariants.filter(({ share, state }) => state === "idle" && share < 0.999)
@@ -41,8 +41,7 @@ const runAll = (
         const through = async (port: number) => port
         const context = { start, folder: join(folder, system.name), durability, settings, through, probes: true }
         const crew = await system.start(context)
-        const { batch, inFlight } = settings
-        await crew.pass({ batch, inFlight, tasks: Math.min(4 * system.warmUp, warmUpTasks) })
+        await crew.probes!(longWarmUp)
         entries.push({ system, crew, runs: [], everyMs: 0 })
       }
       for (let round = 0; round <= runs; round++) {
