@@ -112,11 +112,11 @@ describe("workflows whose programs are killed", () => {
   }, 120_000)
 
   it("wait while no program runs, over a killed manager too, and go on with the next program", async () => {
-    const { folder, manager, port, ran, worker } = await bench()
+    const { folder, journal, manager, port, ran, worker } = await bench()
     const first = await worker()
     const id = "waits"
     const executionId = await asCaller(port, Order.execute({ id }, { discard: true }))
-    await until("it waits for its approval", () => ran("pack", id, 1) === 1)
+    await until("it comes to its approval", () => readFileSync(journal, "utf8").includes(`reached approval ${id}`))
     await asCaller(
       port,
       Effect.gen(function* () {

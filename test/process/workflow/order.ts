@@ -74,6 +74,8 @@ export const bodies = (journal: string, plan: string) => {
       yield* recorded("charge", id)
       yield* DurableClock.sleep({ name: "cool-off", duration: "50 millis", inMemoryThreshold: 0 })
       const packed = yield* Parcel.execute({ id })
+      // Before it, the order waits for its parcel, and is woken by it.
+      yield* Effect.sync(() => note("reached", "approval", id))
       const approved = yield* DurableDeferred.await(Approval)
       const shipped = yield* Activity.make({
         name: "ship",
