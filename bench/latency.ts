@@ -123,7 +123,7 @@ export const variants = states.flatMap((state) =>
 export const latency: Work = {
   name: "latency",
   variants: variants.map(({ name }) => name),
-  shortRuns: 2,
+  shortRuns: 1,
   profiled: true,
   run: (options) => {
     const samples = options.tasks ?? (options.short ? samplesShort : samplesDefault)
