@@ -5,8 +5,9 @@
  * whatever else keeps a checkpoint, and let the queue retry them. `Transfer` says how.
  *
  * Invariant: what stands at a final path is complete, and is on the disk together with its name before the download
- * succeeds (with `sync: false`: it is handed to the operating system). Of an attempt that fails for good no temporary file is left. One that may be gone on with leaves its file for
- * the next attempt; `discard` removes it when there will be none, `sweep` when nobody came for long.
+ * succeeds (with `sync: false`: it is handed to the operating system). Of an attempt that fails for good no temporary file
+ * is left. One that may be gone on with leaves its file for the next attempt; `discard` removes it when there will be none,
+ * `sweep` when nobody came for long.
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"

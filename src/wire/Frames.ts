@@ -183,18 +183,24 @@ export class FrameWriter {
     const lent = sink.lend !== undefined && writer.position >= lentBytesMin
     const bytes = lent ? writer.bytes.subarray(0, writer.position) : writer.bytes.slice(0, writer.position)
     const passed = writer.passed!
-    let from = 0
+    // The last part, which is never empty: that it is written tells of those before it as well.
+    let last = bytes
     if (passed.length > 0) {
       sink.cork?.()
+      let from = 0
       for (const { at, bytes: whole } of passed) {
+        if (from > 0) sink.write(last)
         sink.write(bytes.subarray(from, at))
-        sink.write(whole)
+        last = whole
         from = at
       }
+      if (from < bytes.byteLength) {
+        sink.write(last)
+        last = bytes.subarray(from)
+      }
     }
-    // The last write tells of those before it as well; it may be of no byte.
-    if (lent) sink.lend(bytes.subarray(from), () => giveBack(writer))
-    else if (from < bytes.byteLength) sink.write(bytes.subarray(from))
+    if (lent) sink.lend(last, () => giveBack(writer))
+    else sink.write(last)
     if (passed.length > 0) sink.uncork?.()
     if (!lent) giveBack(writer)
   }

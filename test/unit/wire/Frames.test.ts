@@ -216,8 +216,13 @@ describe("the frame writer", () => {
       const size = writer.size
       const written: Array<Uint8Array> = []
       let corked = 0
+      const write = (bytes: Uint8Array): void => {
+        assert.isAbove(bytes.byteLength, 0, "a runtime may wait for ever for a write of nothing")
+        written.push(bytes)
+      }
       writer.flush({
-        write: (bytes) => void written.push(bytes),
+        write,
+        lend: round % 2 === 0 ? undefined : write,
         cork: () => void corked++,
         uncork: () => void corked--
       })
