@@ -13,7 +13,7 @@ import { pathOf } from "./crawl/site.ts"
 import { type Crawler, type System, systems } from "./crawl/systems.ts"
 import { type Child, type ProfileTo, withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
-import { hottestTable } from "./harness/profile.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Durability, type Measurement, progress, spread, table } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 
@@ -153,10 +153,7 @@ const runWith = async (
   const site = `${pages} pages of ${(bytesPerPage / 1_024).toFixed(1)} KiB, ${concurrency} requests at a time, ${durability}`
   const notes = [`crawl: ${site}\n${table(head, rows)}`]
   const { profile } = options
-  if (profile !== undefined) {
-    const shown = [...new Set(entries.flatMap(({ system }) => system.profiles))]
-    for (const name of shown) notes.push(hottestTable(name, `${profile.directory}/${profile.name}-${name}.cpuprofile`))
-  }
+  notes.push(...hottestTables(profile, [...new Set(entries.flatMap(({ system }) => system.profiles))]))
   return { measurements, notes }
 }
 

@@ -14,7 +14,7 @@ import { type Server, startServer } from "./download/server.ts"
 import type { ClientSystem, Pass } from "./download/system.ts"
 import { withChildren } from "./harness/children.ts"
 import { withFolder } from "./harness/folder.ts"
-import { hottestTable } from "./harness/profile.ts"
+import { hottestTables } from "./harness/profile.ts"
 import { type Durability, type Measurement, progress, spread, table } from "./harness/report.ts"
 import type { Work, WorkOptions, WorkReport } from "./harness/work.ts"
 
@@ -112,13 +112,8 @@ const runVariant = async (
     rows.push([name, speed.median, speed.min, speed.max, "files/s", cpu.median, rss.max, ratio])
   }
   const notes = [`download ${variant}, from ${server.name}, ${coresNote}\n${table(head, rows)}`]
-  if (options.profile !== undefined) {
-    const { directory, name } = options.profile
-    for (const role of ["download", "worker"]) {
-      const file = join(directory, `${name}-${role}-${variant}.cpuprofile`)
-      notes.push(hottestTable(`${role}, ${variant}`, file))
-    }
-  }
+  const roles = ["download", "worker"].map((role) => `${role}-${variant}`)
+  notes.push(...hottestTables(options.profile, roles))
   return { measurements, notes }
 }
 

@@ -1,6 +1,6 @@
 /** The other end of the echo: reads each message of the prototype's frames, and writes it back. */
-import { once } from "node:events"
 import { createServer, type Socket } from "node:net"
+import { listen } from "../harness/listen.ts"
 import { serve } from "../harness/role.ts"
 import { Outbox, readFrames } from "../prototype/frames.ts"
 
@@ -16,14 +16,7 @@ const server = createServer({ noDelay: true }, (socket) => {
   )
 })
 
-const port = async (): Promise<number> => {
-  await once(server.listen(0, "127.0.0.1"), "listening")
-  const address = server.address()
-  if (address === null || typeof address === "string") throw new Error("no port")
-  return address.port
-}
-
-serve({ port }, async () => {
+serve({ port: () => listen(server) }, async () => {
   for (const socket of sockets) socket.destroy()
   server.close()
 })

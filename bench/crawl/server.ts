@@ -1,6 +1,6 @@
 /** The site's server, a process of its own: pages made before the first request, and a count of requests for each. */
-import { once } from "node:events"
 import { createServer } from "node:http"
+import { listen } from "../harness/listen.ts"
 import { serve } from "../harness/role.ts"
 import { renderSite } from "./site.ts"
 
@@ -26,11 +26,7 @@ export interface Started {
 }
 
 const start = async ({ pages, seed }: { readonly pages: number; readonly seed: number }): Promise<Started> => {
-  server.listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const address = server.address()
-  if (address === null || typeof address === "string") throw new Error("no port")
-  const origin = `http://127.0.0.1:${address.port}`
+  const origin = `http://127.0.0.1:${await listen(server)}`
   site = renderSite({ pages, seed, origin })
   return { origin, bytes: [...site.values()].reduce((sum, page) => sum + page.length, 0) }
 }

@@ -1,8 +1,8 @@
 /** Serves the files of a folder, in place of nginx. They are small: each is read once and kept. */
-import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import { createServer } from "node:http"
 import { join } from "node:path"
+import { listen } from "../harness/listen.ts"
 import { required, serve } from "../harness/role.ts"
 
 const root = required("BENCH_ROOT")
@@ -19,17 +19,9 @@ const server = createServer((request, response) => {
 })
 server.keepAliveTimeout = 60_000
 
-const port = async (): Promise<number> => {
-  server.listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const address = server.address()
-  if (address === null || typeof address === "string") throw new Error("no port")
-  return address.port
-}
-
 const stop = async (): Promise<void> => {
   server.closeAllConnections()
   server.close()
 }
 
-serve({ port }, stop)
+serve({ port: () => listen(server) }, stop)

@@ -10,6 +10,7 @@ import process from "node:process"
 import { createInterface, type Interface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Usage } from "./children.ts"
+import { listen } from "./listen.ts"
 import { treeUsage } from "./procfs.ts"
 import { serve } from "./role.ts"
 
@@ -45,13 +46,11 @@ let said = ""
 const waiting: Array<(line: string) => void> = []
 
 const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const address = server.address()
+  const server = createServer()
+  const port = await listen(server)
   server.close()
   await once(server, "close")
-  if (address === null || typeof address === "string") throw new Error("no port")
-  return address.port
+  return port
 }
 
 const accepts = (port: number): Promise<boolean> =>

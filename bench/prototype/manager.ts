@@ -2,8 +2,8 @@
  * The manager of the prototype: one queue in an array, tasks pushed to workers and results to the master as far as their
  * credit goes. Payloads are bytes to it. Nothing is leased: a worker that ends takes its tasks with it.
  */
-import { once } from "node:events"
 import { createServer, type Socket } from "node:net"
+import { listen } from "../harness/listen.ts"
 import { serve } from "../harness/role.ts"
 import { Outbox, readFrames, Type } from "./frames.ts"
 
@@ -100,14 +100,7 @@ const server = createServer({ noDelay: true }, (socket) => {
   )
 })
 
-const port = async (): Promise<number> => {
-  await once(server.listen(0, "127.0.0.1"), "listening")
-  const address = server.address()
-  if (address === null || typeof address === "string") throw new Error("no port")
-  return address.port
-}
-
-serve({ port }, async () => {
+serve({ port: () => listen(server) }, async () => {
   for (const { socket } of peers) socket.destroy()
   server.close()
 })
